@@ -1,1 +1,51 @@
-fn main() {}
+//! The `outrigger` command.
+//!
+//! Owns the list of subcommands and the exit codes; each subcommand lives in a file or folder of its own with
+//! `pub struct Args` and `pub fn run(Args) -> anyhow::Result<ExitCode>`, and makes the runtime it needs itself.
+//!
+//! Exit codes: 0 fine, 1 found problems or failed, 2 misuse (an unknown flag, a missing argument; clap's own).
+//! Results go to stdout, errors to stderr.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+mod version;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// A service mesh: a small L7 sidecar beside every app instance, and the control plane that steers them.
+#[derive(Debug, Parser)]
+#[command(name = "outrigger", version, propagate_version = false)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Version(version::Args),
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Version(args) => version::run(args),
+    };
+    result.unwrap_or_else(|error| {
+        eprintln!("outrigger: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    /// clap checks its own declarations (clashing flags, bad defaults) only when asked to.
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+}
