@@ -1,1 +1,45 @@
-fn main() {}
+//! The project's own chores, run as `cargo xtask CHORE`.
+//!
+//! Owns what a fresh machine needs before the tests can run, and the order in which the checks run.
+//! Never builds anything that ships, and never reads configuration of the mesh.
+
+mod debian;
+mod exec;
+mod peers;
+mod test;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", about = "The project's own chores")]
+struct Args {
+    #[command(subcommand)]
+    chore: Chore,
+}
+
+#[derive(Subcommand)]
+enum Chore {
+    /// Run every check and every test; installs what is missing first
+    ///
+    /// Format, lints, licences and sources of the dependencies, then the tests of the whole workspace. Ends with
+    /// a line `N passed, N failed, N skipped`.
+    Test,
+    /// Fetch the real counterparts the tests talk to: Debian packages, and Envoy and gRPC under target/peers
+    Peers,
+}
+
+fn main() -> ExitCode {
+    let done = match Args::parse().chore {
+        Chore::Test => test::run(),
+        Chore::Peers => peers::ensure(),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(problem) => {
+            eprintln!("xtask: {problem:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

