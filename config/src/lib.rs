@@ -1,1 +1,7 @@
+//! What the mesh should do: manifests in, a checked registry, the resolved model, the xDS codec.
+//!
+//! Read in this order: `manifest` (YAML objects) → `registry` (all of them cross-checked) → `resolve` (registry and
+//! who is asking → model) → `model` (what a proxy runs on, and nothing else) → `xds` (model ⇄ Envoy v3 protobuf).
+//! Never opens a socket or a connection; reading files is left to the control plane, the CLI and the proxy's file mode.
 
+pub mod model;
