@@ -1,1 +1,8 @@
+//! The data plane: one proxy, as a sidecar beside an app or as a gateway in front of the mesh.
+//!
+//! The modules read in the order of a request: `downstream` (a connection arrives, its protocol is found, requests are
+//! read) → `exchange` (one request, whole) → `route` (which cluster) → `upstream` (which endpoint, which connection).
+//! Beside them: `mesh` (what is known, live), `discovery` (how it becomes known), `telemetry`, `admin`, `drain`, `failure`.
 
+pub mod body;
+pub mod failure;

@@ -1,0 +1,117 @@
+//! The body of a message on its way through, whichever codec it came from.
+//!
+//! hyper's types end here and in the two codecs: `downstream/` makes a `Body` of what it receives, `upstream/connect` of what it is
+//! answered, and nothing between them knows which codec that was. Streams; never collects.
+
+use std::convert::Infallible;
+use std::fmt;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body::{Frame, SizeHint};
+
+/// A streaming body with trailers.
+#[derive(Debug)]
+pub struct Body(Kind);
+
+#[derive(Debug)]
+enum Kind {
+    Bytes(Option<Bytes>),
+    Hyper(hyper::body::Incoming),
+    Wrapped(Wrapped),
+}
+
+/// A body that looks at what passes (counts, limits, replays). Boxed: only exchanges that need one pay for it.
+struct Wrapped(Pin<Box<dyn http_body::Body<Data = Bytes, Error = BodyError>>>);
+
+impl fmt::Debug for Wrapped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Wrapped")
+    }
+}
+
+impl Body {
+    pub const fn empty() -> Self {
+        Self(Kind::Bytes(None))
+    }
+
+    pub fn from_incoming(incoming: hyper::body::Incoming) -> Self {
+        Self(Kind::Hyper(incoming))
+    }
+
+    pub fn wrapped(body: impl http_body::Body<Data = Bytes, Error = BodyError> + 'static) -> Self {
+        Self(Kind::Wrapped(Wrapped(Box::pin(body))))
+    }
+}
+
+impl Default for Body {
+    fn default() -> Self {
+        Self::empty()
+    }
+}
+
+impl From<Bytes> for Body {
+    fn from(bytes: Bytes) -> Self {
+        Self(Kind::Bytes((!bytes.is_empty()).then_some(bytes)))
+    }
+}
+
+impl From<String> for Body {
+    fn from(text: String) -> Self {
+        Bytes::from(text).into()
+    }
+}
+
+impl http_body::Body for Body {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match &mut self.0 {
+            Kind::Bytes(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Kind::Hyper(incoming) => {
+                Pin::new(incoming).poll_frame(cx).map(|frame| frame.map(|f| f.map_err(BodyError::Codec)))
+            }
+            Kind::Wrapped(body) => body.0.as_mut().poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.0 {
+            Kind::Bytes(bytes) => bytes.is_none(),
+            Kind::Hyper(incoming) => incoming.is_end_stream(),
+            Kind::Wrapped(body) => body.0.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.0 {
+            Kind::Bytes(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
+            Kind::Hyper(incoming) => incoming.size_hint(),
+            Kind::Wrapped(body) => body.0.size_hint(),
+        }
+    }
+}
+
+/// Why a body ended before its end. Whoever reads it resets the message it belongs to.
+#[derive(Debug, thiserror::Error)]
+pub enum BodyError {
+    #[error("{0}")]
+    Codec(hyper::Error),
+    /// No byte moved for as long as it may.
+    #[error("the body made no progress for {0:?}")]
+    Stalled(std::time::Duration),
+    /// The exchange it belongs to was ended.
+    #[error("the exchange was ended: {0}")]
+    Ended(crate::failure::Reason),
+}
+
+impl From<Infallible> for BodyError {
+    fn from(never: Infallible) -> Self {
+        match never {}
+    }
+}
