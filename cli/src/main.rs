@@ -10,6 +10,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod sample;
 mod version;
 
 #[global_allocator]
@@ -24,12 +25,16 @@ struct Cli {
 }
 
 #[derive(Debug, Subcommand)]
+// One value in the life of the process; a box a subcommand would only be noise.
+#[allow(clippy::large_enum_variant)]
 enum Command {
+    Sample(sample::Args),
     Version(version::Args),
 }
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
+        Command::Sample(args) => sample::run(args),
         Command::Version(args) => version::run(args),
     };
     result.unwrap_or_else(|error| {
