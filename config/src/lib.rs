@@ -2,6 +2,8 @@
 //!
 //! Read in this order: `manifest` (YAML objects) → `registry` (all of them cross-checked) → `resolve` (registry and
 //! who is asking → model) → `model` (what a proxy runs on, and nothing else) → `xds` (model ⇄ Envoy v3 protobuf).
-//! Never opens a socket or a connection; reading files is left to the control plane, the CLI and the proxy's file mode.
+//! Never opens a socket or a connection. Files are read in `source` alone, for whoever asks: the control plane, the CLI and the
+//! proxy's file mode.
 
 pub mod model;
+pub mod source;
