@@ -13,6 +13,10 @@ pub fn full(bytes: impl Into<Bytes>) -> Body {
     Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync()
 }
 
+pub fn empty() -> Body {
+    full(Bytes::new())
+}
+
 pub fn json(status: StatusCode, value: &serde_json::Value) -> Response<Body> {
     with_type(status, "application/json", value.to_string())
 }

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use http::{HeaderValue, Request, Response, Version, header};
+use http::{HeaderValue, Request, Response, StatusCode, Version, header};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
@@ -59,7 +59,6 @@ pub trait Handler: Send + Sync + 'static {
 }
 
 /// The peer's address, in the extensions of every request.
-#[cfg(test)]
 #[derive(Clone, Copy, Debug)]
 pub struct Peer(pub SocketAddr);
 
@@ -202,17 +201,19 @@ impl<H> Clone for Service<H> {
 
 impl<H: Handler> Service<H> {
     async fn answer(self, mut request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
-        #[cfg(test)]
         request.extensions_mut().insert(Peer(self.peer));
         if let Some(head) = self.heads.as_ref().and_then(Heads::take) {
             request.extensions_mut().insert(head);
         }
         let http1 = request.version() < Version::HTTP_2;
         let mut response = self.handler.handle(request).await;
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            return Ok(response);
+        }
         if let Some(heads) = self.heads {
             heads.expect_next();
         }
-        if http1 && self.stop.is_asked() && !response.status().is_informational() {
+        if http1 && self.stop.is_asked() {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         Ok(response)

@@ -10,6 +10,7 @@ use clap::Subcommand;
 mod body;
 mod bookinfo;
 mod client;
+mod echo;
 mod headers;
 mod listen;
 
@@ -26,6 +27,7 @@ enum App {
     Details(bookinfo::details::Args),
     Reviews(bookinfo::reviews::Args),
     Ratings(bookinfo::ratings::Args),
+    Echo(echo::Args),
 }
 
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
@@ -37,6 +39,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
             App::Details(args) => bookinfo::details::run(args).await,
             App::Reviews(args) => bookinfo::reviews::run(args).await,
             App::Ratings(args) => bookinfo::ratings::run(args).await,
+            App::Echo(args) => echo::run(args).await,
         }
     });
     // What is still open after the drain is cut; a blocked name lookup must not hold the process either.
