@@ -10,6 +10,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod capture;
 mod sample;
 mod version;
 
@@ -28,12 +29,14 @@ struct Cli {
 // One value in the life of the process; a box a subcommand would only be noise.
 #[allow(clippy::large_enum_variant)]
 enum Command {
+    Capture(capture::Args),
     Sample(sample::Args),
     Version(version::Args),
 }
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
+        Command::Capture(args) => capture::run(args),
         Command::Sample(args) => sample::run(args),
         Command::Version(args) => version::run(args),
     };

@@ -1,0 +1,7 @@
+//! Tests in network namespaces: pods with addresses of their own, and traffic that is captured on its way.
+//!
+//! One program for all of them, since they share `network`. Run it with `cargo test -p outrigger --test netns`, as root.
+
+mod capture;
+mod network;
+mod witness;
