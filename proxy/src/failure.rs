@@ -4,9 +4,13 @@
 //! `reason` label of metrics, in the access log and in `docs/errors.md`, which a test compares with this file.
 //! Never decides that something failed: that is done where it is seen.
 
+mod response;
+
 use std::fmt;
 
 use http::StatusCode;
+
+pub use response::{Asker, is_grpc};
 
 /// gRPC status codes as numbers (gRPC core, `status.proto`).
 pub mod grpc {
@@ -20,10 +24,10 @@ pub mod grpc {
 }
 
 macro_rules! failures {
-    ($($(#[$doc:meta])* $variant:ident $word:literal $status:literal $grpc:ident $proxy_status:literal $flag:literal;)*) => {
+    ($($(#[doc = $doc:literal])+ $variant:ident $word:literal $status:literal $grpc:ident $proxy_status:literal $flag:literal;)*) => {
         /// Why the proxy answered by itself. Closed: a new failure chooses its word here, once.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-        pub enum Reason { $($(#[$doc])* $variant,)* }
+        pub enum Reason { $($(#[doc = $doc])+ $variant,)* }
 
         impl Reason {
             pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
@@ -31,6 +35,11 @@ macro_rules! failures {
             /// Stable: scripts, alerts and dashboards match on it.
             pub const fn word(self) -> &'static str {
                 match self { $(Self::$variant => $word,)* }
+            }
+
+            /// What it means, in a sentence or two.
+            pub const fn meaning(self) -> &'static str {
+                match self { $(Self::$variant => concat!($($doc),+).trim_ascii(),)* }
             }
 
             pub fn status(self) -> StatusCode {
@@ -151,7 +160,7 @@ impl std::error::Error for Failure {}
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
+    use std::collections::{BTreeMap, BTreeSet};
 
     use super::*;
 
@@ -163,5 +172,31 @@ mod tests {
             assert!(reason.status().as_u16() >= 400, "{reason}");
             assert!((1..=16).contains(&reason.grpc_status()), "{reason}");
         }
+    }
+
+    /// The page promises each word to operators: nothing may stand in it that the code does not say, nor the reverse.
+    #[test]
+    fn the_page_lists_what_the_table_says() {
+        let page = include_str!("../../docs/errors.md");
+        let mut rows: BTreeMap<&str, Vec<&str>> = page
+            .lines()
+            .filter_map(|line| line.strip_prefix("| `"))
+            .filter_map(|row| row.split_once("` | "))
+            .map(|(word, rest)| (word, rest.trim_end_matches(" |").split(" | ").collect()))
+            .collect();
+        for reason in Reason::ALL {
+            let word = reason.word();
+            let row = rows.remove(word).unwrap_or_else(|| panic!("docs/errors.md lacks `{word}`"));
+            let [status, grpc, proxy_error, flag, meaning, look_at] = row[..] else {
+                panic!("the row of `{word}` has {} cells, not 7", row.len() + 1)
+            };
+            assert_eq!(status, reason.status().as_str(), "{word}");
+            assert_eq!(grpc, reason.grpc_status().to_string(), "{word}");
+            assert_eq!(proxy_error, format!("`{}`", reason.proxy_error()), "{word}");
+            assert_eq!(flag, reason.envoy_flag(), "{word}");
+            assert_eq!(meaning, reason.meaning(), "{word}");
+            assert!(look_at.len() > 10, "{word} says nothing to look at");
+        }
+        assert!(rows.is_empty(), "docs/errors.md lists words the proxy never says: {:?}", rows.keys());
     }
 }

@@ -1,0 +1,342 @@
+//! What the proxy counts, and the handles by which it does.
+//!
+//! Owns the families of design.md section 3. Every handle is resolved when configuration is loaded ([`ServiceMetrics`],
+//! [`RouteMetrics`]) or once a connection; an exchange adds to cells of its worker. No label value is ever taken from a request:
+//! services and routes are the registry's, peers are verified workloads, codes and reasons are closed sets.
+
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use outrigger_config::model::ServiceRef;
+use parking_lot::Mutex;
+
+use super::cells::{Counter, Histogram, Level, Worker};
+use super::family::{Family, MAX_SERIES, OTHER};
+use crate::failure::Reason;
+
+/// Which way a connection came in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Direction {
+    Inbound,
+    Outbound,
+    Gateway,
+}
+
+impl Direction {
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Inbound => "inbound",
+            Self::Outbound => "outbound",
+            Self::Gateway => "gateway",
+        }
+    }
+}
+
+/// How a connection that was accepted is protected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Tls {
+    /// Plaintext, or TLS that goes through unopened.
+    None,
+    /// A listener's certificate, the client unverified.
+    Server,
+    /// Both sides verified.
+    Mutual,
+}
+
+impl Tls {
+    const fn label(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Server => "server",
+            Self::Mutual => "mutual",
+        }
+    }
+}
+
+/// Which way bytes of a message or connection went: `request` is from the client, `response` to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Way {
+    Request,
+    Response,
+}
+
+/// Who called, as the `peer` label says it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Peer(u32);
+
+impl Peer {
+    /// Nobody proved who it is.
+    pub const UNKNOWN: Self = Self(0);
+}
+
+/// How an exchange ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Outcome {
+    pub peer: Peer,
+    /// Status sent to the client.
+    pub code: u16,
+    /// Present for gRPC.
+    pub grpc: Option<u16>,
+    /// Present if the proxy answered by itself, or cut the answer short.
+    pub reason: Option<Reason>,
+}
+
+/// All families. One a proxy; handed down, never global.
+#[derive(Debug)]
+pub struct Metrics {
+    pub(super) workers: usize,
+    pub(super) requests: Family<Counter, 7>,
+    pub(super) durations: Family<Histogram, 3>,
+    pub(super) bytes: Family<Counter, 3>,
+    pub(super) attempts: Family<Counter, 2>,
+    pub(super) connections: Family<Level, 2>,
+    pub(super) passthrough_no_config: Counter,
+    pub(super) access_log_dropped: Counter,
+    peers: Mutex<Vec<Arc<str>>>,
+}
+
+impl Metrics {
+    /// `workers`: how many threads count, each in cells of its own.
+    pub fn new(workers: usize) -> Arc<Self> {
+        Arc::new(Self {
+            workers,
+            requests: Family::new(
+                "outrigger_requests_total",
+                ["direction", "service", "route", "peer", "code", "grpc_code", "reason"],
+                1,
+                "Requests that ended, by the status sent and, where the proxy answered by itself, the reason (docs/errors.md).",
+            ),
+            durations: Family::new(
+                "outrigger_request_duration_seconds",
+                ["direction", "service", "route"],
+                1,
+                "From the first byte of a request to the last byte of its response.",
+            ),
+            bytes: Family::new(
+                "outrigger_bytes_total",
+                ["direction", "service", "way"],
+                1,
+                "Bytes of bodies, tunnels and TCP connections; way is request (from the client) or response.",
+            ),
+            attempts: Family::new(
+                "outrigger_attempts_total",
+                ["service", "reason"],
+                0,
+                "Attempts to send a request or open a connection to an endpoint; reason is empty where one succeeded.",
+            ),
+            connections: Family::new(
+                "outrigger_connections",
+                ["direction", "tls"],
+                2,
+                "Accepted connections that are open.",
+            ),
+            passthrough_no_config: Counter::new(workers),
+            access_log_dropped: Counter::new(workers),
+            peers: Mutex::new(vec!["unknown".into()]),
+        })
+    }
+
+    /// `service`: one of the registry; `None` counts as `passthrough`.
+    pub fn service(
+        self: &Arc<Self>,
+        direction: Direction,
+        service: Option<&ServiceRef>,
+    ) -> Arc<ServiceMetrics> {
+        let service: Arc<str> = service.map_or_else(|| PASSTHROUGH.into(), |s| s.to_string().into());
+        let bytes = |way: &str| {
+            let labels = [direction.label().into(), service.clone(), way.into()];
+            self.bytes.series(labels, || Counter::new(self.workers))
+        };
+        Arc::new(ServiceMetrics {
+            direction,
+            request_bytes: bytes("request"),
+            response_bytes: bytes("response"),
+            metrics: self.clone(),
+            service,
+            unrouted: OnceLock::new(),
+        })
+    }
+
+    /// `service` as in [`Self::service`].
+    pub fn attempts(self: &Arc<Self>, service: Option<&ServiceRef>) -> Arc<Attempts> {
+        let service = service.map_or_else(|| PASSTHROUGH.into(), |s| s.to_string().into());
+        Arc::new(Attempts { metrics: self.clone(), service, cells: Default::default() })
+    }
+
+    /// The label of a verified workload, `NAMESPACE/NAME`; for each connection, not each request.
+    pub fn peer(&self, workload: &str) -> Peer {
+        let mut peers = self.peers.lock();
+        let known = peers.iter().position(|peer| **peer == *workload);
+        let index = known.unwrap_or_else(|| {
+            // One place past the bound stands for everyone who came later.
+            let name = if peers.len() < MAX_SERIES { workload } else { OTHER };
+            if peers.len() <= MAX_SERIES {
+                peers.push(name.into());
+            }
+            peers.len() - 1
+        });
+        Peer(u32::try_from(index).expect("bounded by MAX_SERIES"))
+    }
+
+    /// An accepted connection, counted as open until the guard is dropped.
+    pub fn connection(self: &Arc<Self>, worker: Worker, direction: Direction, tls: Tls) -> OpenConnection {
+        let labels = [direction.label().into(), tls.label().into()];
+        let level = self.connections.series(labels, || Level::new(self.workers));
+        level.open(worker);
+        OpenConnection { level, worker }
+    }
+
+    /// A connection to a destination nobody could be asked about went on to its original address.
+    pub fn passed_without_config(&self, worker: Worker) {
+        self.passthrough_no_config.add(worker, 1);
+    }
+
+    fn peer_label(&self, peer: Peer) -> Arc<str> {
+        self.peers.lock().get(peer.0 as usize).cloned().unwrap_or_else(|| OTHER.into())
+    }
+}
+
+/// The `service` label of what no registry knows.
+pub const PASSTHROUGH: &str = "passthrough";
+
+/// Handles of one service in one direction.
+#[derive(Debug)]
+pub struct ServiceMetrics {
+    pub direction: Direction,
+    metrics: Arc<Metrics>,
+    service: Arc<str>,
+    request_bytes: Arc<Counter>,
+    response_bytes: Arc<Counter>,
+    unrouted: OnceLock<Arc<RouteMetrics>>,
+}
+
+impl ServiceMetrics {
+    /// The label: `name.namespace` or `passthrough`.
+    pub fn service(&self) -> &Arc<str> {
+        &self.service
+    }
+
+    /// Resolved when a route table is compiled.
+    pub fn route(self: &Arc<Self>, route: &str) -> Arc<RouteMetrics> {
+        Arc::new(RouteMetrics {
+            duration: self.duration(route),
+            route: route.into(),
+            service: self.clone(),
+            outcomes: ArcSwap::default(),
+            growing: Mutex::new(()),
+        })
+    }
+
+    pub fn bytes(&self, worker: Worker, way: Way, n: u64) {
+        match way {
+            Way::Request => self.request_bytes.add(worker, n),
+            Way::Response => self.response_bytes.add(worker, n),
+        }
+    }
+
+    /// Counts an exchange that no route took; its `route` label is empty.
+    pub(super) fn ended_unrouted(&self, worker: Worker, outcome: Outcome, duration: Duration) {
+        let unrouted = self.unrouted.get_or_init(|| {
+            // A handle of its own instead of `self`, which would keep itself alive.
+            let service = Arc::new(Self {
+                direction: self.direction,
+                metrics: self.metrics.clone(),
+                service: self.service.clone(),
+                request_bytes: self.request_bytes.clone(),
+                response_bytes: self.response_bytes.clone(),
+                unrouted: OnceLock::new(),
+            });
+            service.route("")
+        });
+        unrouted.ended(worker, outcome, duration);
+    }
+
+    fn duration(&self, route: &str) -> Arc<Histogram> {
+        let labels = [self.direction.label().into(), self.service.clone(), route.into()];
+        self.metrics.durations.series(labels, || Histogram::new(self.metrics.workers))
+    }
+}
+
+/// Handles of one route.
+#[derive(Debug)]
+pub struct RouteMetrics {
+    pub service: Arc<ServiceMetrics>,
+    pub route: Arc<str>,
+    duration: Arc<Histogram>,
+    /// The outcomes seen so far: a handful, so a scan is the fastest lookup.
+    outcomes: ArcSwap<Vec<(Outcome, Arc<Counter>)>>,
+    growing: Mutex<()>,
+}
+
+/// Outcomes a route remembers the series of. One beyond them costs a lookup in the family each time.
+const REMEMBERED_OUTCOMES: usize = 64;
+
+impl RouteMetrics {
+    pub(super) fn ended(&self, worker: Worker, outcome: Outcome, duration: Duration) {
+        self.duration.observe(worker, duration);
+        let known = self.outcomes.load();
+        match known.iter().find(|(known, _)| *known == outcome) {
+            Some((_, counter)) => counter.add(worker, 1),
+            None => self.first(outcome).add(worker, 1),
+        }
+    }
+
+    fn first(&self, outcome: Outcome) -> Arc<Counter> {
+        let metrics = &self.service.metrics;
+        let number =
+            |n: u16, max: u16| -> Arc<str> { if n <= max { n.to_string().into() } else { OTHER.into() } };
+        let labels = [
+            self.service.direction.label().into(),
+            self.service.service.clone(),
+            self.route.clone(),
+            metrics.peer_label(outcome.peer),
+            number(outcome.code, 599),
+            outcome.grpc.map_or_else(|| "".into(), |code| number(code, 16)),
+            outcome.reason.map_or("", Reason::word).into(),
+        ];
+        let counter = metrics.requests.series(labels, || Counter::new(metrics.workers));
+        let _growing = self.growing.lock();
+        let known = self.outcomes.load();
+        if known.len() < REMEMBERED_OUTCOMES && known.iter().all(|(known, _)| *known != outcome) {
+            let mut more = Vec::clone(&known);
+            more.push((outcome, counter.clone()));
+            self.outcomes.store(more.into());
+        }
+        counter
+    }
+}
+
+/// Handles for the attempts at the endpoints of one service.
+#[derive(Debug)]
+pub struct Attempts {
+    metrics: Arc<Metrics>,
+    service: Arc<str>,
+    /// By reason; the last one is success.
+    cells: [OnceLock<Arc<Counter>>; Reason::ALL.len() + 1],
+}
+
+impl Attempts {
+    /// `failed` with a reason, or succeeded: the endpoint answered, whatever it answered.
+    pub fn count(&self, worker: Worker, failed: Option<Reason>) {
+        let index = failed.map_or(Reason::ALL.len(), |reason| reason as usize);
+        let counter = self.cells[index].get_or_init(|| {
+            let labels = [self.service.clone(), failed.map_or("", Reason::word).into()];
+            self.metrics.attempts.series(labels, || Counter::new(self.metrics.workers))
+        });
+        counter.add(worker, 1);
+    }
+}
+
+/// Counts as open until dropped.
+#[derive(Debug)]
+pub struct OpenConnection {
+    level: Arc<Level>,
+    worker: Worker,
+}
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        self.level.close(self.worker);
+    }
+}

@@ -1,0 +1,253 @@
+//! What the metrics and the access log say of one exchange, or of one TCP connection.
+//!
+//! Filled along the way by whoever learns something, written once, by `Drop`: an ending nobody thought of is counted too, as a client
+//! that went away, which is what drops an exchange half-way. Formats nothing, and copies names only while the log is on.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use http::{HeaderValue, Method, StatusCode, Uri, Version};
+use outrigger_config::model::{ClusterName, Origin};
+use tokio::time::Instant;
+
+use super::Telemetry;
+use super::access_log::Line;
+use super::cells::Worker;
+use super::metrics::{Outcome, Peer, RouteMetrics, ServiceMetrics, Way};
+use crate::failure::{Failure, Reason};
+
+#[derive(Debug)]
+pub struct Record {
+    telemetry: Arc<Telemetry>,
+    worker: Worker,
+    begun: Instant,
+    kind: Kind,
+    service: Arc<ServiceMetrics>,
+    route: Option<Arc<RouteMetrics>>,
+    peer: Peer,
+    status: Option<StatusCode>,
+    grpc: Option<u16>,
+    failure: Option<Failure>,
+    complete: bool,
+    attempts: u32,
+    seen: Option<Rc<Seen>>,
+    /// Present while the log may want a line of it.
+    noted: Option<Box<Noted>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Http,
+    Tcp,
+}
+
+#[derive(Debug, Default)]
+struct Seen {
+    request: Cell<u64>,
+    response: Cell<u64>,
+}
+
+/// What only the log needs. Shares the request's bytes.
+#[derive(Debug, Default)]
+pub(super) struct Noted {
+    pub head: Option<(Method, Uri, Version)>,
+    pub host: Option<Box<str>>,
+    pub request_id: Option<HeaderValue>,
+    pub peer: Option<Arc<str>>,
+    pub client: Option<std::net::SocketAddr>,
+    pub origin: Option<Origin>,
+    pub cluster: Option<ClusterName>,
+    pub endpoint: Option<Box<str>>,
+}
+
+impl Record {
+    /// An exchange, from its head on. `service` is what it is addressed to, as far as that is known before a route is found.
+    pub fn http<B>(
+        telemetry: &Arc<Telemetry>,
+        worker: Worker,
+        service: &Arc<ServiceMetrics>,
+        request: &http::Request<B>,
+    ) -> Self {
+        let mut record = Self::new(telemetry, worker, service, Kind::Http);
+        if let Some(noted) = &mut record.noted {
+            noted.head = Some((request.method().clone(), request.uri().clone(), request.version()));
+            noted.request_id = request.headers().get(REQUEST_ID).cloned();
+        }
+        record
+    }
+
+    /// A TCP connection or a tunnel's bytes. Counted in bytes and attempts, not in requests.
+    pub fn tcp(telemetry: &Arc<Telemetry>, worker: Worker, service: &Arc<ServiceMetrics>) -> Self {
+        Self::new(telemetry, worker, service, Kind::Tcp)
+    }
+
+    fn new(telemetry: &Arc<Telemetry>, worker: Worker, service: &Arc<ServiceMetrics>, kind: Kind) -> Self {
+        Self {
+            worker,
+            begun: Instant::now(),
+            kind,
+            service: service.clone(),
+            route: None,
+            peer: Peer::UNKNOWN,
+            status: None,
+            grpc: None,
+            failure: None,
+            complete: false,
+            attempts: 0,
+            seen: None,
+            noted: telemetry.access_log.is_on().then(Box::default),
+            telemetry: telemetry.clone(),
+        }
+    }
+
+    pub fn begun(&self) -> Instant {
+        self.begun
+    }
+
+    /// Who called, where it was verified.
+    pub fn peer(&mut self, peer: Peer, workload: &Arc<str>) {
+        self.peer = peer;
+        self.note(|noted| noted.peer = Some(workload.clone()));
+    }
+
+    /// Where the connection came from.
+    pub fn client(&mut self, client: std::net::SocketAddr) {
+        self.note(|noted| noted.client = Some(client));
+    }
+
+    /// The host asked for, without port, where the request's own head does not say it (`Host` of HTTP/1, a TCP destination, SNI).
+    pub fn host(&mut self, host: &str) {
+        self.note(|noted| noted.host = Some(host.into()));
+    }
+
+    /// The id made or found on the way.
+    pub fn request_id(&mut self, id: &HeaderValue) {
+        self.note(|noted| noted.request_id = Some(id.clone()));
+    }
+
+    /// The route that took it; `route.service` replaces the service it began with.
+    pub fn route(&mut self, route: &Arc<RouteMetrics>, origin: &Origin) {
+        self.service = route.service.clone();
+        self.route = Some(route.clone());
+        self.note(|noted| noted.origin = Some(origin.clone()));
+    }
+
+    /// An attempt begins; the last one stands in the log.
+    pub fn attempt(&mut self, cluster: &ClusterName, endpoint: &impl std::fmt::Display) {
+        self.attempts += 1;
+        self.note(|noted| {
+            noted.cluster = Some(cluster.clone());
+            noted.endpoint = Some(endpoint.to_string().into());
+        });
+    }
+
+    pub fn attempts(&self) -> u32 {
+        self.attempts
+    }
+
+    /// The status sent to the client.
+    pub fn status(&mut self, status: StatusCode) {
+        self.status = Some(status);
+    }
+
+    /// The gRPC status, from headers or trailers.
+    pub fn grpc_status(&mut self, status: u16) {
+        self.grpc = Some(status);
+    }
+
+    /// The proxy answers by itself, or cuts the answer short. The first failure stands.
+    pub fn fail(&mut self, failure: &Failure) {
+        self.failure.get_or_insert_with(|| failure.clone());
+    }
+
+    /// Everything was sent. Without this call a record that is dropped says `client_closed`.
+    pub fn complete(&mut self) {
+        self.complete = true;
+    }
+
+    pub fn bytes(&mut self, way: Way, n: u64) {
+        self.service.bytes(self.worker, way, n);
+        self.seen().of(way, n);
+    }
+
+    /// Counts one way on, apart from this record: a body that is read elsewhere, one half of a relay.
+    pub fn count(&mut self, way: Way) -> ByteCount {
+        ByteCount { service: self.service.clone(), worker: self.worker, way, seen: self.seen().clone() }
+    }
+
+    fn seen(&mut self) -> &Rc<Seen> {
+        self.seen.get_or_insert_with(Rc::default)
+    }
+
+    fn note(&mut self, note: impl FnOnce(&mut Noted)) {
+        if let Some(noted) = &mut self.noted {
+            note(noted);
+        }
+    }
+}
+
+impl Seen {
+    fn of(&self, way: Way, n: u64) {
+        let cell = match way {
+            Way::Request => &self.request,
+            Way::Response => &self.response,
+        };
+        cell.set(cell.get() + n);
+    }
+}
+
+/// Bytes of one way of one record. The metric has them at once, so that a connection of hours is seen while it lasts.
+#[derive(Debug)]
+pub struct ByteCount {
+    service: Arc<ServiceMetrics>,
+    worker: Worker,
+    way: Way,
+    seen: Rc<Seen>,
+}
+
+impl ByteCount {
+    pub fn add(&self, n: u64) {
+        self.service.bytes(self.worker, self.way, n);
+        self.seen.of(self.way, n);
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        if !self.complete && self.failure.is_none() {
+            self.failure = Some(Reason::ClientClosed.into());
+        }
+        let reason = self.failure.as_ref().map(|failure| failure.reason);
+        let duration = self.begun.elapsed();
+        if self.kind == Kind::Http {
+            let code = self.status.map_or_else(|| reason.map_or(0, |r| r.status().as_u16()), |s| s.as_u16());
+            let outcome = Outcome { peer: self.peer, code, grpc: self.grpc, reason };
+            match &self.route {
+                Some(route) => route.ended(self.worker, outcome, duration),
+                None => self.service.ended_unrouted(self.worker, outcome, duration),
+            }
+        }
+        let Some(noted) = self.noted.take() else { return };
+        let (request_bytes, response_bytes) =
+            self.seen.as_ref().map_or((0, 0), |seen| (seen.request.get(), seen.response.get()));
+        self.telemetry.access_log.offer(self.worker, reason.is_some(), || Line {
+            time: std::time::SystemTime::now(),
+            duration,
+            service: self.service.clone(),
+            route: self.route.clone(),
+            status: self.status,
+            grpc: self.grpc,
+            failure: self.failure.take(),
+            attempts: self.attempts,
+            request_bytes,
+            response_bytes,
+            noted,
+        });
+    }
+}
+
+const REQUEST_ID: &str = "x-request-id";
+
+#[cfg(test)]
+mod tests;
