@@ -11,6 +11,9 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 
+use crate::upgrade::Upgrade;
+use crate::upstream::{http1, http2};
+
 /// A streaming body with trailers.
 #[derive(Debug)]
 pub struct Body(Kind);
@@ -19,6 +22,10 @@ pub struct Body(Kind);
 enum Kind {
     Bytes(Option<Bytes>),
     Hyper(hyper::body::Incoming),
+    Http1(http1::Received),
+    Http2(http2::Received),
+    /// Nothing to read: the connection behind it became a tunnel.
+    Upgrade(Option<Upgrade>),
     Wrapped(Wrapped),
 }
 
@@ -38,6 +45,27 @@ impl Body {
 
     pub fn from_incoming(incoming: hyper::body::Incoming) -> Self {
         Self(Kind::Hyper(incoming))
+    }
+
+    /// Of a response over HTTP/1; gives its connection back when it ended.
+    pub(crate) fn http1(received: http1::Received) -> Self {
+        Self(Kind::Http1(received))
+    }
+
+    /// Of a response over HTTP/2.
+    pub(crate) fn http2(received: http2::Received) -> Self {
+        Self(Kind::Http2(received))
+    }
+
+    pub(crate) fn upgrade(upgrade: Upgrade) -> Self {
+        Self(Kind::Upgrade(Some(upgrade)))
+    }
+
+    pub(crate) fn take_upgrade(&mut self) -> Option<Upgrade> {
+        match &mut self.0 {
+            Kind::Upgrade(upgrade) => upgrade.take(),
+            _ => None,
+        }
     }
 
     pub fn wrapped(body: impl http_body::Body<Data = Bytes, Error = BodyError> + 'static) -> Self {
@@ -76,6 +104,9 @@ impl http_body::Body for Body {
             Kind::Hyper(incoming) => {
                 Pin::new(incoming).poll_frame(cx).map(|frame| frame.map(|f| f.map_err(BodyError::Codec)))
             }
+            Kind::Http1(received) => received.poll_frame(cx),
+            Kind::Http2(received) => received.poll_frame(cx),
+            Kind::Upgrade(_) => Poll::Ready(None),
             Kind::Wrapped(body) => body.0.as_mut().poll_frame(cx),
         }
     }
@@ -84,6 +115,9 @@ impl http_body::Body for Body {
         match &self.0 {
             Kind::Bytes(bytes) => bytes.is_none(),
             Kind::Hyper(incoming) => incoming.is_end_stream(),
+            Kind::Http1(received) => received.is_end_stream(),
+            Kind::Http2(received) => received.is_end_stream(),
+            Kind::Upgrade(_) => true,
             Kind::Wrapped(body) => body.0.is_end_stream(),
         }
     }
@@ -92,6 +126,9 @@ impl http_body::Body for Body {
         match &self.0 {
             Kind::Bytes(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
             Kind::Hyper(incoming) => incoming.size_hint(),
+            Kind::Http1(received) => received.size_hint(),
+            Kind::Http2(received) => received.size_hint(),
+            Kind::Upgrade(_) => SizeHint::with_exact(0),
             Kind::Wrapped(body) => body.0.size_hint(),
         }
     }
@@ -102,6 +139,8 @@ impl http_body::Body for Body {
 pub enum BodyError {
     #[error("{0}")]
     Codec(hyper::Error),
+    #[error("{0}")]
+    Stream(h2::Error),
     /// No byte moved for as long as it may.
     #[error("the body made no progress for {0:?}")]
     Stalled(std::time::Duration),

@@ -8,3 +8,5 @@ pub mod body;
 pub mod drain;
 pub mod failure;
 pub mod telemetry;
+pub mod upgrade;
+pub mod upstream;

@@ -1,0 +1,202 @@
+//! A connection or stream that left HTTP behind: after a 101, or a 2xx to CONNECT.
+//!
+//! Owns the one type both sides of the proxy hand to the relay, whatever made it. Never interprets a byte.
+
+use std::fmt;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, Bytes};
+use h2::{RecvStream, SendStream};
+use http::Response;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::oneshot;
+
+use crate::body::Body;
+use crate::upstream::http1::{Released, SharedIo};
+use crate::upstream::http2::Slot;
+use crate::upstream::relay::Resettable;
+
+/// The tunnel behind a response of the upstream, if it opened one. What is left of the response has no body.
+pub fn take(response: &mut Response<Body>) -> Option<Upgrade> {
+    response.body_mut().take_upgrade()
+}
+
+/// A tunnel that is about to stand.
+pub struct Upgrade(Kind);
+
+enum Kind {
+    /// HTTP/1 upstream: the codec hands over the connection when it has read the head.
+    Released(oneshot::Receiver<Released>),
+    /// HTTP/2 upstream: the stream is the tunnel.
+    Stream(Box<Stream>),
+    /// Downstream: hyper hands it over when the response's head is written.
+    Hyper(hyper::upgrade::OnUpgrade),
+}
+
+impl Upgrade {
+    /// Of a request that came in through hyper.
+    pub fn downstream(upgrade: hyper::upgrade::OnUpgrade) -> Self {
+        Self(Kind::Hyper(upgrade))
+    }
+
+    pub(crate) fn released(released: oneshot::Receiver<Released>) -> Self {
+        Self(Kind::Released(released))
+    }
+
+    pub(crate) fn stream(send: SendStream<Bytes>, recv: RecvStream, slot: Slot) -> Self {
+        Self(Kind::Stream(Box::new(Stream { send, recv, unread: Bytes::new(), _slot: slot })))
+    }
+
+    /// Waits until the tunnel stands.
+    pub async fn established(self) -> io::Result<Upgraded> {
+        let tunnel = match self.0 {
+            Kind::Released(released) => match released.await {
+                Ok((io, unread)) => Tunnel::Socket { io, unread },
+                Err(_) => return Err(io::ErrorKind::ConnectionReset.into()),
+            },
+            Kind::Stream(stream) => Tunnel::Stream(stream),
+            Kind::Hyper(upgrade) => {
+                Tunnel::Hyper(Box::new(TokioIo::new(upgrade.await.map_err(io::Error::other)?)))
+            }
+        };
+        Ok(Upgraded(tunnel))
+    }
+}
+
+impl fmt::Debug for Upgrade {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Upgrade")
+    }
+}
+
+/// A tunnel: bytes both ways.
+#[derive(Debug)]
+pub struct Upgraded(Tunnel);
+
+#[derive(Debug)]
+enum Tunnel {
+    Socket {
+        io: SharedIo,
+        /// Came in the same packet as the head.
+        unread: Bytes,
+    },
+    Stream(Box<Stream>),
+    Hyper(Box<TokioIo<hyper::upgrade::Upgraded>>),
+}
+
+/// A stream of an HTTP/2 connection used as a tunnel.
+#[derive(Debug)]
+struct Stream {
+    send: SendStream<Bytes>,
+    recv: RecvStream,
+    unread: Bytes,
+    _slot: Slot,
+}
+
+impl Resettable for Upgraded {
+    fn reset(&mut self) {
+        match &mut self.0 {
+            Tunnel::Socket { io, .. } => io.0.borrow_mut().reset(),
+            Tunnel::Stream(stream) => stream.send.send_reset(h2::Reason::CANCEL),
+            // Dropped without a shutdown it ends the way hyper ends what is cancelled.
+            Tunnel::Hyper(_) => {}
+        }
+    }
+}
+
+impl AsyncRead for Upgraded {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match &mut self.0 {
+            Tunnel::Socket { io, unread } => {
+                if unread.is_empty() {
+                    return Pin::new(io).poll_read(cx, buf);
+                }
+                move_into(unread, buf);
+                Poll::Ready(Ok(()))
+            }
+            Tunnel::Stream(stream) => stream.poll_read(cx, buf),
+            Tunnel::Hyper(io) => Pin::new(io).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Upgraded {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        match &mut self.0 {
+            Tunnel::Socket { io, .. } => Pin::new(io).poll_write(cx, buf),
+            Tunnel::Stream(stream) => stream.poll_write(cx, buf),
+            Tunnel::Hyper(io) => Pin::new(io).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.0 {
+            Tunnel::Socket { io, .. } => Pin::new(io).poll_flush(cx),
+            Tunnel::Stream(_) => Poll::Ready(Ok(())),
+            Tunnel::Hyper(io) => Pin::new(io).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.0 {
+            Tunnel::Socket { io, .. } => Pin::new(io).poll_shutdown(cx),
+            Tunnel::Stream(stream) => Poll::Ready(stream.send.send_data(Bytes::new(), true).map_err(broken)),
+            Tunnel::Hyper(io) => Pin::new(io).poll_shutdown(cx),
+        }
+    }
+}
+
+impl Stream {
+    fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        while self.unread.is_empty() {
+            match ready!(self.recv.poll_data(cx)) {
+                None => return Poll::Ready(Ok(())),
+                Some(Ok(data)) => self.unread = data,
+                Some(Err(error)) => return Poll::Ready(Err(broken(error))),
+            }
+        }
+        let taken = move_into(&mut self.unread, buf);
+        // Only what was taken: a reader that stalls stalls its peer.
+        let _ = self.recv.flow_control().release_capacity(taken);
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        if buf.is_empty() {
+            return Poll::Ready(Ok(0));
+        }
+        self.send.reserve_capacity(buf.len());
+        while self.send.capacity() == 0 {
+            match ready!(self.send.poll_capacity(cx)) {
+                Some(Ok(_)) => {}
+                Some(Err(error)) => return Poll::Ready(Err(broken(error))),
+                None => return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
+            }
+        }
+        let taken = self.send.capacity().min(buf.len());
+        self.send.send_data(Bytes::copy_from_slice(&buf[..taken]), false).map_err(broken)?;
+        Poll::Ready(Ok(taken))
+    }
+}
+
+fn move_into(from: &mut Bytes, to: &mut ReadBuf<'_>) -> usize {
+    let taken = from.len().min(to.remaining());
+    to.put_slice(&from[..taken]);
+    from.advance(taken);
+    taken
+}
+
+/// A reset stream is a reset connection to whoever uses the tunnel.
+fn broken(error: h2::Error) -> io::Error {
+    match error.into_io() {
+        Some(error) => error,
+        None => io::ErrorKind::ConnectionReset.into(),
+    }
+}

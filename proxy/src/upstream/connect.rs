@@ -1,0 +1,180 @@
+//! Opening connections: TCP with its socket options, and the HTTP codecs on top.
+//!
+//! The only place that makes a client codec, so that none is made without its limits. Says what failed and
+//! what to look at. Never keeps a connection (`pool`).
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use socket2::{SockRef, TcpKeepalive};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpSocket, TcpStream};
+
+use crate::failure::{Failure, Reason};
+
+/// What bytes travel over. TLS becomes a variant here.
+#[derive(Debug)]
+pub enum Transport {
+    Plain(TcpStream),
+}
+
+impl Transport {
+    /// The socket below.
+    pub fn socket(&self) -> &TcpStream {
+        match self {
+            Self::Plain(stream) => stream,
+        }
+    }
+
+    /// Makes the coming drop a reset.
+    pub(crate) fn reset(&mut self) {
+        let _ = self.socket().set_zero_linger();
+    }
+
+    /// Whether an idle connection can take a request: nobody closed it, and nothing was sent that nobody asked for.
+    ///
+    /// Asks the kernel, because what arrived since the last turn of the event loop is not known to anyone else: that
+    /// is the race of a reused connection (RFC 9112 §9.3.1) made as narrow as it can be.
+    pub(super) fn is_quiet(&self) -> bool {
+        let mut byte = [std::mem::MaybeUninit::uninit()];
+        match SockRef::from(self.socket()).peek(&mut byte) {
+            Err(error) => error.kind() == io::ErrorKind::WouldBlock,
+            Ok(_) => false,
+        }
+    }
+}
+
+/// Opens a TCP connection with all options of design.md section 5.
+pub async fn open_tcp(address: SocketAddr, timeout: Duration) -> Result<TcpStream, Failure> {
+    match tokio::time::timeout(timeout, open(address)).await {
+        Ok(Ok(stream)) => Ok(stream),
+        Ok(Err(error)) => Err(failed(address, &error)),
+        Err(_) => Err(Failure::new(
+            Reason::ConnectTimeout,
+            format!(
+                "no connection to {address} within {timeout:?}: is the instance running, and does a network policy or firewall drop port {}?",
+                address.port()
+            ),
+        )),
+    }
+}
+
+async fn open(address: SocketAddr) -> io::Result<TcpStream> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    let stream = socket.connect(address).await?;
+    set_options(&stream)?;
+    Ok(stream)
+}
+
+/// For accepted connections as for opened ones: a peer that vanished is found within 30 s instead of 15 minutes.
+pub fn set_options(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let socket = SockRef::from(stream);
+    let keepalive = TcpKeepalive::new()
+        .with_time(Duration::from_secs(30))
+        .with_interval(Duration::from_secs(10))
+        .with_retries(3);
+    socket.set_tcp_keepalive(&keepalive)?;
+    // Keepalive does not run while data is unacknowledged; this does.
+    socket.set_tcp_user_timeout(Some(Duration::from_secs(30)))
+}
+
+fn failed(address: SocketAddr, error: &io::Error) -> Failure {
+    use io::ErrorKind as K;
+    let port = address.port();
+    let (reason, advice) = match error.kind() {
+        K::ConnectionRefused => (Reason::ConnectFailed, format!("nothing listens on port {port} there")),
+        K::TimedOut => {
+            (Reason::ConnectTimeout, format!("does a network policy or firewall drop port {port}?"))
+        }
+        K::HostUnreachable | K::NetworkUnreachable => {
+            (Reason::ConnectFailed, "there is no route to it from here".into())
+        }
+        K::PermissionDenied => (Reason::ConnectFailed, format!("a local rule forbids port {port}")),
+        K::AddrNotAvailable => {
+            (Reason::ConnectFailed, "no local port is left, or the address family is missing here".into())
+        }
+        K::ConnectionReset | K::ConnectionAborted => {
+            (Reason::ConnectFailed, format!("port {port} was reset during the handshake"))
+        }
+        _ => (Reason::ConnectFailed, format!("check port {port}")),
+    };
+    Failure::new(reason, format!("cannot connect to {address}: {error}; {advice}"))
+}
+
+/// Limits of what an endpoint may answer (design.md section 5); the same on all four hops.
+pub(super) const MAX_HEADER_BYTES: usize = 64 * 1024;
+pub(super) const MAX_HEADERS: usize = 128;
+
+/// The HTTP/1 codec.
+pub(super) fn http1() -> hyper::client::conn::http1::Builder {
+    let mut builder = hyper::client::conn::http1::Builder::new();
+    builder
+        .preserve_header_case(true)
+        .max_headers(MAX_HEADERS)
+        .max_header_size(MAX_HEADER_BYTES)
+        .max_buf_size(MAX_HEADER_BYTES);
+    builder
+}
+
+/// The HTTP/2 codec. Windows, stream and header limits of design.md section 5; pings and stalls are `http2`'s.
+pub(super) fn http2() -> h2::client::Builder {
+    let mut builder = h2::client::Builder::new();
+    builder
+        .enable_push(false)
+        .initial_window_size(64 * 1024)
+        .initial_connection_window_size(1024 * 1024)
+        .initial_max_send_streams(super::http2::FIRST_LIMIT)
+        .max_frame_size(16 * 1024)
+        .max_header_list_size(MAX_HEADER_BYTES as u32)
+        .max_send_buffer_size(64 * 1024)
+        .max_local_error_reset_streams(Some(1024));
+    builder
+}
+
+impl AsyncRead for Transport {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Transport {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match self {
+            Self::Plain(stream) => stream.is_write_vectored(),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}

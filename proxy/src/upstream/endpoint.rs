@@ -1,0 +1,225 @@
+//! One instance a request can go to, with what is known about how it answers.
+//!
+//! Owns the latency estimate and the count of requests in flight, as atomics shared by all workers. Never chooses (that is
+//! `balance`) and never opens a connection (`connect`).
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
+
+use outrigger_config::model::{self, Health};
+use tokio::time::Instant;
+
+/// Unique in this process and never used again: connections and statistics of an instance that is gone
+/// are never taken for those of a new one at the same address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct EndpointId(pub u64);
+
+impl EndpointId {
+    fn next() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        Self(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+/// Where an endpoint is.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Address {
+    Socket(SocketAddr),
+    /// A name outside the mesh, resolved when a connection is opened.
+    Name {
+        host: Arc<str>,
+        port: u16,
+    },
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Socket(address) => fmt::Display::fmt(address, f),
+            Self::Name { host, port } => write!(f, "{host}:{port}"),
+        }
+    }
+}
+
+#[derive(Debug)]
+pub struct Endpoint {
+    pub id: EndpointId,
+    pub address: Address,
+    /// `NAMESPACE/NAME` of the instance, where it is known.
+    pub workload: Option<Arc<str>>,
+    pub zone: Option<Arc<str>>,
+    /// SPIFFE id the instance proves itself with.
+    pub identity: Option<Arc<str>>,
+    /// Dialled with mTLS for exactly `identity`; otherwise in plaintext.
+    pub meshed: bool,
+    health: AtomicU8,
+    weight: AtomicU32,
+    in_flight: AtomicU32,
+    latency: Latency,
+}
+
+impl Endpoint {
+    /// `estimate` is what it is taken to need until it has shown it; `born` is the zero of its clock.
+    pub(super) fn new(model: model::Endpoint, estimate: Duration, born: Instant) -> Self {
+        let endpoint = Self::at(Address::Socket(model.address), estimate, born);
+        endpoint.update(&model);
+        Self {
+            workload: model.workload,
+            zone: model.zone,
+            identity: model.identity,
+            meshed: model.meshed,
+            ..endpoint
+        }
+    }
+
+    /// An endpoint of which only the address is known.
+    pub(super) fn at(address: Address, estimate: Duration, born: Instant) -> Self {
+        Self {
+            id: EndpointId::next(),
+            address,
+            workload: None,
+            zone: None,
+            identity: None,
+            meshed: false,
+            health: AtomicU8::new(Health::Healthy as u8),
+            weight: AtomicU32::new(1),
+            in_flight: AtomicU32::new(0),
+            latency: Latency::new(estimate, born),
+        }
+    }
+
+    /// Whether `model` describes this very instance, so that its statistics and connections stay valid.
+    pub(super) fn is(&self, model: &model::Endpoint) -> bool {
+        self.address == Address::Socket(model.address)
+            && self.workload == model.workload
+            && self.zone == model.zone
+            && self.identity == model.identity
+            && self.meshed == model.meshed
+    }
+
+    pub(super) fn update(&self, model: &model::Endpoint) {
+        self.health.store(model.health as u8, Ordering::Relaxed);
+        self.weight.store(model.weight.max(1), Ordering::Relaxed);
+    }
+
+    pub fn health(&self) -> Health {
+        match self.health.load(Ordering::Relaxed) {
+            health if health == Health::Healthy as u8 => Health::Healthy,
+            health if health == Health::Draining as u8 => Health::Draining,
+            _ => Health::Unhealthy,
+        }
+    }
+
+    pub fn weight(&self) -> u32 {
+        self.weight.load(Ordering::Relaxed)
+    }
+
+    /// Requests picked and not yet released, by all workers.
+    pub fn in_flight(&self) -> u32 {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// The peak-sensitive average of how long it took to answer, aged to `now`.
+    pub fn estimate(&self, now: Instant) -> Duration {
+        Duration::from_secs_f32((self.latency.aged(now) / 1e6).max(0.0))
+    }
+
+    /// What a further request is expected to cost here: latency × load for its weight. Compared, never shown.
+    pub(super) fn cost(&self, now: Instant) -> f32 {
+        self.latency.aged(now) * (1.0 + self.in_flight() as f32 / self.weight() as f32)
+    }
+
+    pub(super) fn succeeded(&self, latency: Duration, now: Instant) {
+        self.latency.observe(latency, now, true);
+    }
+
+    pub(super) fn failed(&self, latency: Duration, now: Instant) {
+        self.latency.observe(latency, now, false);
+    }
+
+    pub(super) fn begin(&self) {
+        self.in_flight.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn end(&self) {
+        self.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn raw_estimate(&self) -> Duration {
+        Duration::from_secs_f32((self.latency.unpacked().0 / 1e6).max(0.0))
+    }
+}
+
+/// Peak EWMA: rises to a worse observation at once, sinks towards better ones within [`DECAY`].
+///
+/// An estimate nobody refreshes ages towards 0 at the same pace, so that a slow endpoint is tried again some time.
+/// One word (microseconds as `f32`, milliseconds since `born` as `u32`), changed by compare-exchange: the workers share it.
+#[derive(Debug)]
+struct Latency {
+    packed: AtomicU64,
+    born: Instant,
+}
+
+/// design.md section 5.
+pub(super) const DECAY: Duration = Duration::from_secs(10);
+
+impl Latency {
+    fn new(estimate: Duration, born: Instant) -> Self {
+        let at = Instant::now().saturating_duration_since(born).as_millis() as u32;
+        Self { packed: AtomicU64::new(pack(micros(estimate), at)), born }
+    }
+
+    fn unpacked(&self) -> (f32, u32) {
+        let packed = self.packed.load(Ordering::Relaxed);
+        (f32::from_bits((packed >> 32) as u32), packed as u32)
+    }
+
+    fn aged(&self, now: Instant) -> f32 {
+        let (estimate, at) = self.unpacked();
+        estimate * remains(at, self.stamp(now))
+    }
+
+    fn observe(&self, latency: Duration, now: Instant, success: bool) {
+        let (sample, stamp) = (micros(latency), self.stamp(now));
+        let result = self.packed.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |packed| {
+            let (estimate, at) = (f32::from_bits((packed >> 32) as u32), packed as u32);
+            let next = if sample > estimate {
+                sample
+            } else if success {
+                let remains = remains(at, stamp);
+                estimate * remains + sample * (1.0 - remains)
+            } else {
+                // An endpoint that fails fast must not look like a fast one.
+                estimate
+            };
+            Some(pack(next, stamp))
+        });
+        debug_assert!(result.is_ok(), "the closure always returns a value");
+    }
+
+    /// Wraps after 49 days; [`remains`] compares across the wrap.
+    fn stamp(&self, now: Instant) -> u32 {
+        now.saturating_duration_since(self.born).as_millis() as u32
+    }
+}
+
+/// The part of an estimate of time `at` that is left at `now`.
+fn remains(at: u32, now: u32) -> f32 {
+    let age = now.wrapping_sub(at);
+    // More than half the range ahead is a stamp another worker took a moment later than `now`.
+    if age == 0 || age > u32::MAX / 2 {
+        return 1.0;
+    }
+    (-(age as f32) / DECAY.as_millis() as f32).exp()
+}
+
+fn micros(duration: Duration) -> f32 {
+    duration.as_secs_f32() * 1e6
+}
+
+fn pack(estimate: f32, at: u32) -> u64 {
+    u64::from(estimate.to_bits()) << 32 | u64::from(at)
+}

@@ -1,0 +1,81 @@
+//! Towards the endpoints: which one (`cluster`, `balance`), over which connection (`pool`), and how it is opened (`connect`).
+//!
+//! What the rest of the proxy uses, in the order of a request:
+//! 1. [`Cluster::ready`] waits for a usable endpoint, [`Cluster::pick`] chooses one and counts the request there until the
+//!    returned [`Picked`] is dropped (keep it until the response's body ended); tell it the outcome by `observe` or `failed`.
+//! 2. [`Pools::send`] sends the request to that endpoint and returns its response, whose body gives the connection back when it
+//!    ended. Framing is done here: `Host` and `:authority`, the target's form, connection-level headers of the other version.
+//! 3. After a 101, or a 2xx to CONNECT, [`crate::upgrade::take`] takes the tunnel out of the response.
+//!
+//! For TCP: [`Pools::open_tcp`] and [`relay`]. Cancelling is dropping: of the future of `send`, or of the response's body.
+//! Never retries what may have been processed: [`SendError`] says what is known, and the caller decides.
+
+mod balance;
+mod cluster;
+pub mod connect;
+mod endpoint;
+pub(crate) mod http1;
+pub(crate) mod http2;
+mod pool;
+pub mod relay;
+
+#[cfg(test)]
+mod tests;
+
+pub use balance::{EndpointSet, NoEndpoint, Picked};
+pub use cluster::Cluster;
+pub use endpoint::{Address, Endpoint, EndpointId};
+pub use pool::Pools;
+
+use std::fmt;
+
+use http::Request;
+
+use crate::body::Body;
+use crate::failure::{Failure, Reason};
+
+/// Which HTTP a request goes upstream in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum HttpVersionChoice {
+    Http1,
+    Http2,
+}
+
+/// Why there is no response.
+#[derive(Debug)]
+pub struct SendError {
+    pub reason: Reason,
+    /// Which endpoint, and what happened there; for operators.
+    pub detail: Box<str>,
+    /// The request, whole, if it was not processed and nothing of its body is lost: it may be sent again whatever its method.
+    pub unsent: Option<Box<Request<Body>>>,
+    /// The endpoint certainly did not process it: nothing was written, or it said so (REFUSED_STREAM, GOAWAY).
+    /// True whenever `unsent` is `Some`; also without it, when the body was already streaming out.
+    pub unprocessed: bool,
+}
+
+impl SendError {
+    fn unsent(failure: Failure, request: Request<Body>) -> Self {
+        let Failure { reason, detail } = failure;
+        let detail = detail.unwrap_or_default();
+        Self { reason, detail, unsent: Some(Box::new(request)), unprocessed: true }
+    }
+
+    fn lost(reason: Reason, detail: impl Into<Box<str>>) -> Self {
+        Self { reason, detail: detail.into(), unsent: None, unprocessed: false }
+    }
+}
+
+impl From<SendError> for Failure {
+    fn from(error: SendError) -> Self {
+        Self::new(error.reason, error.detail)
+    }
+}
+
+impl fmt::Display for SendError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.reason, self.detail)
+    }
+}
+
+impl std::error::Error for SendError {}

@@ -1,0 +1,312 @@
+//! The connections of one worker, by endpoint.
+//!
+//! Owns which connection carries a request, and how long one is kept that carries none. Local to its worker: nothing here is
+//! shared, locked or sent. Never chooses an endpoint (`balance`) and never decides to try again what may have been processed.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{Request, Response};
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::connect::{self, Transport};
+use super::endpoint::Address;
+use super::http1::{self, Http1};
+use super::http2::{self, Http2, Sent};
+use super::{Cluster, Endpoint, EndpointId, HttpVersionChoice, SendError};
+use crate::body::Body;
+use crate::failure::{Failure, Reason};
+
+/// One a worker.
+#[derive(Debug)]
+pub struct Pools {
+    /// By endpoint; whoever was put there last is taken first, so that what is not needed becomes old.
+    http1: RefCell<HashMap<EndpointId, Vec<Idle>>>,
+    http2: RefCell<HashMap<EndpointId, Rc<Group>>>,
+    sweeping: Cell<bool>,
+    me: Weak<Self>,
+}
+
+#[derive(Debug)]
+struct Idle {
+    connection: Http1,
+    since: Instant,
+    until: Instant,
+}
+
+/// The HTTP/2 connections to one endpoint.
+#[derive(Debug)]
+struct Group {
+    connections: RefCell<Vec<Http2>>,
+    /// The connection that is being opened, if any.
+    opening: RefCell<Option<Rc<Opening>>>,
+    /// Something happened a waiter may want to know: a slot is free, a connection stands, or none could be opened.
+    changed: Rc<Notify>,
+    idle_timeout: Cell<Duration>,
+}
+
+/// A connection on its way, and how many requests count on it.
+#[derive(Debug)]
+struct Opening {
+    awaited_by: Cell<usize>,
+    failed: RefCell<Option<Failure>>,
+}
+
+impl Pools {
+    pub fn new() -> Rc<Self> {
+        Rc::new_cyclic(|me| Self {
+            http1: RefCell::default(),
+            http2: RefCell::default(),
+            sweeping: Cell::new(false),
+            me: me.clone(),
+        })
+    }
+
+    /// Sends `request` to `endpoint` and returns its response when its headers are here; its body streams.
+    ///
+    /// Dropping the future, or the response's body before its end, cancels: HTTP/1 closes the connection, HTTP/2 resets the stream.
+    pub async fn send(
+        &self,
+        cluster: &Arc<Cluster>,
+        endpoint: &Arc<Endpoint>,
+        http: HttpVersionChoice,
+        request: Request<Body>,
+    ) -> Result<Response<Body>, SendError> {
+        match http {
+            HttpVersionChoice::Http1 => self.send_http1(cluster, endpoint, request).await,
+            HttpVersionChoice::Http2 => self.send_http2(cluster, endpoint, request).await,
+        }
+    }
+
+    /// A connection of its own, for TCP.
+    pub async fn open_tcp(&self, cluster: &Cluster, endpoint: &Endpoint) -> Result<Transport, Failure> {
+        let timeout = cluster.settings().connect_timeout;
+        match &endpoint.address {
+            Address::Socket(address) => connect::open_tcp(*address, timeout).await.map(Transport::Plain),
+            Address::Name { host, port } => Err(Failure::new(
+                Reason::DnsFailed,
+                format!("{host}:{port} is a name, and names are not resolved yet"),
+            )),
+        }
+    }
+
+    async fn send_http1(
+        &self,
+        cluster: &Arc<Cluster>,
+        endpoint: &Arc<Endpoint>,
+        mut request: Request<Body>,
+    ) -> Result<Response<Body>, SendError> {
+        http1::frame(&mut request);
+        let idle_timeout = cluster.settings().idle_timeout;
+        let reuse = |reused| Reuse { pools: self.me.clone(), endpoint: endpoint.id, idle_timeout, reused };
+        while let Some(connection) = self.idle(endpoint.id) {
+            match connection.send(request, reuse(true), endpoint).await {
+                // It was closed at this very moment: not a byte went out, so that any request can take the next connection.
+                Err(SendError { unsent: Some(unsent), .. }) => request = *unsent,
+                done => return done,
+            }
+        }
+        let connection = match self.open_tcp(cluster, endpoint).await {
+            Ok(transport) => Http1::over(transport).await,
+            Err(failure) => Err(failure),
+        };
+        match connection {
+            Ok(connection) => connection.send(request, reuse(false), endpoint).await,
+            Err(failure) => Err(SendError::unsent(failure, request)),
+        }
+    }
+
+    /// The idle connection used last that can still be used.
+    fn idle(&self, endpoint: EndpointId) -> Option<Http1> {
+        let mut http1 = self.http1.borrow_mut();
+        let idle = http1.get_mut(&endpoint)?;
+        let now = Instant::now();
+        while let Some(Idle { connection, since, until }) = idle.pop() {
+            let warm = now.duration_since(since) < WARM;
+            if now < until && connection.is_ready() && (warm || connection.is_quiet()) {
+                return Some(connection);
+            }
+        }
+        None
+    }
+
+    async fn send_http2(
+        &self,
+        cluster: &Arc<Cluster>,
+        endpoint: &Arc<Endpoint>,
+        mut request: Request<Body>,
+    ) -> Result<Response<Body>, SendError> {
+        let group = self.group(cluster, endpoint.id);
+        loop {
+            let (sender, slot) = match self.slot(&group, cluster, endpoint).await {
+                Ok(slot) => slot,
+                Err(failure) => return Err(SendError::unsent(failure, request)),
+            };
+            match http2::send(sender, slot, request, endpoint).await {
+                Sent::Done(result) => return result,
+                Sent::Gone(unsent) => request = unsent,
+            }
+        }
+    }
+
+    fn group(&self, cluster: &Cluster, endpoint: EndpointId) -> Rc<Group> {
+        let mut http2 = self.http2.borrow_mut();
+        let group = http2.entry(endpoint).or_insert_with(|| {
+            Rc::new(Group {
+                connections: RefCell::default(),
+                opening: RefCell::default(),
+                changed: Rc::new(Notify::new()),
+                idle_timeout: Cell::new(Duration::ZERO),
+            })
+        });
+        group.idle_timeout.set(cluster.settings().idle_timeout);
+        Rc::clone(group)
+    }
+
+    /// A place on one of the group's connections; opens another connection when all are full.
+    async fn slot(
+        &self,
+        group: &Rc<Group>,
+        cluster: &Arc<Cluster>,
+        endpoint: &Arc<Endpoint>,
+    ) -> Result<(h2::client::SendRequest<bytes::Bytes>, http2::Slot), Failure> {
+        let mut awaited: Option<Rc<Opening>> = None;
+        loop {
+            let changed = group.changed.notified();
+            if let Some(slot) = group.free_slot() {
+                return Ok(slot);
+            }
+            if let Some(failure) = awaited.as_ref().and_then(|opening| opening.failed.borrow().clone()) {
+                return Err(failure);
+            }
+            let opening = group.opening.borrow().clone();
+            match opening {
+                Some(opening) if opening.awaited_by.get() < http2::FIRST_LIMIT => {
+                    if awaited.as_ref().is_none_or(|awaited| !Rc::ptr_eq(awaited, &opening)) {
+                        opening.awaited_by.set(opening.awaited_by.get() + 1);
+                        awaited = Some(opening);
+                    }
+                }
+                Some(opening) if awaited.as_ref().is_some_and(|awaited| Rc::ptr_eq(awaited, &opening)) => {}
+                _ => awaited = Some(self.open_http2(group, cluster, endpoint)),
+            }
+            changed.await;
+        }
+    }
+
+    /// Opens a connection in a task of its own: whoever asked for it may be cancelled, others wait for it too.
+    fn open_http2(&self, group: &Rc<Group>, cluster: &Arc<Cluster>, endpoint: &Arc<Endpoint>) -> Rc<Opening> {
+        let opening = Rc::new(Opening { awaited_by: Cell::new(1), failed: RefCell::default() });
+        *group.opening.borrow_mut() = Some(Rc::clone(&opening));
+        let (group, cluster, endpoint) = (Rc::clone(group), Arc::clone(cluster), Arc::clone(endpoint));
+        let (pools, opened) = (self.me.clone(), Rc::clone(&opening));
+        tokio::task::spawn_local(async move {
+            let Some(pools) = pools.upgrade() else { return };
+            let connection = match pools.open_tcp(&cluster, &endpoint).await {
+                Ok(transport) => Http2::over(transport, Rc::clone(&group.changed)).await,
+                Err(failure) => Err(failure),
+            };
+            match connection {
+                Ok(connection) => group.connections.borrow_mut().push(connection),
+                Err(failure) => *opened.failed.borrow_mut() = Some(failure),
+            }
+            let mut current = group.opening.borrow_mut();
+            if current.as_ref().is_some_and(|current| Rc::ptr_eq(current, &opened)) {
+                *current = None;
+            }
+            drop(current);
+            group.changed.notify_waiters();
+            pools.sweep();
+        });
+        opening
+    }
+
+    /// Starts the one task that closes what was idle for too long; it ends when nothing is left to watch.
+    fn sweep(&self) {
+        if self.sweeping.replace(true) {
+            return;
+        }
+        let pools = self.me.clone();
+        tokio::task::spawn_local(async move {
+            loop {
+                tokio::time::sleep(SWEEP).await;
+                let Some(pools) = pools.upgrade() else { return };
+                if !pools.close_idle(Instant::now()) {
+                    pools.sweeping.set(false);
+                    return;
+                }
+            }
+        });
+    }
+
+    /// Returns whether any connection is left.
+    fn close_idle(&self, now: Instant) -> bool {
+        let mut http1 = self.http1.borrow_mut();
+        http1.retain(|_, idle| {
+            idle.retain(|idle| now < idle.until && !idle.connection.is_closed());
+            !idle.is_empty()
+        });
+        let mut http2 = self.http2.borrow_mut();
+        http2.retain(|_, group| {
+            let timeout = group.idle_timeout.get();
+            let mut connections = group.connections.borrow_mut();
+            connections.retain(|connection| {
+                let idle = connection.idle_since().is_some_and(|since| now.duration_since(since) >= timeout);
+                !(idle || connection.is_closed())
+            });
+            !connections.is_empty() || Rc::strong_count(group) > 1
+        });
+        !http1.is_empty() || !http2.is_empty()
+    }
+}
+
+impl Group {
+    fn free_slot(&self) -> Option<(h2::client::SendRequest<bytes::Bytes>, http2::Slot)> {
+        let mut connections = self.connections.borrow_mut();
+        connections.retain(|connection| !connection.is_closed());
+        connections.iter().find_map(Http2::slot)
+    }
+}
+
+/// An idle connection this fresh is used without asking the kernel whether it is still open: the call would cost more than it
+/// saves, and an endpoint that closes a connection does so after having kept it for a while.
+const WARM: Duration = Duration::from_millis(20);
+
+/// How often idle connections are looked through. The exact time is checked when one is taken.
+const SWEEP: Duration = Duration::from_millis(500);
+
+/// Where an HTTP/1 connection goes when its exchange is over.
+#[derive(Debug)]
+pub(super) struct Reuse {
+    pools: Weak<Pools>,
+    endpoint: EndpointId,
+    idle_timeout: Duration,
+    reused: bool,
+}
+
+impl Reuse {
+    pub(super) fn is_reused(&self) -> bool {
+        self.reused
+    }
+
+    /// Keeps it for as long as the cluster says, and less if the endpoint announced (`announced`) to close it earlier.
+    pub(super) fn keep(self, connection: Http1, announced: Option<Duration>) {
+        let Some(pools) = self.pools.upgrade() else { return };
+        let mut timeout = self.idle_timeout;
+        if let Some(announced) = announced {
+            // What we send in its last moment would cross its FIN.
+            timeout = timeout.min(announced.saturating_sub(Duration::from_secs(1)).max(announced / 2));
+        }
+        if timeout.is_zero() {
+            return;
+        }
+        let since = Instant::now();
+        let idle = Idle { connection, since, until: since + timeout };
+        pools.http1.borrow_mut().entry(self.endpoint).or_default().push(idle);
+        pools.sweep();
+    }
+}
