@@ -9,7 +9,6 @@ use std::sync::Arc;
 use outrigger_config::model::Health;
 use rand::RngExt;
 use rand::rngs::SmallRng;
-use smallvec::SmallVec;
 use tokio::time::Instant;
 
 use super::{Endpoint, EndpointId};
@@ -172,7 +171,7 @@ pub struct NoEndpoint {
     known: bool,
     total: usize,
     /// The first few.
-    unusable: SmallVec<[(String, Health); 4]>,
+    unusable: Vec<(String, Health)>,
 }
 
 impl NoEndpoint {

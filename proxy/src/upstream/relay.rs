@@ -57,7 +57,7 @@ where
 {
     let (mut forth, mut back) = (Way::default(), Way::default());
     let result = std::future::poll_fn(|cx| {
-        let one = forth.poll(cx, &mut a, &mut b).map_err(|(error, reading)| (error, reading))?;
+        let one = forth.poll(cx, &mut a, &mut b)?;
         let other = back.poll(cx, &mut b, &mut a).map_err(|(error, reading)| (error, !reading))?;
         match (one, other) {
             (Poll::Ready(()), Poll::Ready(())) => Poll::Ready(Ok(())),
