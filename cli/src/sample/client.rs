@@ -8,10 +8,9 @@ use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use anyhow::{Context, bail};
 use bytes::Bytes;
 use http::uri::Authority;
-use http::{HeaderValue, Request, Response, Uri, header};
+use http::{HeaderValue, Request, Response, header};
 use http_body_util::Full;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -20,10 +19,12 @@ use tokio::time::{Instant, timeout};
 
 use super::body::{BoxError, collect};
 
+mod proxies;
+pub use proxies::Proxies;
+
 #[derive(Debug)]
 pub struct Client {
-    proxy: Option<Authority>,
-    no_proxy: NoProxy,
+    proxies: Proxies,
     idle: Mutex<HashMap<Authority, Vec<Idle>>>,
 }
 
@@ -66,8 +67,7 @@ impl Client {
     }
 
     pub fn new(http_proxy: Option<&str>, no_proxy: Option<&str>) -> anyhow::Result<Self> {
-        let proxy = http_proxy.filter(|value| !value.is_empty()).map(proxy_authority).transpose()?;
-        Ok(Self { proxy, no_proxy: NoProxy::new(no_proxy.unwrap_or_default()), idle: Mutex::default() })
+        Ok(Self { proxies: Proxies::new(http_proxy, no_proxy)?, idle: Mutex::default() })
     }
 
     /// Sends `request`, whose URI is absolute and `http`, and reads the whole answer, at most 1 MiB of it.
@@ -109,9 +109,9 @@ impl Client {
         let host =
             HeaderValue::from_str(authority.as_str()).map_err(|error| CallError::Exchange(error.into()))?;
         parts.headers.insert(header::HOST, host);
-        let next_hop = match &self.proxy {
-            Some(proxy) if !self.no_proxy.covers(&authority) => proxy.clone(),
-            _ => {
+        let next_hop = match self.proxies.for_host(&authority) {
+            Some(proxy) => proxy.clone(),
+            None => {
                 let path = parts.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
                 parts.uri =
                     path.parse().map_err(|error: http::uri::InvalidUri| CallError::Exchange(error.into()))?;
@@ -159,42 +159,6 @@ async fn connect(address: &Authority) -> Result<Sender, CallError> {
     // Ends when the sender is dropped or the server closes; the caller hears of errors through the sender.
     tokio::spawn(connection);
     Ok(sender)
-}
-
-/// `http://HOST:PORT`, `HOST:PORT`, or either with a trailing slash.
-fn proxy_authority(value: &str) -> anyhow::Result<Authority> {
-    let uri: Uri = if value.contains("://") { value.parse() } else { format!("http://{value}").parse() }
-        .with_context(|| format!("http_proxy: {value:?} is not an address"))?;
-    match (uri.scheme_str(), uri.authority()) {
-        (Some("http"), Some(authority)) if !authority.as_str().contains('@') => Ok(authority.clone()),
-        _ => bail!("http_proxy: {value:?} is not of the form http://HOST:PORT"),
-    }
-}
-
-/// Hosts that are called directly: `*`, or names (each with all names below it) and addresses, optionally with a port.
-#[derive(Debug)]
-struct NoProxy(Vec<String>);
-
-impl NoProxy {
-    fn new(list: &str) -> Self {
-        let entry =
-            |entry: &str| entry.trim().trim_start_matches("*.").trim_start_matches('.').to_ascii_lowercase();
-        Self(list.split(',').map(entry).filter(|entry| !entry.is_empty()).collect())
-    }
-
-    fn covers(&self, authority: &Authority) -> bool {
-        let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_ascii_lowercase();
-        let port = authority.port_u16().unwrap_or(80);
-        self.0.iter().any(|entry| {
-            // An IPv6 address has colons but no port here.
-            let (name, wanted) = match entry.rsplit_once(':') {
-                Some((name, wanted)) if !name.contains(':') => (name, wanted.parse().ok()),
-                _ => (entry.as_str(), None),
-            };
-            let below = host.strip_suffix(name).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
-            entry == "*" || (below && wanted.is_none_or(|wanted: u16| wanted == port))
-        })
-    }
 }
 
 /// Shorter than the idle time of common servers, the shortest of which close at 5 s.

@@ -9,6 +9,7 @@ use clap::Subcommand;
 
 mod body;
 mod bookinfo;
+mod chat;
 mod client;
 mod echo;
 mod headers;
@@ -28,6 +29,7 @@ enum App {
     Reviews(bookinfo::reviews::Args),
     Ratings(bookinfo::ratings::Args),
     Echo(echo::Args),
+    Chat(chat::Args),
 }
 
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
@@ -40,6 +42,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
             App::Reviews(args) => bookinfo::reviews::run(args).await,
             App::Ratings(args) => bookinfo::ratings::run(args).await,
             App::Echo(args) => echo::run(args).await,
+            App::Chat(args) => chat::run(args).await,
         }
     });
     // What is still open after the drain is cut; a blocked name lookup must not hold the process either.

@@ -58,35 +58,3 @@ async fn a_server_that_never_answers_ends_at_the_timeout() {
     let limit = Duration::from_millis(20);
     assert!(matches!(client.send(request, limit).await, Err(CallError::Timeout(_))));
 }
-
-#[test]
-fn no_proxy_covers_names_and_what_is_below_them() {
-    for (list, host, covered) in [
-        ("localhost,127.0.0.1,::1", "localhost:80", true),
-        ("localhost,127.0.0.1,::1", "127.0.0.1:9080", true),
-        ("localhost,127.0.0.1,::1", "[::1]:9080", true),
-        ("localhost,127.0.0.1,::1", "reviews:9080", false),
-        ("example.com", "a.example.com", true),
-        (".example.com", "a.example.com", true),
-        ("*.example.com", "a.example.com", true),
-        ("example.com", "badexample.com", false /* whole labels */),
-        ("example.com:81", "example.com:81", true),
-        ("example.com:81", "example.com", false),
-        (" Example.COM , x", "EXAMPLE.com", true),
-        ("*", "anything", true),
-        ("", "anything", false),
-        (",,", "anything", false),
-    ] {
-        assert_eq!(NoProxy::new(list).covers(&host.parse().unwrap()), covered, "{list:?} on {host}");
-    }
-}
-
-#[test]
-fn a_proxy_that_is_no_http_address_is_refused() {
-    for value in ["https://a:1", "http://", "http://user:secret@a:1", "a b"] {
-        assert!(Client::new(Some(value), None).is_err(), "{value}");
-    }
-    for value in ["a:1", "http://a:1", "http://[::1]:15001/", ""] {
-        assert!(Client::new(Some(value), None).is_ok(), "{value}");
-    }
-}
