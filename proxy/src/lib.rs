@@ -5,6 +5,7 @@
 //! Beside them: `mesh` (what is known, live), `discovery` (how it becomes known), `telemetry`, `admin`, `drain`, `failure`.
 
 pub mod body;
+pub mod dns;
 pub mod drain;
 pub mod failure;
 pub mod telemetry;

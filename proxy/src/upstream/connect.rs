@@ -3,15 +3,19 @@
 //! The only place that makes a client codec, so that none is made without its limits. Says what failed and
 //! what to look at. Never keeps a connection (`pool`).
 
+use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpSocket, TcpStream};
+use tokio::time::Instant;
 
 use crate::failure::{Failure, Reason};
 
@@ -60,6 +64,61 @@ pub async fn open_tcp(address: SocketAddr, timeout: Duration) -> Result<TcpStrea
             ),
         )),
     }
+}
+
+/// Opens a connection to the first of `addresses` that answers (RFC 8305): the families by turns, the next one tried as soon as
+/// the one before failed, or after 250 ms. All together within `timeout`.
+pub async fn open_any(addresses: &[SocketAddr], timeout: Duration) -> Result<TcpStream, Failure> {
+    if let [address] = addresses {
+        return open_tcp(*address, timeout).await;
+    }
+    let deadline = Instant::now() + timeout;
+    let mut waiting = by_turns(addresses).into_iter();
+    let mut attempts = FuturesUnordered::new();
+    let mut failure = Failure::new(Reason::DnsFailed, "there is no address to connect to");
+    loop {
+        if let Some(address) = waiting.next() {
+            attempts.push(open_tcp(address, deadline.saturating_duration_since(Instant::now())));
+        } else if attempts.is_empty() {
+            return Err(failure);
+        }
+        let next = async {
+            if waiting.len() == 0 {
+                std::future::pending().await
+            } else {
+                tokio::time::sleep(STAGGER).await;
+            }
+        };
+        tokio::pin!(next);
+        loop {
+            tokio::select! {
+                Some(result) = attempts.next() => match result {
+                    Ok(stream) => return Ok(stream),
+                    Err(error) => {
+                        failure = error;
+                        break;
+                    }
+                },
+                () = &mut next => break,
+            }
+        }
+    }
+}
+
+/// RFC 8305 §5.
+const STAGGER: Duration = Duration::from_millis(250);
+
+/// The first one's family first, then by turns, so that a family that leads nowhere costs one stagger at most.
+fn by_turns(addresses: &[SocketAddr]) -> Vec<SocketAddr> {
+    let Some(first) = addresses.first() else { return Vec::new() };
+    let (mut one, mut other): (VecDeque<_>, VecDeque<_>) =
+        addresses.iter().copied().partition(|address| address.is_ipv4() == first.is_ipv4());
+    let mut order = Vec::with_capacity(addresses.len());
+    while !(one.is_empty() && other.is_empty()) {
+        order.extend(one.pop_front());
+        order.extend(other.pop_front());
+    }
+    order
 }
 
 async fn open(address: SocketAddr) -> io::Result<TcpStream> {

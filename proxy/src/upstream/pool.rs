@@ -5,6 +5,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +20,8 @@ use super::http1::{self, Http1};
 use super::http2::{self, Http2, Sent};
 use super::{Cluster, Endpoint, EndpointId, HttpVersionChoice, SendError};
 use crate::body::Body;
-use crate::failure::{Failure, Reason};
+use crate::dns::Resolver;
+use crate::failure::Failure;
 
 /// One a worker.
 #[derive(Debug)]
@@ -27,6 +29,7 @@ pub struct Pools {
     /// By endpoint; whoever was put there last is taken first, so that what is not needed becomes old.
     http1: RefCell<HashMap<EndpointId, Vec<Idle>>>,
     http2: RefCell<HashMap<EndpointId, Rc<Group>>>,
+    dns: Arc<Resolver>,
     sweeping: Cell<bool>,
     me: Weak<Self>,
 }
@@ -57,10 +60,12 @@ struct Opening {
 }
 
 impl Pools {
-    pub fn new() -> Rc<Self> {
+    /// `dns` finds the endpoints that are names.
+    pub fn new(dns: Arc<Resolver>) -> Rc<Self> {
         Rc::new_cyclic(|me| Self {
             http1: RefCell::default(),
             http2: RefCell::default(),
+            dns,
             sweeping: Cell::new(false),
             me: me.clone(),
         })
@@ -85,13 +90,15 @@ impl Pools {
     /// A connection of its own, for TCP.
     pub async fn open_tcp(&self, cluster: &Cluster, endpoint: &Endpoint) -> Result<Transport, Failure> {
         let timeout = cluster.settings().connect_timeout;
-        match &endpoint.address {
-            Address::Socket(address) => connect::open_tcp(*address, timeout).await.map(Transport::Plain),
-            Address::Name { host, port } => Err(Failure::new(
-                Reason::DnsFailed,
-                format!("{host}:{port} is a name, and names are not resolved yet"),
-            )),
-        }
+        let stream = match &endpoint.address {
+            Address::Socket(address) => connect::open_tcp(*address, timeout).await?,
+            Address::Name { host, port } => {
+                let addresses = self.dns.addresses(host).await?;
+                let addresses: Vec<_> = addresses.iter().map(|ip| SocketAddr::new(*ip, *port)).collect();
+                connect::open_any(&addresses, timeout).await?
+            }
+        };
+        Ok(Transport::Plain(stream))
     }
 
     async fn send_http1(

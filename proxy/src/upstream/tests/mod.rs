@@ -19,10 +19,12 @@ use outrigger_config::model::{self, ClusterName, Discovery, Health, UpstreamHttp
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use tokio::net::TcpListener;
+use tokio::runtime::Handle;
 use tokio::time::Instant;
 
 use super::{Cluster, Endpoint, HttpVersionChoice, Pools, SendError};
 use crate::body::Body;
+use crate::dns::Resolver;
 
 pub(super) use HttpVersionChoice::{Http1, Http2};
 
@@ -70,7 +72,11 @@ impl Client {
         let cluster = Cluster::new(settings);
         cluster.set_endpoints(endpoints(vec![endpoint(address)]));
         let picked = cluster.pick(Instant::now(), &mut SmallRng::seed_from_u64(1), &[]).expect("it has one");
-        Self { pools: Pools::new(), endpoint: Arc::clone(picked.endpoint()), cluster }
+        Self {
+            pools: Pools::new(Resolver::system(Handle::current())),
+            endpoint: Arc::clone(picked.endpoint()),
+            cluster,
+        }
     }
 
     pub async fn send(
