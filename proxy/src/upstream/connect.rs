@@ -89,18 +89,12 @@ pub async fn open_any(addresses: &[SocketAddr], timeout: Duration) -> Result<Tcp
                 tokio::time::sleep(STAGGER).await;
             }
         };
-        tokio::pin!(next);
-        loop {
-            tokio::select! {
-                Some(result) = attempts.next() => match result {
-                    Ok(stream) => return Ok(stream),
-                    Err(error) => {
-                        failure = error;
-                        break;
-                    }
-                },
-                () = &mut next => break,
-            }
+        tokio::select! {
+            Some(result) = attempts.next() => match result {
+                Ok(stream) => return Ok(stream),
+                Err(error) => failure = error,
+            },
+            () = next => {}
         }
     }
 }
