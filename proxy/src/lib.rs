@@ -6,8 +6,11 @@
 
 pub mod body;
 pub mod dns;
+pub mod downstream;
 pub mod drain;
 pub mod failure;
+pub mod route;
+pub mod runtime;
 pub mod telemetry;
 pub mod upgrade;
 pub mod upstream;

@@ -1,0 +1,246 @@
+//! How long a client may take: for its next request's head, and between two requests.
+//!
+//! Owns the limits and the one timer of a connection. hyper's own header timer is not used: it makes and drops a timer for each request and
+//! also ends connections that are merely idle. Here a read that begins a head notes the time, and a timer is only moved when that head was
+//! not complete by the end of the same turn: a client that sends its requests whole costs none.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Instant;
+
+/// From the first byte of a request to the end of its head, and from the handshake to the first byte (design.md section 5).
+pub const HEAD: Duration = Duration::from_secs(10);
+
+/// Between two requests. Longer than the usual client keeps a connection, so that it is the client who closes: closing crosses a
+/// request on its way.
+pub const IDLE: Duration = Duration::from_secs(15 * 60);
+
+/// Where a connection stands, told by its reads and its exchanges. Only its own worker touches it; atomics because hyper wants
+/// a connection that may become a tunnel to be `Send`.
+#[derive(Debug)]
+pub struct Pulse {
+    born: Instant,
+    in_flight: AtomicU32,
+    /// Milliseconds since `born`, plus 1; 0 while no head has begun.
+    head_since: AtomicU64,
+    /// Milliseconds since `born`.
+    idle_since: AtomicU64,
+    /// HTTP/2 sends what is no request (pings, window updates), so that a read begins nothing there.
+    heads: bool,
+}
+
+/// What a client did not do in time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Late {
+    /// It did not finish a head that it began, or never sent one.
+    Head,
+    /// It had nothing to ask for a long time.
+    Idle,
+}
+
+impl Pulse {
+    /// `heads`: whether a read that comes while nothing is in flight begins a request (HTTP/1).
+    pub fn new(heads: bool) -> Arc<Self> {
+        Arc::new(Self {
+            born: Instant::now(),
+            in_flight: AtomicU32::new(0),
+            head_since: AtomicU64::new(if heads { 1 } else { 0 }),
+            idle_since: AtomicU64::new(0),
+            heads,
+        })
+    }
+
+    /// A request's head is here.
+    pub fn begin(self: &Arc<Self>) -> InFlight {
+        self.in_flight.fetch_add(1, Ordering::Relaxed);
+        self.head_since.store(0, Ordering::Relaxed);
+        InFlight(self.clone())
+    }
+
+    pub fn is_idle(&self) -> bool {
+        self.in_flight.load(Ordering::Relaxed) == 0
+    }
+
+    /// When to look again, and what will be late then. `None` while an exchange is going on, which has limits of its own.
+    pub fn deadline(&self) -> Option<(Instant, Late)> {
+        if !self.is_idle() {
+            return None;
+        }
+        Some(match self.head_since.load(Ordering::Relaxed) {
+            0 => (self.at(self.idle_since.load(Ordering::Relaxed)) + IDLE, Late::Idle),
+            since => (self.at(since - 1) + HEAD, Late::Head),
+        })
+    }
+
+    fn read(&self) {
+        if self.heads && self.is_idle() && self.head_since.load(Ordering::Relaxed) == 0 {
+            self.head_since.store(self.now() + 1, Ordering::Relaxed);
+        }
+    }
+
+    fn now(&self) -> u64 {
+        self.born.elapsed().as_millis() as u64
+    }
+
+    fn at(&self, millis: u64) -> Instant {
+        self.born + Duration::from_millis(millis)
+    }
+}
+
+/// An exchange that is not over; dropped when its response ended.
+#[derive(Debug)]
+pub struct InFlight(Arc<Pulse>);
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        if self.0.in_flight.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.0.idle_since.store(self.0.now(), Ordering::Relaxed);
+        }
+    }
+}
+
+/// The timer of a connection, moved as seldom as possible.
+#[derive(Debug)]
+pub struct Timer(Pin<Box<tokio::time::Sleep>>);
+
+impl Timer {
+    pub fn new() -> Self {
+        Self(Box::pin(tokio::time::sleep(HEAD)))
+    }
+
+    /// To be polled after everything else of the turn. Ready when the client is late.
+    pub fn poll(&mut self, cx: &mut Context<'_>, pulse: &Pulse) -> Poll<Late> {
+        if let Some((deadline, _)) = pulse.deadline()
+            && deadline < self.0.deadline()
+        {
+            self.0.as_mut().reset(deadline);
+        }
+        while self.0.as_mut().poll(cx).is_ready() {
+            let now = Instant::now();
+            match pulse.deadline() {
+                Some((deadline, late)) if deadline <= now => return Poll::Ready(late),
+                Some((deadline, _)) => self.0.as_mut().reset(deadline),
+                // An exchange goes on: whatever comes after it is noticed by its own end.
+                None => self.0.as_mut().reset(now + IDLE),
+            }
+        }
+        Poll::Pending
+    }
+}
+
+/// A connection whose reads are told to its pulse.
+#[derive(Debug)]
+pub struct Watched<T> {
+    io: T,
+    pulse: Arc<Pulse>,
+}
+
+impl<T> Watched<T> {
+    pub fn new(io: T, pulse: Arc<Pulse>) -> Self {
+        Self { io, pulse }
+    }
+
+    pub fn into_inner(self) -> T {
+        self.io
+    }
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for Watched<T> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let result = Pin::new(&mut self.io).poll_read(cx, buf);
+        if result.is_ready() {
+            self.pulse.read();
+        }
+        result
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for Watched<T> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    async fn late(timer: &mut Timer, pulse: &Pulse) -> (Late, Duration) {
+        let begun = Instant::now();
+        let late = poll_fn(|cx| timer.poll(cx, pulse)).await;
+        (late, begun.elapsed())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_sends_nothing_is_late_with_its_head() {
+        let pulse = Pulse::new(true);
+        let (what, after) = late(&mut Timer::new(), &pulse).await;
+        assert_eq!((what, after.as_secs()), (Late::Head, HEAD.as_secs()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn between_requests_it_may_take_longer_but_a_head_that_began_must_end() {
+        let pulse = Pulse::new(true);
+        let (near, mut far) = tokio::io::duplex(64);
+        let mut near = Watched::new(near, pulse.clone());
+        let mut timer = Timer::new();
+        drop(pulse.begin());
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        let mut waiting = std::pin::pin!(late(&mut timer, &pulse));
+        assert!(futures_util::poll!(&mut waiting).is_pending());
+        far.write_all(b"GET").await.unwrap();
+        near.read_exact(&mut [0; 3]).await.unwrap();
+        let (what, after) = waiting.await;
+        assert_eq!((what, after.as_secs()), (Late::Head, HEAD.as_secs()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_idle_client_has_a_bound_and_a_busy_one_has_none() {
+        let pulse = Pulse::new(true);
+        let mut timer = Timer::new();
+        let busy = pulse.begin();
+        let mut waiting = std::pin::pin!(async { poll_fn(|cx| timer.poll(cx, &pulse)).await });
+        tokio::select! {
+            late = &mut waiting => panic!("{late:?} while an exchange goes on"),
+            () = tokio::time::sleep(10 * IDLE) => {}
+        }
+        drop(busy);
+        let ended = Instant::now();
+        assert_eq!(waiting.await, Late::Idle);
+        assert!(ended.elapsed() >= IDLE && ended.elapsed() <= 2 * IDLE);
+    }
+}
