@@ -53,7 +53,7 @@ fn http1(bytes: &[u8]) -> Option<Spoken> {
     if !METHODS.iter().any(|known| known.as_bytes() == method) {
         return Some(Spoken::Opaque);
     }
-    let Some(first) = target.first() else { return None };
+    let first = target.first()?;
     let fits = match method {
         b"CONNECT" => first.is_ascii_alphanumeric() || *first == b'[',
         _ => matches!(first, b'/' | b'*') || starts_absolute(target),

@@ -110,7 +110,7 @@ impl Drop for InFlight {
 pub struct Timer(Pin<Box<tokio::time::Sleep>>);
 
 impl Timer {
-    pub fn new() -> Self {
+    pub fn start() -> Self {
         Self(Box::pin(tokio::time::sleep(HEAD)))
     }
 
@@ -208,7 +208,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_client_that_sends_nothing_is_late_with_its_head() {
         let pulse = Pulse::new(true);
-        let (what, after) = late(&mut Timer::new(), &pulse).await;
+        let (what, after) = late(&mut Timer::start(), &pulse).await;
         assert_eq!((what, after.as_secs()), (Late::Head, HEAD.as_secs()));
     }
 
@@ -217,7 +217,7 @@ mod tests {
         let pulse = Pulse::new(true);
         let (near, mut far) = tokio::io::duplex(64);
         let mut near = Watched::new(near, pulse.clone());
-        let mut timer = Timer::new();
+        let mut timer = Timer::start();
         drop(pulse.begin());
         tokio::time::sleep(Duration::from_secs(60)).await;
         let mut waiting = std::pin::pin!(late(&mut timer, &pulse));
@@ -231,7 +231,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_idle_client_has_a_bound_and_a_busy_one_has_none() {
         let pulse = Pulse::new(true);
-        let mut timer = Timer::new();
+        let mut timer = Timer::start();
         let busy = pulse.begin();
         let mut waiting = std::pin::pin!(async { poll_fn(|cx| timer.poll(cx, &pulse)).await });
         tokio::select! {
