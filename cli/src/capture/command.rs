@@ -255,8 +255,9 @@ impl Backends {
     }
 
     fn nothing(&self) -> anyhow::Error {
-        let mut text =
-            String::from("no tool to load rules with works here (looked for nft and iptables-restore)");
+        let mut text = String::from(
+            "no tool to load rules with works here (looked on PATH for nft and iptables-restore)",
+        );
         for problem in &self.problems {
             text.push_str(&format!("\n  {problem:#}"));
         }

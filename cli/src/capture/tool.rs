@@ -16,11 +16,10 @@ pub struct Tool {
 }
 
 impl Tool {
-    /// Looks on PATH, then where distributions keep what only an administrator runs.
+    /// Looks on PATH.
     pub fn find(name: &'static str) -> Option<Self> {
         let path = std::env::var_os("PATH").unwrap_or_default();
-        let dirs = std::env::split_paths(&path).chain(["/usr/sbin", "/sbin"].map(PathBuf::from));
-        let path = dirs.map(|dir| dir.join(name)).find(|path| path.is_file())?;
+        let path = std::env::split_paths(&path).map(|dir| dir.join(name)).find(|path| path.is_file())?;
         Some(Self { name, path })
     }
 

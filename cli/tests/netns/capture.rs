@@ -233,13 +233,23 @@ fn changing_the_tool_leaves_no_rules_behind() {
 fn the_tool_is_found_without_being_named() {
     let Some(network) = Network::new("the_tool_is_found_without_being_named") else { return };
     let pod = network.pod();
-    for (hidden, want) in
-        [("true", "captured IPv4 and IPv6 with nft\n"), ("nft", "captured IPv4 and IPv6 with iptables\n")]
-    {
-        let program = which(hidden);
-        let script = format!("mount --bind /dev/null {program} && exec {OUTRIGGER} capture apply");
-        let said = pod.namespace.run("unshare", &["--mount", "sh", "-c", &script]);
-        assert_eq!(said, want, "{hidden} is hidden");
+    let everything = "/usr/sbin:/usr/bin:/sbin:/bin";
+    let iptables = legacy_tools().to_str().expect("a path in UTF-8");
+    let nothing = "/nowhere";
+    for (path, want) in [
+        (everything, Ok("captured IPv4 and IPv6 with nft\n")),
+        (iptables, Ok("captured IPv4 and IPv6 with iptables\n")),
+        (nothing, Err("no tool to load rules with works here")),
+    ] {
+        let mut apply = pod.namespace.command("/usr/bin/env");
+        let output = apply.args([&format!("PATH={path}"), OUTRIGGER, "capture", "apply"]).output().unwrap();
+        match want {
+            Ok(said) => assert_eq!(String::from_utf8_lossy(&output.stdout), said, "{path}"),
+            Err(problem) => {
+                let said = String::from_utf8_lossy(&output.stderr);
+                assert!(output.status.code() == Some(1) && said.contains(problem), "{path}: {said}");
+            }
+        }
     }
 }
 
