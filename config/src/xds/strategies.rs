@@ -1,0 +1,441 @@
+//! Generated model values of every kind, for property tests: everything a resolver may make, corners included (no backend,
+//! no weight, odd bytes in header values), and nothing the model rules out.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderName, HeaderValue, Method, StatusCode};
+use proptest::collection::{btree_map, vec};
+use proptest::option;
+use proptest::prelude::*;
+
+use crate::model::*;
+
+pub(crate) fn resource() -> impl Strategy<Value = Resource> {
+    prop_oneof![
+        destination().prop_map(|d| Resource::Listener(Listener::Destination(d))),
+        inbound().prop_map(|i| Resource::Listener(Listener::Inbound(i))),
+        gateway().prop_map(|g| Resource::Listener(Listener::Gateway(g))),
+        route_table().prop_map(Resource::RouteTable),
+        cluster().prop_map(Resource::Cluster),
+        endpoints().prop_map(Resource::Endpoints),
+        secret().prop_map(Resource::Secret),
+    ]
+}
+
+fn word() -> impl Strategy<Value = String> {
+    "[a-z]([-a-z0-9]{0,8}[a-z0-9])?"
+}
+
+fn name() -> impl Strategy<Value = Arc<str>> {
+    word().prop_map(Into::into)
+}
+
+/// Any text a field may hold.
+fn text() -> impl Strategy<Value = Arc<str>> {
+    "[ -~é☃]{0,12}".prop_map(Into::into)
+}
+
+fn origin() -> impl Strategy<Value = Origin> {
+    (word(), word(), word(), text())
+        .prop_map(|(kind, namespace, name, field)| Origin::new(&kind, &namespace, &name, &field))
+}
+
+fn service() -> impl Strategy<Value = ServiceRef> {
+    (word(), word()).prop_map(|(namespace, name)| ServiceRef::new(&namespace, &name))
+}
+
+fn port() -> impl Strategy<Value = u16> {
+    1..=u16::MAX
+}
+
+fn socket() -> impl Strategy<Value = SocketAddr> {
+    let ip = prop_oneof![
+        any::<[u8; 4]>().prop_map(std::net::IpAddr::from),
+        any::<[u8; 16]>().prop_map(std::net::IpAddr::from),
+    ];
+    (ip, port()).prop_map(SocketAddr::from)
+}
+
+fn destination_name() -> impl Strategy<Value = DestinationName> {
+    prop_oneof![
+        (word(), word(), port()).prop_map(
+            |(a, b, port)| DestinationName::new(&format!("{a}.{b}"), port).expect("a name and a port")
+        ),
+        socket().prop_map(|address| DestinationName::ip(address.ip(), address.port())),
+    ]
+}
+
+fn cluster_name() -> impl Strategy<Value = ClusterName> {
+    (port(), word()).prop_map(|(port, host)| ClusterName::outbound(port, "", &host))
+}
+
+fn table_name() -> impl Strategy<Value = RouteTableName> {
+    word().prop_map(|name| RouteTableName::new(format!("outbound|80|{name}")))
+}
+
+fn secret_name() -> impl Strategy<Value = SecretName> {
+    (word(), word()).prop_map(|(namespace, name)| SecretName::new(format!("{namespace}/{name}")))
+}
+
+fn host_pattern() -> impl Strategy<Value = HostPattern> {
+    prop_oneof![
+        Just("*".to_owned()),
+        word(),
+        (word(), word()).prop_map(|(a, b)| format!("{a}.{b}")),
+        (word(), word()).prop_map(|(a, b)| format!("*.{a}.{b}")),
+        Just("[::1]".to_owned()),
+    ]
+    .prop_map(|text| HostPattern::parse(&text).expect("a pattern"))
+}
+
+fn weight() -> impl Strategy<Value = u32> {
+    prop_oneof![3 => Just(1), 1 => Just(0), 2 => 0..=1_000_000u32]
+}
+
+fn weighted() -> impl Strategy<Value = Vec<WeightedCluster>> {
+    vec((cluster_name(), weight()).prop_map(|(cluster, weight)| WeightedCluster { cluster, weight }), 0..4)
+}
+
+fn tls_routes() -> impl Strategy<Value = Vec<TlsRoute>> {
+    let route = (host_pattern(), weighted(), origin());
+    vec(route.prop_map(|(sni, backends, origin)| TlsRoute { sni, backends, origin }), 0..4)
+}
+
+fn protocol() -> impl Strategy<Value = Protocol> {
+    prop::sample::select(vec![
+        Protocol::Detect,
+        Protocol::Http,
+        Protocol::Http2,
+        Protocol::Tcp,
+        Protocol::Tls,
+    ])
+}
+
+fn duration() -> impl Strategy<Value = Duration> {
+    prop_oneof![
+        (1..100_000_000_000u64).prop_map(Duration::from_nanos),
+        (1..100_000u64).prop_map(Duration::from_secs),
+    ]
+}
+
+fn fraction() -> impl Strategy<Value = Fraction> {
+    (0..=1_000_000u32).prop_map(|n| Fraction::new(n, 1_000_000).expect("at most one"))
+}
+
+pub(crate) fn destination() -> impl Strategy<Value = Destination> {
+    let parts = (
+        destination_name(),
+        option::of(service()),
+        protocol(),
+        table_name(),
+        tls_routes(),
+        weighted(),
+        option::of(origin()),
+    );
+    parts.prop_map(|(name, service, protocol, routes, tls, tcp, origin)| Destination {
+        name,
+        service,
+        protocol,
+        routes,
+        tls,
+        tcp,
+        origin,
+    })
+}
+
+fn settings() -> impl Strategy<Value = ProxySettings> {
+    let egress = prop::sample::select(vec![Egress::AllowAny, Egress::RegistryOnly]);
+    let mode = prop::sample::select(vec![AccessLogMode::Off, AccessLogMode::Errors, AccessLogMode::All]);
+    (egress, mode, fraction(), name(), duration()).prop_map(
+        |(egress, mode, sampling, trust_domain, app_idle_timeout)| ProxySettings {
+            egress,
+            access_log: AccessLog { mode, sampling },
+            trust_domain,
+            app_idle_timeout,
+        },
+    )
+}
+
+pub(crate) fn inbound() -> impl Strategy<Value = Inbound> {
+    let port = (port(), protocol(), socket(), option::of(service()), option::of(origin())).prop_map(
+        |(port, protocol, app, service, origin)| InboundPort { port, protocol, app, service, origin },
+    );
+    let workload = (name(), name(), name()).prop_map(|(namespace, name, service_account)| WorkloadRef {
+        namespace,
+        name,
+        service_account,
+    });
+    (workload, vec(port, 0..4), settings()).prop_map(|(workload, ports, settings)| Inbound {
+        workload,
+        ports,
+        settings,
+    })
+}
+
+pub(crate) fn gateway() -> impl Strategy<Value = Gateway> {
+    let protocol = prop_oneof![
+        table_name().prop_map(|routes| GatewayProtocol::Http { routes }),
+        (vec(secret_name(), 0..3), table_name())
+            .prop_map(|(certificates, routes)| GatewayProtocol::Https { certificates, routes }),
+        weighted().prop_map(|backends| GatewayProtocol::Tcp { backends }),
+        tls_routes().prop_map(|routes| GatewayProtocol::TlsPassthrough { routes }),
+        (vec(secret_name(), 0..3), weighted())
+            .prop_map(|(certificates, backends)| GatewayProtocol::TlsTerminate { certificates, backends }),
+    ];
+    let listener = (name(), host_pattern(), protocol, origin())
+        .prop_map(|(name, hostname, protocol, origin)| GatewayListener { name, hostname, protocol, origin });
+    let ports = btree_map(port(), vec(listener, 0..4), 0..4).prop_map(|ports| {
+        ports.into_iter().map(|(port, listeners)| GatewayPort { port, listeners }).collect()
+    });
+    (name(), name(), ports, settings()).prop_map(|(namespace, name, ports, settings)| Gateway {
+        namespace,
+        name,
+        ports,
+        settings,
+    })
+}
+
+fn pattern() -> impl Strategy<Value = Pattern> {
+    prop::sample::select(vec!["a|b", "[a-z]+", "/v[0-9]/.*", ".*", "", r"a\.b", "(?i)x"])
+        .prop_map(|source| Pattern::new(source).expect("valid"))
+}
+
+fn string_match() -> impl Strategy<Value = StringMatch> {
+    prop_oneof![text().prop_map(StringMatch::Exact), pattern().prop_map(StringMatch::Regex)]
+}
+
+fn path() -> impl Strategy<Value = Arc<str>> {
+    "(/[a-zA-Z0-9.%~]{1,5}){0,3}/?".prop_map(|path| if path.is_empty() { "/".into() } else { path.into() })
+}
+
+fn path_match() -> impl Strategy<Value = PathMatch> {
+    prop_oneof![
+        path().prop_map(PathMatch::Exact),
+        path().prop_map(|path| PathMatch::prefix(&path)),
+        pattern().prop_map(PathMatch::Regex),
+    ]
+}
+
+fn header_name() -> impl Strategy<Value = HeaderName> {
+    word().prop_map(|name| HeaderName::from_bytes(name.as_bytes()).expect("a header name"))
+}
+
+fn header_value() -> impl Strategy<Value = HeaderValue> {
+    prop_oneof![
+        "[ -~]{0,10}".prop_map(|value| HeaderValue::from_str(&value).expect("visible text")),
+        "[é%]{0,4}".prop_map(|value| HeaderValue::from_bytes(value.as_bytes()).expect("bytes")),
+        vec(128..=255u8, 0..6).prop_map(|bytes| HeaderValue::from_bytes(&bytes).expect("opaque bytes")),
+    ]
+}
+
+fn header_edits() -> impl Strategy<Value = HeaderEdits> {
+    let pairs = || vec((header_name(), header_value()), 0..3);
+    prop_oneof![
+        2 => Just(HeaderEdits::default()),
+        1 => (vec(header_name(), 0..3), pairs(), pairs())
+            .prop_map(|(remove, set, add)| HeaderEdits { remove, set, add }),
+    ]
+}
+
+fn route_match() -> impl Strategy<Value = RouteMatch> {
+    let methods = ["GET", "POST", "PURGE"];
+    let method = prop::sample::select(methods.to_vec())
+        .prop_map(|method| Method::from_bytes(method.as_bytes()).expect("a token"));
+    let headers =
+        vec((header_name(), string_match()).prop_map(|(name, value)| HeaderMatch { name, value }), 0..3);
+    let query = vec((text(), string_match()).prop_map(|(name, value)| QueryMatch { name, value }), 0..3);
+    (path_match(), option::of(method), headers, query).prop_map(|(path, method, headers, query)| RouteMatch {
+        path,
+        method,
+        headers,
+        query,
+    })
+}
+
+/// Mostly of the prefix the route matches, which is what resolvers make.
+fn path_rewrite(matched: Option<Arc<str>>) -> BoxedStrategy<Option<PathRewrite>> {
+    let prefix = |matched: Arc<str>| {
+        path()
+            .prop_map(move |replacement| Some(PathRewrite::Prefix { matched: matched.clone(), replacement }))
+    };
+    prop_oneof![
+        2 => Just(None),
+        1 => path().prop_map(|path| Some(PathRewrite::Full(path))),
+        2 => match matched {
+            Some(matched) => prefix(matched).boxed(),
+            None => path().prop_flat_map(prefix).boxed(),
+        },
+    ]
+    .boxed()
+}
+
+fn some_name() -> impl Strategy<Value = Option<Arc<str>>> {
+    option::of(name())
+}
+
+fn rewrite(matched: Option<Arc<str>>) -> impl Strategy<Value = Rewrite> {
+    (some_name(), path_rewrite(matched)).prop_map(|(host, path)| Rewrite { host, path })
+}
+
+fn backend() -> impl Strategy<Value = Backend> {
+    let target = prop_oneof![
+        4 => cluster_name().prop_map(BackendTarget::Cluster),
+        1 => text().prop_map(BackendTarget::Invalid),
+    ];
+    (target, weight(), header_edits(), header_edits(), option::weighted(0.3, rewrite(None))).prop_map(
+        |(target, weight, request_headers, response_headers, rewrite)| Backend {
+            target,
+            weight,
+            request_headers,
+            response_headers,
+            rewrite,
+        },
+    )
+}
+
+fn action(matched: Option<Arc<str>>) -> impl Strategy<Value = Action> {
+    let forward = (vec(backend(), 0..4), rewrite(matched.clone()))
+        .prop_map(|(backends, rewrite)| Action::Forward(Forward { backends, rewrite }));
+    let status = prop::sample::select(vec![301u16, 302, 303, 307, 308])
+        .prop_map(|status| StatusCode::from_u16(status).expect("a status"));
+    let scheme = prop::sample::select(vec![None, Some("http"), Some("https")]);
+    let redirect = (status, scheme, some_name(), option::of(port()), path_rewrite(matched)).prop_map(
+        |(status, scheme, host, port, path)| {
+            Action::Redirect(Redirect { status, scheme: scheme.map(Into::into), host, port, path })
+        },
+    );
+    prop_oneof![3 => forward, 1 => redirect]
+}
+
+fn cors() -> impl Strategy<Value = Cors> {
+    let origin = prop_oneof![
+        Just("*".to_owned()),
+        (word(), word()).prop_map(|(a, b)| format!("https://{a}.{b}")),
+        (word(), word()).prop_map(|(a, b)| format!("https://*.{a}.{b}:8443")),
+    ];
+    let tokens = || vec(prop_oneof![Just("*".to_owned()), "[A-Za-z-]{1,6}"].prop_map(Into::into), 0..3);
+    (vec(origin.prop_map(Into::into), 0..3), any::<bool>(), tokens(), tokens(), tokens(), 0..100_000u64)
+        .prop_map(|(allow_origins, allow_credentials, methods, headers, exposed, age)| Cors {
+            allow_origins,
+            allow_credentials,
+            allow_methods: methods,
+            allow_headers: headers,
+            expose_headers: exposed,
+            max_age: Duration::from_secs(age),
+        })
+}
+
+fn timeouts() -> impl Strategy<Value = Timeouts> {
+    let limit = || option::of(duration());
+    (limit(), limit(), limit()).prop_map(|(request, backend_request, stream_idle)| Timeouts {
+        request,
+        backend_request,
+        stream_idle,
+    })
+}
+
+pub(crate) fn route() -> impl Strategy<Value = Route> {
+    route_match().prop_flat_map(|matches| {
+        let matched = match &matches.path {
+            PathMatch::Prefix(prefix) => Some(prefix.clone()),
+            _ => None,
+        };
+        let mirror =
+            (cluster_name(), fraction()).prop_map(|(cluster, fraction)| Mirror { cluster, fraction });
+        let parts = (
+            name(),
+            origin(),
+            header_edits(),
+            header_edits(),
+            option::of(cors()),
+            vec(mirror, 0..3),
+            timeouts(),
+            action(matched),
+        );
+        parts.prop_map(
+            move |(name, origin, request_headers, response_headers, cors, mirrors, timeouts, action)| Route {
+                name,
+                origin,
+                matches: matches.clone(),
+                request_headers,
+                response_headers,
+                cors,
+                mirrors,
+                timeouts,
+                action,
+            },
+        )
+    })
+}
+
+pub(crate) fn route_table() -> impl Strategy<Value = RouteTable> {
+    // Keyed by domain: each stands in one virtual host only.
+    let hosts = btree_map(host_pattern(), (any::<bool>(), vec(route(), 0..3)), 0..4);
+    (table_name(), hosts).prop_map(|(name, hosts)| {
+        let mut table = RouteTable { name, hosts: Vec::new() };
+        for (domain, (joins, routes)) in hosts {
+            match table.hosts.last_mut() {
+                Some(host) if joins => host.domains.push(domain),
+                _ => table.hosts.push(VirtualHost { domains: vec![domain], routes }),
+            }
+        }
+        table
+    })
+}
+
+pub(crate) fn cluster() -> impl Strategy<Value = Cluster> {
+    let discovery = prop_oneof![
+        Just(Discovery::Endpoints),
+        (name(), port()).prop_map(|(host, port)| Discovery::Dns { host, port }),
+    ];
+    let http = prop::sample::select(vec![UpstreamHttp::AsReceived, UpstreamHttp::Http1, UpstreamHttp::Http2]);
+    let connect = (1..=60_000u64).prop_map(Duration::from_millis);
+    let idle = prop_oneof![Just(Duration::ZERO), duration()];
+    (cluster_name(), option::of(service()), discovery, http, connect, idle, option::of(origin())).prop_map(
+        |(name, service, discovery, http, connect_timeout, idle_timeout, origin)| Cluster {
+            name,
+            service,
+            discovery,
+            http,
+            connect_timeout,
+            idle_timeout,
+            origin,
+        },
+    )
+}
+
+pub(crate) fn endpoints() -> impl Strategy<Value = Endpoints> {
+    let health = prop::sample::select(vec![Health::Healthy, Health::Draining, Health::Unhealthy]);
+    let identity = prop_oneof![
+        Just((None, false)),
+        name().prop_map(|id| (Some(id), true)),
+        name().prop_map(|id| (Some(id), false)),
+    ];
+    let zone = option::of(prop::sample::select(vec!["a", "b"]).prop_map(Into::into));
+    let endpoint = (health, 1..=1_000_000u32, some_name(), zone, identity);
+    (cluster_name(), btree_map(socket(), endpoint, 0..6)).prop_map(|(cluster, endpoints)| Endpoints {
+        cluster,
+        endpoints: endpoints
+            .into_iter()
+            .map(|(address, (health, weight, workload, zone, (identity, meshed)))| Endpoint {
+                address,
+                health,
+                weight,
+                workload,
+                zone,
+                identity,
+                meshed,
+            })
+            .collect(),
+    })
+}
+
+pub(crate) fn secret() -> impl Strategy<Value = Secret> {
+    (secret_name(), text(), text()).prop_map(|(name, certificate_chain, private_key)| Secret {
+        name,
+        certificate_chain,
+        private_key,
+    })
+}

@@ -1,0 +1,257 @@
+use proptest::prelude::*;
+use prost::Message;
+
+use super::{cluster, decode, encode, endpoints, fields, names, pb, route, strategies};
+use crate::model::*;
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 1_000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn what_is_encoded_decodes_to_itself(resource in strategies::resource()) {
+        let any = encode(&resource);
+        prop_assert_eq!(names::kind(&any.type_url), Some(resource.kind()));
+        let decoded = decode(&any).map_err(|e| TestCaseError::fail(e.to_string()))?;
+        prop_assert_eq!(decoded.version(), resource.version());
+        prop_assert_eq!(decoded, resource);
+    }
+
+    /// Whoever sends it: bytes either decode or are refused.
+    #[test]
+    fn damaged_bytes_are_refused_without_a_panic(
+        resource in strategies::resource(),
+        damage in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..8),
+        cut in any::<prop::sample::Index>(),
+    ) {
+        let mut any = encode(&resource);
+        for (at, byte) in damage {
+            if !any.value.is_empty() {
+                let at = at.index(any.value.len());
+                any.value[at] = byte;
+            }
+        }
+        let _ = decode(&any);
+        any.value.truncate(cut.index(any.value.len() + 1));
+        let _ = decode(&any);
+    }
+
+    /// A newer release's fields are skipped.
+    #[test]
+    fn unknown_fields_change_nothing(resource in strategies::resource()) {
+        let mut any = encode(&resource);
+        prost::encoding::string::encode(12_345, &"new".to_owned(), &mut any.value);
+        prop_assert_eq!(decode(&any), Ok(resource));
+    }
+
+    /// The constraints Envoy checks before it takes a resource and the model does not know.
+    #[test]
+    fn weighted_clusters_have_weight(table in strategies::route_table()) {
+        for host in route::encode(&table).virtual_hosts {
+            for route in host.routes {
+                let Some(pb::route::route::Action::Route(action)) = route.action else { continue };
+                if let Some(pb::route::route_action::ClusterSpecifier::WeightedClusters(weighted)) =
+                    action.cluster_specifier
+                {
+                    prop_assert!(weighted.clusters.iter().any(|c| c.weight.is_some_and(|w| w.value > 0)));
+                }
+            }
+        }
+    }
+}
+
+/// What each kind of protobuf message does not ask of us is refused by its path.
+#[test]
+fn what_we_do_not_do_is_refused_by_its_path() {
+    use pb::core::header_value_option::HeaderAppendAction;
+    use pb::route as r;
+
+    let forward = |action: r::RouteAction| r::Route {
+        r#match: Some(prefix("/")),
+        action: Some(r::route::Action::Route(r::RouteAction { cluster_specifier: to("a"), ..action })),
+        ..Default::default()
+    };
+    let cases: Vec<(pb::Any, &str)> = vec![
+        (
+            table(forward(r::RouteAction { hash_policy: vec![Default::default()], ..Default::default() })),
+            "virtual_hosts[0].routes[0].route.hash_policy: not supported",
+        ),
+        (
+            table(forward(r::RouteAction {
+                retry_policy: Some(r::RetryPolicy { retry_on: "5xx".into(), ..Default::default() }),
+                ..Default::default()
+            })),
+            "virtual_hosts[0].routes[0].route.retry_policy.retry_on: not supported",
+        ),
+        (
+            table(r::Route {
+                r#match: Some(r::RouteMatch {
+                    headers: vec![r::HeaderMatcher {
+                        name: "x".into(),
+                        invert_match: true,
+                        ..Default::default()
+                    }],
+                    ..prefix("/")
+                }),
+                ..Default::default()
+            }),
+            "virtual_hosts[0].routes[0].match.headers[0].invert_match: not supported",
+        ),
+        (
+            table(r::Route {
+                request_headers_to_add: vec![pb::core::HeaderValueOption {
+                    header: Some(pb::core::HeaderValue {
+                        key: "x".into(),
+                        value: "y".into(),
+                        ..Default::default()
+                    }),
+                    append_action: HeaderAppendAction::AddIfAbsent as i32,
+                    ..Default::default()
+                }],
+                ..forward(Default::default())
+            }),
+            "virtual_hosts[0].routes[0].request_headers_to_add[0].append_action: not supported",
+        ),
+        (
+            table(forward(r::RouteAction {
+                timeout: Some(pb::Duration { seconds: -1, nanos: 0 }),
+                ..Default::default()
+            })),
+            "virtual_hosts[0].routes[0].route.timeout: -1 s 0 ns is not a duration",
+        ),
+        (
+            fields::pack(&pb::cluster::Cluster {
+                circuit_breakers: Some(Default::default()),
+                ..cluster::encode(&some_cluster())
+            }),
+            "circuit_breakers: not supported",
+        ),
+        (
+            fields::pack(&pb::endpoint::ClusterLoadAssignment {
+                endpoints: vec![pb::endpoint::LocalityLbEndpoints { priority: 1, ..Default::default() }],
+                ..Default::default()
+            }),
+            "endpoints[0].priority: not supported",
+        ),
+        (
+            fields::pack(&pb::listener::Listener { name: "web".into(), ..Default::default() }),
+            "name: \"web\" is none of outbound|HOST:PORT, inbound, gateway|NAMESPACE/NAME",
+        ),
+        (
+            fields::pack(&pb::listener::Listener { name: "inbound".into(), ..Default::default() }),
+            "metadata.typed_filter_metadata[\"outrigger.dev\"]: missing",
+        ),
+        (
+            pb::Any { type_url: "type.googleapis.com/x.Y".into(), value: vec![] },
+            "\"type.googleapis.com/x.Y\" is not a kind of resource we know",
+        ),
+    ];
+    for (any, want) in cases {
+        assert_eq!(decode(&any).expect_err(want).to_string(), want);
+    }
+}
+
+#[test]
+fn a_plain_envoy_route_table_is_understood() {
+    use pb::route as r;
+    let table = r::RouteConfiguration {
+        name: "reviews".into(),
+        virtual_hosts: vec![r::VirtualHost {
+            name: "reviews".into(),
+            domains: vec!["reviews".into(), "reviews:9080".into(), "*.example.com".into()],
+            routes: vec![r::Route {
+                r#match: Some(prefix("/api")),
+                action: Some(r::route::Action::Route(r::RouteAction {
+                    cluster_specifier: to("reviews-v1"),
+                    ..Default::default()
+                })),
+                ..Default::default()
+            }],
+            ..Default::default()
+        }],
+        ..Default::default()
+    };
+    let Ok(Resource::RouteTable(table)) = decode(&fields::pack(&table)) else { panic!("refused") };
+    assert_eq!(table.hosts[0].domains.len(), 2, "the port is no part of a host");
+    let route = &table.hosts[0].routes[0];
+    assert!(route.matches.path.matches("/apiary"), "a plain prefix is not by segments");
+    assert!(!route.matches.path.matches("/ap"));
+    assert_eq!(route.timeouts.request, Some(std::time::Duration::from_secs(15)), "Envoy's default");
+    assert_eq!(
+        route.origin.to_string(),
+        "RouteConfiguration//reviews virtual_hosts[0].routes[0]",
+        "what decided is still named"
+    );
+}
+
+#[test]
+fn a_plain_envoy_listener_is_understood() {
+    use pb::listener as l;
+    let http = Resource::Listener(Listener::Destination(Destination {
+        name: DestinationName::new("reviews", 80).expect("a name"),
+        service: None,
+        protocol: Protocol::Http,
+        routes: "reviews-routes".into(),
+        tls: vec![],
+        tcp: vec![],
+        origin: None,
+    }));
+    let mut message = l::Listener::decode(encode(&http).value.as_slice()).expect("our own");
+    message.metadata = None;
+    message.default_filter_chain = None;
+    assert_eq!(decode(&fields::pack(&message)), Ok(http.clone()));
+
+    // What gRPC clients are given.
+    let chain = message.filter_chains.remove(0);
+    let Some(l::filter::ConfigType::TypedConfig(manager)) = chain.filters[0].config_type.clone() else {
+        panic!("an HTTP connection manager")
+    };
+    message.api_listener = Some(l::ApiListener { api_listener: Some(manager) });
+    assert_eq!(decode(&fields::pack(&message)), Ok(http));
+}
+
+#[test]
+fn plain_envoy_endpoints_are_unmeshed() {
+    let assignment = endpoints::of_name("a", "10.0.0.1", 80);
+    let Ok(Resource::Endpoints(decoded)) = decode(&fields::pack(&assignment)) else { panic!("refused") };
+    let endpoint = &decoded.endpoints[0];
+    assert_eq!((endpoint.weight, endpoint.health, endpoint.meshed), (1, Health::Healthy, false));
+    assert_eq!(
+        decode(&fields::pack(&endpoints::of_name("a", "reviews", 80))).expect_err("a name").path,
+        "endpoints[0].lb_endpoints[0].endpoint.address.socket_address"
+    );
+}
+
+fn some_cluster() -> Cluster {
+    Cluster {
+        name: "a".into(),
+        service: None,
+        discovery: Discovery::Endpoints,
+        http: UpstreamHttp::AsReceived,
+        connect_timeout: Cluster::DEFAULT_CONNECT_TIMEOUT,
+        idle_timeout: Cluster::DEFAULT_IDLE_TIMEOUT,
+        origin: None,
+    }
+}
+
+fn prefix(prefix: &str) -> pb::route::RouteMatch {
+    pb::route::RouteMatch {
+        path_specifier: Some(pb::route::route_match::PathSpecifier::Prefix(prefix.into())),
+        ..Default::default()
+    }
+}
+
+fn to(cluster: &str) -> Option<pb::route::route_action::ClusterSpecifier> {
+    Some(pb::route::route_action::ClusterSpecifier::Cluster(cluster.into()))
+}
+
+fn table(route: pb::route::Route) -> pb::Any {
+    fields::pack(&pb::route::RouteConfiguration {
+        name: "t".into(),
+        virtual_hosts: vec![pb::route::VirtualHost {
+            domains: vec!["*".into()],
+            routes: vec![route],
+            ..Default::default()
+        }],
+        ..Default::default()
+    })
+}
