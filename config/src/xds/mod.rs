@@ -6,8 +6,6 @@
 //! whole, with the path of the field; fields this release of the messages does not know are skipped, as protobuf has it.
 //! Never opens a connection and never panics on what it is given.
 
-use prost::Name;
-
 mod at;
 mod cluster;
 mod endpoints;
@@ -52,15 +50,5 @@ pub fn decode(any: &pb::Any) -> Result<Resource, Unsupported> {
         }
         Some(ResourceKind::Secret) => secret::decode(fields::unpack(any, &at)?).map(Resource::Secret),
         None => Err(at.refuse(format!("{:?} is not a kind of resource we know", any.type_url))),
-    }
-}
-
-fn type_url_of(kind: ResourceKind) -> String {
-    match kind {
-        ResourceKind::Listener => pb::listener::Listener::type_url(),
-        ResourceKind::RouteTable => pb::route::RouteConfiguration::type_url(),
-        ResourceKind::Cluster => pb::cluster::Cluster::type_url(),
-        ResourceKind::Endpoints => pb::endpoint::ClusterLoadAssignment::type_url(),
-        ResourceKind::Secret => pb::tls::Secret::type_url(),
     }
 }

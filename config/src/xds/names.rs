@@ -176,12 +176,21 @@ fn parse_id(id: &str) -> Option<(Role, Option<IpAddr>)> {
 
 #[cfg(test)]
 mod tests {
+    use prost::Name;
+
     use super::*;
 
     #[test]
     fn type_urls_are_those_of_the_messages() {
+        let of_message = |kind| match kind {
+            ResourceKind::Listener => pb::listener::Listener::type_url(),
+            ResourceKind::RouteTable => pb::route::RouteConfiguration::type_url(),
+            ResourceKind::Cluster => pb::cluster::Cluster::type_url(),
+            ResourceKind::Endpoints => pb::endpoint::ClusterLoadAssignment::type_url(),
+            ResourceKind::Secret => pb::tls::Secret::type_url(),
+        };
         for kind in ResourceKind::ALL {
-            assert_eq!(type_url(kind), super::super::type_url_of(kind));
+            assert_eq!(type_url(kind), of_message(kind));
             assert_eq!(self::kind(type_url(kind)), Some(kind));
         }
         assert_eq!(kind("type.googleapis.com/envoy.config.listener.v3.ListenerX"), None);
