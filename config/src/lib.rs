@@ -5,6 +5,8 @@
 //! Never opens a socket or a connection. Files are read in `source` alone, for whoever asks: the control plane, the CLI and the
 //! proxy's file mode.
 
+pub mod diagnostic;
+pub mod manifest;
 pub mod model;
 pub mod source;
 pub mod xds;

@@ -1,0 +1,58 @@
+//! Addresses and trust domains.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use super::{Rejected, fits, text_serde, text_value};
+
+/// An IPv4 or IPv6 address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ip(IpAddr);
+
+impl Ip {
+    pub const ACCEPTED: &'static str = "an IP address";
+
+    pub const fn get(self) -> IpAddr {
+        self.0
+    }
+}
+
+impl From<IpAddr> for Ip {
+    fn from(address: IpAddr) -> Ip {
+        Ip(address)
+    }
+}
+
+impl TryFrom<&str> for Ip {
+    type Error = Rejected;
+
+    fn try_from(text: &str) -> Result<Ip, Rejected> {
+        text.parse().map(Ip).map_err(|_| Rejected::text(text, Ip::ACCEPTED, String::new()))
+    }
+}
+
+impl fmt::Display for Ip {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
+text_serde!(Ip, Ip::ACCEPTED, { "anyOf": [{ "format": "ipv4" }, { "format": "ipv6" }] });
+
+text_value! {
+    /// The trust domain of SPIFFE identities (SPIFFE-ID section 2.1).
+    TrustDomain,
+    "a trust domain (1 to 255 of a-z, 0-9, ., - and _)",
+    { "pattern": "^[a-z0-9._-]+$", "minLength": 1, "maxLength": 255 },
+    |text| fits(
+        (1..=255).contains(&text.len())
+            && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'.' | b'-' | b'_'))
+    )
+}
+
+impl Default for TrustDomain {
+    /// `cluster.local`, as in the rest of the field.
+    fn default() -> TrustDomain {
+        TrustDomain("cluster.local".into())
+    }
+}
