@@ -14,6 +14,7 @@ mod listener;
 pub mod names;
 pub mod own;
 pub mod pb;
+pub mod refusal;
 mod route;
 mod secret;
 #[cfg(test)]
@@ -23,6 +24,7 @@ mod tests;
 
 pub use at::Unsupported;
 pub use names::{Node, Role};
+pub use refusal::Refusal;
 
 use crate::model::{Resource, ResourceKind};
 use at::At;
