@@ -8,5 +8,7 @@
 pub mod diagnostic;
 pub mod manifest;
 pub mod model;
+pub mod registry;
+pub mod resolve;
 pub mod source;
 pub mod xds;

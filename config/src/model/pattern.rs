@@ -48,6 +48,18 @@ impl HostPattern {
         }
     }
 
+    /// The hosts both match; `None` where there are none. Of two that overlap one always covers the other.
+    pub fn intersection(&self, other: &Self) -> Option<Self> {
+        match (self, other) {
+            (Self::Any, narrow) | (narrow, Self::Any) => Some(narrow.clone()),
+            (Self::Exact(name), wide) | (wide, Self::Exact(name)) => {
+                wide.matches(name).then(|| Self::Exact(name.clone()))
+            }
+            (Self::Suffix(a), Self::Suffix(b)) if a.ends_with(&**b) => Some(self.clone()),
+            (Self::Suffix(a), Self::Suffix(b)) => b.ends_with(&**a).then(|| other.clone()),
+        }
+    }
+
     /// More specific patterns are greater: exact over suffix over any, then the longer (Gateway API `hostnames`).
     pub fn specificity(&self) -> (u8, usize) {
         match self {
@@ -199,6 +211,27 @@ mod tests {
         }
         assert_eq!(HostPattern::parse("a*.example.com"), None);
         assert!(!pattern.matches("é.com"));
+    }
+
+    #[test]
+    fn the_hosts_two_patterns_share() {
+        for (a, b, want) in [
+            ("*", "*", Some("*")),
+            ("*", "a.example.com", Some("a.example.com")),
+            ("*.example.com", "*", Some("*.example.com")),
+            ("*.example.com", "a.b.example.com", Some("a.b.example.com")),
+            ("*.example.com", "example.com", None), // one label at least
+            ("*.example.com", "*.b.example.com", Some("*.b.example.com")),
+            ("*.example.com", "*.example.org", None),
+            ("*.ample.com", "*.example.com", None), // whole labels
+            ("a.example.com", "a.example.com", Some("a.example.com")),
+            ("a.example.com", "b.example.com", None),
+        ] {
+            let pattern = |text| HostPattern::parse(text).expect("a pattern");
+            let want = want.map(pattern);
+            assert_eq!(pattern(a).intersection(&pattern(b)), want, "{a} and {b}");
+            assert_eq!(pattern(b).intersection(&pattern(a)), want, "{b} and {a}");
+        }
     }
 
     #[test]

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::{Content, Files, MAX_DEPTH, MAX_FILE_BYTES, MAX_FILES, MAX_TOTAL_BYTES};
+use super::{Content, Files, LIMIT, MAX_DEPTH, MAX_FILE_BYTES, MAX_FILES, MAX_TOTAL_BYTES};
 
 /// One or more directories or files, and what is remembered of them between two readings.
 #[derive(Debug)]
@@ -167,7 +167,7 @@ impl Reading {
 
     /// One line for all that is too much, instead of one a file.
     fn over(&mut self, reason: String) {
-        self.files.insert("(limit)", Content::Unreadable(format!("{reason}; the rest is not read").into()));
+        self.files.insert(LIMIT, Content::Unreadable(format!("{reason}; the rest is not read").into()));
     }
 }
 

@@ -22,6 +22,9 @@ pub const MAX_TOTAL_BYTES: u64 = 256 << 20;
 /// Directories below a given one.
 pub const MAX_DEPTH: usize = 32;
 
+/// The name under which [`Files`] says that a limit was passed and files were left out.
+pub const LIMIT: &str = "(limit)";
+
 /// What every file said at one moment, by the name it is reported under.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Files {

@@ -1,0 +1,55 @@
+//! TrafficPolicy.
+
+use crate::manifest::traffic_policy::{
+    TargetRef, TimeoutSection as Manifest, TrafficPolicy as PolicyManifest,
+};
+use crate::manifest::value::Duration;
+use crate::model::{ServiceRef, Timeouts};
+use crate::registry::policy::{PolicyTarget, Target, TimeoutSection, TrafficPolicy};
+use crate::registry::route::RouteKind;
+
+use super::Identity;
+
+pub(in crate::registry) fn traffic_policy(id: &Identity<'_>, manifest: &PolicyManifest) -> TrafficPolicy {
+    let target = |(i, target): (usize, &TargetRef)| Target {
+        to: match target {
+            TargetRef::Service { namespace, name, port } => PolicyTarget::Service {
+                service: ServiceRef { namespace: id.namespace_or(namespace.as_ref()), name: name.shared() },
+                port: port.map(|port| port.get()),
+            },
+            TargetRef::HttpRoute { name, rule } => PolicyTarget::Route {
+                kind: RouteKind::Http,
+                name: name.shared(),
+                rule: rule.as_ref().map(|rule| rule.shared()),
+            },
+            TargetRef::GrpcRoute { name, rule } => PolicyTarget::Route {
+                kind: RouteKind::Grpc,
+                name: name.shared(),
+                rule: rule.as_ref().map(|rule| rule.shared()),
+            },
+            TargetRef::Namespace { name } => PolicyTarget::Namespace(name.shared()),
+            TargetRef::Mesh { name } => PolicyTarget::Mesh(name.shared()),
+        },
+        field: format!("spec.targetRefs[{i}]").into(),
+    };
+    TrafficPolicy {
+        namespace: id.namespace.clone(),
+        seniority: id.seniority(),
+        targets: manifest.spec.target_refs.iter().enumerate().map(target).collect(),
+        timeout: manifest.spec.timeout.as_ref().map(timeout),
+        origin: id.origin(),
+    }
+}
+
+fn timeout(manifest: &Manifest) -> TimeoutSection {
+    // `0s` and an absent field mean the same here: a section is taken as a whole, with its defaults.
+    let limit = |given: Option<Duration>| given.map(Duration::get).filter(|duration| !duration.is_zero());
+    TimeoutSection {
+        exchange: Timeouts {
+            request: limit(manifest.request),
+            backend_request: None,
+            stream_idle: limit(manifest.idle),
+        },
+        connect: manifest.connect.map(Duration::get),
+    }
+}
