@@ -11,7 +11,10 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 mod capture;
+mod check;
+mod output;
 mod sample;
+mod schema;
 mod version;
 
 #[global_allocator]
@@ -30,14 +33,18 @@ struct Cli {
 #[allow(clippy::large_enum_variant)]
 enum Command {
     Capture(capture::Args),
+    Check(check::Args),
     Sample(sample::Args),
+    Schema(schema::Args),
     Version(version::Args),
 }
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Capture(args) => capture::run(args),
+        Command::Check(args) => check::run(args),
         Command::Sample(args) => sample::run(args),
+        Command::Schema(args) => schema::run(args),
         Command::Version(args) => version::run(args),
     };
     result.unwrap_or_else(|error| {

@@ -275,8 +275,11 @@ impl Check for HttpRule {
             let filters = backends.index(i).key("filters");
             check_filters(&filters, &backend.filters, findings);
             for (j, filter) in backend.filters.iter().enumerate() {
-                if let HttpFilter::RequestRedirect(_) | HttpFilter::Cors(_) = filter {
-                    let text = format!("{} is a filter of the whole rule, not of one backend", filter.name());
+                if let HttpFilter::RequestRedirect(_) | HttpFilter::Cors(_) | HttpFilter::RequestMirror(_) =
+                    filter
+                {
+                    let text =
+                        format!("{} for one backend {NOT_YET}; make it a filter of the rule", filter.name());
                     findings.error(filters.index(j).key("type"), text);
                 }
                 self.check_prefix_replacement(&filters.index(j), filter, findings);
@@ -299,12 +302,16 @@ impl HttpRule {
             HttpFilter::UrlRewrite(rewrite) => ("urlRewrite", &rewrite.path),
             _ => return,
         };
-        let by_prefix = self.matches.iter().all(|m| matches!(m.path, HttpPathMatch::Prefix(_)));
+        // No match at all means one, of the prefix `/`.
+        let by_prefix = match self.matches.as_slice() {
+            [] => true,
+            [only] => matches!(only.path, HttpPathMatch::Prefix(_)),
+            _ => false,
+        };
         if matches!(path, Some(PathModifier::Prefix(_))) && !by_prefix {
-            findings.error(
-                at.key(member).key("path").key("replacePrefixMatch"),
-                "the rule also matches paths in another way than by prefix; use replaceFullPath, or split the rule",
-            );
+            let text =
+                "takes a rule with exactly one match, by PathPrefix; split the rule, or use replaceFullPath";
+            findings.error(at.key(member).key("path").key("replacePrefixMatch"), text);
         }
     }
 }
@@ -427,6 +434,7 @@ struct RawPathMatch {
     #[serde(rename = "type", default)]
     kind: PathMatchType,
     #[serde(default = "slash")]
+    #[schemars(length(max = 1024))]
     value: String,
 }
 
@@ -442,6 +450,9 @@ impl TryFrom<RawPathMatch> for HttpPathMatch {
         match raw.kind {
             PathMatchType::Exact => path().map(HttpPathMatch::Exact),
             PathMatchType::PathPrefix => path().map(HttpPathMatch::Prefix),
+            PathMatchType::RegularExpression if raw.value.len() > 1024 => {
+                Err(member_error("value", "a path is matched with at most 1024 characters"))
+            }
             PathMatchType::RegularExpression => {
                 pattern(&raw.value).map(HttpPathMatch::Regex).map_err(|error| member_error("value", error))
             }

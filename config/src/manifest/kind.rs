@@ -88,8 +88,8 @@ impl Kind {
             Kind::Service | Kind::Secret | Kind::EndpointSlice => &["v1"],
             Kind::Gateway | Kind::HttpRoute => &["v1", "v1beta1"],
             Kind::GrpcRoute => &["v1", "v1alpha2"],
-            Kind::TcpRoute => &["v1alpha2"],
-            Kind::TlsRoute => &["v1alpha3", "v1alpha2", "v1"],
+            Kind::TcpRoute => &["v1alpha2", "v1"],
+            Kind::TlsRoute => &["v1alpha2", "v1alpha3", "v1"],
             Kind::ReferenceGrant => &["v1beta1", "v1", "v1alpha2"],
             Kind::TrafficPolicy | Kind::AccessPolicy | Kind::Mesh | Kind::Workload => &["v1alpha1"],
         }

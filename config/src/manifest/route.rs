@@ -6,9 +6,9 @@ use serde::{Deserialize, Serialize};
 use crate::model::Pattern;
 
 use super::check::{Check, Findings};
-use super::decode::{member_error, within};
+use super::decode::{member_error, quoted, within};
 use super::path::FieldPath;
-use super::value::{HeaderName, HeaderValue, Label, Name, Percent, Port, Weight, pattern};
+use super::value::{HeaderName, HeaderValue, Label, Name, Percent, Port, Weight, is_field_value, pattern};
 
 /// The API group of Gateway, HTTPRoute and their kin.
 pub const GATEWAY_GROUP: &str = "gateway.networking.k8s.io";
@@ -163,15 +163,25 @@ impl Check for HeaderModifier {
     }
 }
 
-/// The parents of a route: at most 32, none twice.
+/// The parents of a route: at most 32. Where one is named more than once, each time by another listener or port.
 pub(super) fn check_parents(at: &FieldPath, parents: &[ParentRef], findings: &mut Findings) {
     findings.at_most(at, parents.len(), 32);
-    findings.unique(at, parents, "", |parent| {
-        let namespace = parent.namespace.as_deref().map(|n| format!("{n}/")).unwrap_or_default();
-        let section = parent.section_name.as_deref().map(|s| format!(", section {s}")).unwrap_or_default();
-        let port = parent.port.map(|p| format!(", port {p}")).unwrap_or_default();
-        Some(format!("{} {namespace}{}{section}{port}", parent.kind, parent.name))
-    });
+    let same =
+        |a: &ParentRef, b: &ParentRef| (&a.kind, &a.namespace, &a.name) == (&b.kind, &b.namespace, &b.name);
+    for (i, parent) in parents.iter().enumerate() {
+        let Some(first) = parents[..i].iter().position(|earlier| same(earlier, parent)) else { continue };
+        let part = |p: &ParentRef| (p.section_name.clone(), p.port);
+        let whole = |p: &ParentRef| p.section_name.is_none() && p.port.is_none();
+        let repeated =
+            parents[..i].iter().any(|earlier| same(earlier, parent) && part(earlier) == part(parent));
+        if repeated || whole(parent) || whole(&parents[first]) {
+            let text = format!(
+                "{} {} is already the parent in item {first}; give each a sectionName or port of its own",
+                parent.kind, parent.name
+            );
+            findings.error(at.index(i), text);
+        }
+    }
     for (i, parent) in parents.iter().enumerate() {
         if let ParentKind::Other { .. } = parent.kind {
             let text =
@@ -256,8 +266,9 @@ impl TryFrom<RawHeaderMatch> for HeaderMatch {
     type Error = String;
 
     fn try_from(raw: RawHeaderMatch) -> Result<HeaderMatch, String> {
-        if raw.value.is_empty() || raw.value.len() > 4096 {
-            return Err(member_error("value", "a header is compared with 1 to 4096 characters"));
+        if raw.value.is_empty() || raw.value.len() > 4096 || !is_field_value(&raw.value) {
+            let text = format!("{} is not {}", quoted(&raw.value), HeaderValue::ACCEPTED);
+            return Err(member_error("value", text));
         }
         Ok(HeaderMatch { name: raw.name, value: value_match(raw.kind, raw.value)? })
     }

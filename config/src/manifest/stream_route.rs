@@ -77,7 +77,7 @@ impl Check for TlsRoute {
     fn check(&self, at: &FieldPath, findings: &mut Findings) {
         let spec = at.key("spec");
         check_parents(&spec.key("parentRefs"), &self.spec.parent_refs, findings);
-        findings.at_most(&spec.key("hostnames"), self.spec.hostnames.len(), 16);
+        findings.at_most(&spec.key("hostnames"), self.spec.hostnames.len(), 1024);
         findings.unique(&spec.key("hostnames"), &self.spec.hostnames, "", |host| Some(host.clone()));
         check_rules(&spec.key("rules"), &self.spec.rules, findings);
     }

@@ -59,27 +59,20 @@ text_value! {
 }
 
 text_value! {
-    /// A header field's value: 1 to 4096 visible characters, spaces and tabs (RFC 9110 section 5.5).
+    /// A header field's value: visible ASCII, with spaces and tabs inside (RFC 9110 section 5.5).
     HeaderValue,
-    "a header value (1 to 4096 characters, no control characters, no space at either end)",
-    { "minLength": 1, "maxLength": 4096 },
-    |text| fits((1..=4096).contains(&text.len()) && text == text.trim() && is_header_value(text))
+    "a header value (1 to 4096 characters of visible ASCII, spaces and tabs only between them)",
+    { "pattern": "^[!-~]([\t -~]*[!-~])?$", "minLength": 1, "maxLength": 4096 },
+    |text| fits((1..=4096).contains(&text.len()) && is_field_value(text))
 }
 
 text_value! {
-    /// The name of a query parameter, compared as it is written in the request after percent-decoding.
+    /// The name of a query parameter, compared as it is after percent-decoding. Its characters are those of a header name,
+    /// as the Gateway API has it.
     QueryName,
-    "a query parameter's name (1 to 256 characters)",
-    { "minLength": 1, "maxLength": 256 },
-    |text| fits((1..=256).contains(&text.chars().count()) && !text.contains(char::is_control))
-}
-
-text_value! {
-    /// The value of a query parameter.
-    QueryValue,
-    "a query parameter's value (1 to 1024 characters)",
-    { "minLength": 1, "maxLength": 1024 },
-    |text| fits((1..=1024).contains(&text.chars().count()) && !text.contains(char::is_control))
+    "a query parameter's name (1 to 256 of A-Z, a-z, 0-9 and !#$%&'*+-.^_`|~)",
+    { "pattern": "^[A-Za-z0-9!#$%&'*+\\-.^_`|~]+$", "minLength": 1, "maxLength": 256 },
+    |text| fits(is_header_name(text))
 }
 
 text_value! {
@@ -103,8 +96,8 @@ text_value! {
 text_value! {
     /// An origin of a cross-origin request (RFC 6454), `*` for any, or with `*.` for the first label of its host.
     Origin,
-    "an origin such as https://example.com, https://*.example.com:8443, or *",
-    { "minLength": 1, "maxLength": 253 },
+    "an origin such as https://example.com or https://*.example.com:8443, or *",
+    { "pattern": "^(\\*|https?://.+)$", "minLength": 1, "maxLength": 253 },
     |text| fits(is_origin(text))
 }
 
@@ -268,8 +261,10 @@ fn is_header_name(text: &str) -> bool {
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
 }
 
-fn is_header_value(text: &str) -> bool {
-    text.bytes().all(|b| b == b'\t' || (b >= 0x20 && b != 0x7f))
+/// Whether a text can be a header field's value, or be compared with one.
+pub fn is_field_value(text: &str) -> bool {
+    text.bytes().all(|b| matches!(b, b'\t' | b' '..=b'~'))
+        && text.trim_matches([' ', '\t']).len() == text.len()
 }
 
 fn is_identifier(text: &str) -> bool {
@@ -287,9 +282,9 @@ fn is_origin(text: &str) -> bool {
         Some((host, port)) => (host, Some(port)),
         None => (rest, None),
     };
-    let scheme_fits = scheme.starts_with(|c: char| c.is_ascii_alphabetic())
-        && scheme.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'-' | b'.'));
-    let host_fits = host == "*" || is_subdomain(host.strip_prefix("*.").unwrap_or(host));
+    let scheme_fits = matches!(scheme, "http" | "https");
+    let name = host.strip_prefix("*.").unwrap_or(host).to_ascii_lowercase();
+    let host_fits = host == "*" || is_subdomain(&name);
     let port_fits = port.is_none_or(|port| port.parse::<u16>().is_ok_and(|port| port > 0));
     text.len() <= 253 && scheme_fits && host_fits && port_fits
 }

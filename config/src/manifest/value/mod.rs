@@ -18,7 +18,7 @@ pub use address::{Ip, TrustDomain};
 pub use duration::Duration;
 pub use http::{
     GrpcMethodName, GrpcServiceName, HeaderName, HeaderValue, Hostname, HttpMethod, Origin, PathReplacement,
-    PreciseHostname, QueryName, QueryValue, RequestPath, pattern,
+    PreciseHostname, QueryName, RequestPath, is_field_value, pattern,
 };
 pub use name::{AppProtocol, EnvName, Label, LabelKey, LabelValue, Name};
 pub use number::{CorsMaxAge, Percent, Port, RedirectStatus, Sampling, Weight};
@@ -220,7 +220,7 @@ macro_rules! text_serde {
             fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
                 let mut schema = schemars::json_schema!($schema);
                 schema.insert("type".to_owned(), "string".into());
-                schema.insert("description".to_owned(), $accepted.into());
+                schema.insert("title".to_owned(), $accepted.into());
                 schema
             }
         }
@@ -315,7 +315,7 @@ macro_rules! number_value {
                     "type": "integer",
                     "minimum": ($range).start(),
                     "maximum": ($range).end(),
-                    "description": $accepted,
+                    "title": $accepted,
                 })
             }
         }

@@ -89,7 +89,7 @@ impl schemars::JsonSchema for RedirectStatus {
     }
 
     fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-        schemars::json_schema!({ "type": "integer", "enum": [301, 302, 303, 307, 308] })
+        schemars::json_schema!({ "type": "integer", "enum": [301, 302, 303, 307, 308], "title": RedirectStatus::ACCEPTED })
     }
 }
 
@@ -198,7 +198,7 @@ impl schemars::JsonSchema for Sampling {
 
     fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
         schemars::json_schema!({
-            "type": "number", "minimum": 0, "maximum": 100, "multipleOf": 0.0001, "description": Sampling::ACCEPTED,
+            "type": "number", "minimum": 0, "maximum": 100, "multipleOf": 0.0001, "title": Sampling::ACCEPTED,
         })
     }
 }
