@@ -12,6 +12,8 @@ mod bookinfo;
 mod chat;
 mod client;
 mod echo;
+#[cfg(test)]
+mod examples;
 mod headers;
 mod listen;
 
