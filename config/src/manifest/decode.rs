@@ -59,7 +59,7 @@ pub fn member_error(path: &str, message: impl fmt::Display) -> String {
 }
 
 /// The same error, seen from what holds the value under `member`.
-pub fn within(member: &str, error: &str) -> String {
+pub fn inside(member: &str, error: &str) -> String {
     match error.strip_prefix(MEMBER_MARK).and_then(|rest| rest.split_once(MEMBER_MARK)) {
         Some((path, message)) if path.starts_with('[') => member_error(&format!("{member}{path}"), message),
         Some((path, message)) => member_error(&format!("{member}.{path}"), message),
@@ -76,6 +76,11 @@ pub fn nearest<'k>(found: &str, known: impl IntoIterator<Item = &'k str>) -> Opt
         .filter(|(distance, _)| *distance <= limit)
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, name)| name)
+}
+
+/// Whether two words differ by at most so many letters.
+pub fn within(a: &str, b: &str, letters: usize) -> bool {
+    a.len().abs_diff(b.len()) <= letters && distance(a, b) <= letters
 }
 
 const MEMBER_MARK: char = '\u{1f}';

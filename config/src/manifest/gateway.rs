@@ -85,6 +85,18 @@ pub enum ListenerProtocol {
     Udp,
 }
 
+impl ListenerProtocol {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            ListenerProtocol::Http => "HTTP",
+            ListenerProtocol::Https => "HTTPS",
+            ListenerProtocol::Tls => "TLS",
+            ListenerProtocol::Tcp => "TCP",
+            ListenerProtocol::Udp => "UDP",
+        }
+    }
+}
+
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ListenerTls {
@@ -177,7 +189,7 @@ impl Check for Gateway {
         findings.unique(&listeners, &self.spec.listeners, "name", |listener| Some(listener.name.clone()));
         findings.unique(&listeners, &self.spec.listeners, "", |listener| {
             let host = listener.hostname.as_deref().unwrap_or("any host");
-            Some(format!("{:?} on port {} for {host}", listener.protocol, listener.port).to_uppercase())
+            Some(format!("{} on port {} for {host}", listener.protocol.as_str(), listener.port))
         });
         findings.each(&listeners, &self.spec.listeners);
     }

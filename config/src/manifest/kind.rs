@@ -5,7 +5,7 @@ use std::fmt;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::decode::nearest;
+use super::decode::{nearest, within};
 use super::route::GATEWAY_GROUP;
 use super::traffic_policy::OUTRIGGER_GROUP;
 
@@ -133,25 +133,12 @@ pub enum Recognized {
     BadKind(String),
 }
 
-/// Kubernetes' own groups: what they hold besides the kinds above runs apps and is no business of the mesh.
-const KUBERNETES_GROUPS: [&str; 16] = [
-    "",
-    "apps",
-    "batch",
-    "autoscaling",
-    "policy",
-    "rbac.authorization.k8s.io",
-    "apiextensions.k8s.io",
-    "admissionregistration.k8s.io",
-    "apiregistration.k8s.io",
-    "coordination.k8s.io",
-    "storage.k8s.io",
-    "scheduling.k8s.io",
-    "node.k8s.io",
-    "discovery.k8s.io",
-    "events.k8s.io",
-    "networking.k8s.io",
-];
+/// Where the Gateway API tries out new kinds.
+const EXPERIMENTAL_GROUP: &str = "gateway.networking.x-k8s.io";
+
+/// Kubernetes' own groups without a dot in their name; the others end in `.k8s.io`. What they hold besides the kinds
+/// above runs apps and is no business of the mesh.
+const KUBERNETES_GROUPS: [&str; 6] = ["", "apps", "batch", "autoscaling", "policy", "discovery.k8s.io"];
 
 pub fn recognize(api_version: &str, kind: &str) -> Recognized {
     let (group, version) = api_version.rsplit_once('/').unwrap_or(("", api_version));
@@ -172,11 +159,11 @@ pub fn recognize(api_version: &str, kind: &str) -> Recognized {
     }
     // A kind of ours or of the Gateway API in a group that cannot be its own, such as `v1` for an HTTPRoute.
     if let Some(known) = Kind::from_name(kind)
-        && (group.is_empty() || nearest(group, [known.group()]).is_some())
+        && (group.is_empty() || group != EXPERIMENTAL_GROUP && within(group, known.group(), 2))
     {
         let expected = known.api_version();
         return Recognized::BadApiVersion(format!(
-            "{api_version:?} is not the version of a {kind}, {expected}"
+            "{api_version:?} does not go with kind {kind}; write {expected}"
         ));
     }
     match group {
@@ -195,13 +182,17 @@ pub fn recognize(api_version: &str, kind: &str) -> Recognized {
             Some(_) => Recognized::BadKind(unknown_kind(kind, group)),
             None => Recognized::NotRead,
         },
+        EXPERIMENTAL_GROUP => Recognized::Unsupported(format!(
+            "{kind} of the Gateway API is not available yet; it has no effect"
+        )),
         group if group.ends_with(".istio.io") => {
             Recognized::Unsupported(format!("{kind} of {group} is not available yet; it has no effect"))
         }
-        group => match nearest(group, [OUTRIGGER_GROUP, GATEWAY_GROUP, "discovery.k8s.io"]) {
+        group => match [OUTRIGGER_GROUP, GATEWAY_GROUP].into_iter().find(|known| within(group, known, 2)) {
             Some(meant) => Recognized::BadApiVersion(format!(
                 "{group} is not a group that is read; did you mean {meant}?"
             )),
+            None if group.ends_with(".k8s.io") => Recognized::NotRead,
             None => Recognized::Unsupported(format!(
                 "{kind} of {group} is not read; the kinds that are: {}",
                 Kind::ALL.map(Kind::as_str).join(", ")

@@ -60,7 +60,7 @@ pub use workload::Workload;
 use check::{Check, Finding, Findings};
 use decode::Misfit;
 use kind::Recognized;
-use path::{FieldPath, Positions};
+use path::{FieldPath, Positions, Segment};
 use tree::{Node, Value};
 
 /// Texts beyond this are refused; bytes.
@@ -325,14 +325,13 @@ fn is_typed_list(api_version: &str, kind: &str) -> bool {
 
 /// Whatever stands in a Secret is not shown, however little it fits.
 fn secret_message(path: &FieldPath, message: String) -> String {
-    let text = path.to_string();
-    if text.starts_with("stringData") {
-        return "is not a text; put it in quotes to make it one".to_owned();
-    }
-    if text.starts_with("data") && !message.starts_with("unknown field") {
-        return "is not base64 text".to_owned();
-    }
-    message
+    let what = match path.segments() {
+        [Segment::Key(key)] if key == "data" || key == "stringData" => "is not a mapping",
+        [Segment::Key(key), ..] if key == "data" => "is not base64 text",
+        [Segment::Key(key), ..] if key == "stringData" => "is not a text; put it in quotes to make it one",
+        _ => return message,
+    };
+    what.to_owned()
 }
 
 fn position(line: usize, column: usize) -> Option<Position> {

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::model::Pattern;
 
 use super::check::{Check, Findings};
-use super::decode::{member_error, quoted, within};
+use super::decode::{inside, member_error, quoted};
 use super::path::FieldPath;
 use super::value::{HeaderName, HeaderValue, Label, Name, Percent, Port, Weight, is_field_value, pattern};
 
@@ -512,7 +512,7 @@ impl TryFrom<RawMirror> for Mirror {
             }
         };
         let backend =
-            raw.backend_ref.typed(Weight::default()).map_err(|error| within("backendRef", &error))?;
+            raw.backend_ref.typed(Weight::default()).map_err(|error| inside("backendRef", &error))?;
         Ok(Mirror { backend, share })
     }
 }

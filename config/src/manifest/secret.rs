@@ -77,7 +77,8 @@ impl Check for Secret {
             return;
         }
         for (name, begins) in [("tls.crt", "-----BEGIN CERTIFICATE-----"), ("tls.key", "PRIVATE KEY-----")] {
-            let list = if self.string_data.contains_key(name) { &string_data } else { &data };
+            let as_text = self.string_data.contains_key(name) || self.data.is_empty();
+            let list = if as_text { &string_data } else { &data };
             match self.get(name) {
                 None => {
                     findings.error(list.key(name), format!("is required with type {TLS_TYPE}, and missing"))

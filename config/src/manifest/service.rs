@@ -134,6 +134,16 @@ pub enum TransportProtocol {
     Sctp,
 }
 
+impl TransportProtocol {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            TransportProtocol::Tcp => "TCP",
+            TransportProtocol::Udp => "UDP",
+            TransportProtocol::Sctp => "SCTP",
+        }
+    }
+}
+
 /// A virtual address, or `None` for a headless service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ClusterIp {
@@ -179,7 +189,7 @@ impl Check for Service {
         }
         findings.unique(&ports, &self.spec.ports, "name", |port| port.name.clone());
         findings.unique(&ports, &self.spec.ports, "port", |port| {
-            Some(format!("{}/{:?}", port.port, port.protocol).to_uppercase())
+            Some(format!("{}/{}", port.port, port.protocol.as_str()))
         });
         for (i, port) in self.spec.ports.iter().enumerate() {
             port.check(&ports.index(i), findings);

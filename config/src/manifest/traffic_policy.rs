@@ -195,7 +195,7 @@ impl TryFrom<RawTargetRef> for TargetRef {
             return Err(member_error("group", format!("{given:?} is not the group of {kind}, {group:?}")));
         }
         if *kind != "Service" && raw.namespace.is_some() {
-            let text = format!("is for a Service; a {kind} is looked for in the policy's own namespace");
+            let text = "is for a Service; other targets are in the policy's own namespace";
             return Err(member_error("namespace", text));
         }
         if *kind != "Service" && raw.port.is_some() {

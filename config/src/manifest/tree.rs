@@ -8,12 +8,13 @@
 
 use std::collections::HashMap;
 
-use granit_parser::{Event, Parser, ScalarStyle, Span, StrInput, Tag};
+use granit_parser::{ErrorKind, Event, Parser, ScalarStyle, Span, StrInput, Tag};
 
 use crate::diagnostic::Position;
 
 /// Nesting of lists and mappings.
 pub const MAX_DEPTH: usize = 64;
+const TOO_DEEP: &str = "nested more than 64 deep";
 /// Values in one document, those that an alias repeats included.
 pub const MAX_NODES: usize = 250_000;
 /// `*alias` uses in one document.
@@ -72,7 +73,8 @@ pub struct SyntaxError {
 /// Reads one document; `None` when it holds nothing but comments. `first_line` is the line at which the text
 /// begins in its file.
 pub fn parse(text: &str, first_line: u32) -> Result<Option<Node>, SyntaxError> {
-    let mut options = granit_parser::Options::default();
+    let mut options =
+        granit_parser::options! { flow_nesting_limit: MAX_DEPTH, block_nesting_limit: MAX_DEPTH };
     options.set_emit_comments(false);
     let parser = Parser::new_from_str_with_options(text, options);
     Builder { parser, first_line, anchors: HashMap::new(), nodes: 0, aliases: 0, text_bytes: 0 }.document()
@@ -195,7 +197,11 @@ impl<'t> Builder<'t> {
             Some(Ok(next)) => Ok(next),
             Some(Err(error)) => {
                 let at = self.position(*error.marker());
-                Err(SyntaxError { at, message: error.info() })
+                let message = match error.kind() {
+                    ErrorKind::RecursionLimitExceeded => TOO_DEEP.to_owned(),
+                    _ => error.info(),
+                };
+                Err(SyntaxError { at, message })
             }
             None => Ok((Event::StreamEnd, Span::empty(granit_parser::Marker::new(0, 1, 0)))),
         }
@@ -291,8 +297,9 @@ impl<'t> Builder<'t> {
     fn key(&mut self, event: Event<'t>, span: Span) -> Result<String, SyntaxError> {
         match event {
             Event::Scalar(text, style, anchor, _) => {
-                if style == ScalarStyle::Plain && text.is_empty() {
-                    return Err(self.error(span, "a key is missing before the colon"));
+                // The parser gives `~` for a key that is not there.
+                if style == ScalarStyle::Plain && resolve(&text) == Value::Null {
+                    return Err(self.error(span, "a key is missing before the colon, or is null"));
                 }
                 if anchor != 0 {
                     let node = Node {
@@ -324,7 +331,7 @@ impl<'t> Builder<'t> {
             return Err(self.error(span, "aliases repeat more than a document may hold"));
         }
         if depth + node.depth() > MAX_DEPTH {
-            return Err(self.error(span, format!("nested more than {MAX_DEPTH} deep")));
+            return Err(self.error(span, TOO_DEEP));
         }
         self.nodes += nodes;
         self.text_bytes += text_bytes;
@@ -335,7 +342,7 @@ impl<'t> Builder<'t> {
         if depth <= MAX_DEPTH {
             return Ok(());
         }
-        Err(self.error(span, format!("nested more than {MAX_DEPTH} deep")))
+        Err(self.error(span, TOO_DEEP))
     }
 
     fn collection_tag(&self, tag: Option<&Tag>, own: &str, span: Span) -> Result<(), SyntaxError> {

@@ -289,6 +289,13 @@ macro_rules! number_value {
                         $name::try_from(found).map_err(E::custom)
                     }
 
+                    fn visit_str<E: serde::de::Error>(self, found: &str) -> Result<$name, E> {
+                        match found.parse::<u64>().map($name::try_from) {
+                            Ok(Ok(_)) => Err(E::custom(format!("{found:?} is a text; write it without quotes"))),
+                            _ => Err(E::invalid_value(serde::de::Unexpected::Str(found), &self)),
+                        }
+                    }
+
                     fn visit_i64<E: serde::de::Error>(self, found: i64) -> Result<$name, E> {
                         match u64::try_from(found) {
                             Ok(found) => self.visit_u64(found),
