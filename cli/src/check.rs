@@ -6,10 +6,10 @@ use std::fmt::Write as _;
 use std::io::Read as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use outrigger_config::diagnostic::{Diagnostic, Severity};
 use outrigger_config::manifest;
+use outrigger_config::registry::Store;
 use outrigger_config::source::{Content, Directory};
 use serde::Serialize;
 
@@ -31,7 +31,6 @@ pub struct Args {
 }
 
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let mut report = Report::default();
     let (standard_input, paths): (Vec<_>, Vec<_>) =
         args.paths.into_iter().partition(|path| path.as_os_str() == "-");
     for path in &paths {
@@ -40,35 +39,41 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
             return Ok(MISUSE.into());
         }
     }
+    let mut files = Directory::new(paths).read();
     if !standard_input.is_empty() {
-        let mut text = Vec::new();
-        // One byte more than is accepted, so that a text which is too long is seen to be.
-        std::io::stdin().lock().take(manifest::MAX_FILE_BYTES as u64 + 1).read_to_end(&mut text)?;
-        report.text(&text, "(stdin)");
+        files.insert("(stdin)", from_stdin()?);
     }
-    let files = Directory::new(paths).read();
-    if files.is_empty() && standard_input.is_empty() {
+    if files.is_empty() {
         eprintln!("outrigger: no file that ends in .yaml, .yml or .json");
         return Ok(MISUSE.into());
     }
-    for (name, content) in files.iter() {
-        match content {
-            Content::Text(text) => report.text(text.as_bytes(), name),
-            Content::Unreadable(reason) => report.unreadable(name, reason),
-        }
-    }
-    let report = report.finished();
+    let registry = Store::new().update(&files);
+    let report = Report::new(files.len(), registry.objects().count(), registry.diagnostics());
     output::print(args.output, &report, |report| report.table(args.notes))?;
     Ok(if report.errors == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn from_stdin() -> anyhow::Result<Content> {
+    let mut bytes = Vec::new();
+    // One byte more than is accepted, so that a text which is too long is seen to be.
+    std::io::stdin().lock().take(manifest::MAX_FILE_BYTES as u64 + 1).read_to_end(&mut bytes)?;
+    Ok(match String::from_utf8(bytes) {
+        Ok(text) => Content::Text(text.into()),
+        Err(error) => {
+            let text = format!("not UTF-8 at byte {}", error.utf8_error().valid_up_to());
+            Content::Unreadable(text.into())
+        }
+    })
 }
 
 /// Nothing could be checked: a path that is not there, a directory without manifests.
 const MISUSE: u8 = 2;
 
 /// The outcome, as `-o json` and `-o yaml` print it.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Serialize)]
 struct Report {
     files: usize,
+    /// Those that can be used.
     objects: usize,
     errors: usize,
     warnings: usize,
@@ -78,24 +83,12 @@ struct Report {
 }
 
 impl Report {
-    fn text(&mut self, text: &[u8], name: &str) {
-        let parsed = manifest::parse(text, name);
-        self.files += 1;
-        self.objects += parsed.objects.len() + parsed.refused.len();
-        self.diagnostics.extend(parsed.diagnostics);
-    }
-
-    fn unreadable(&mut self, name: &Arc<str>, reason: &str) {
-        self.files += 1;
-        self.diagnostics.push(Diagnostic::new(Severity::Error, name, reason));
-    }
-
-    fn finished(mut self) -> Report {
-        self.diagnostics.sort_by(|a, b| a.listing_order().cmp(&b.listing_order()));
-        let of = |severity| self.diagnostics.iter().filter(|found| found.severity == severity).count();
-        (self.errors, self.warnings, self.notes) =
-            (of(Severity::Error), of(Severity::Warning), of(Severity::Note));
-        self
+    fn new(files: usize, objects: usize, diagnostics: &[Diagnostic]) -> Report {
+        let mut diagnostics = diagnostics.to_vec();
+        diagnostics.sort_by(|a, b| a.listing_order().cmp(&b.listing_order()));
+        let of = |severity| diagnostics.iter().filter(|found| found.severity == severity).count();
+        let (errors, warnings, notes) = (of(Severity::Error), of(Severity::Warning), of(Severity::Note));
+        Report { files, objects, errors, warnings, notes, diagnostics }
     }
 
     fn table(&self, with_notes: bool) -> String {
