@@ -364,8 +364,6 @@ impl<'t> Builder<'t> {
         match tag.map(|tag| (tag, tag.core_suffix())) {
             None if style == ScalarStyle::Plain => Ok(resolved()),
             None | Some((_, Some("str"))) => Ok(Value::String(text.to_owned())),
-            // A Secret's data may be marked binary; it is base64 text either way.
-            Some((_, Some("binary"))) => Ok(Value::String(text.to_owned())),
             Some((_, Some("null" | "bool" | "int" | "float"))) => match resolved() {
                 Value::String(_) => Err(self.error(span, format!("{text:?} is not what its tag says"))),
                 value => Ok(value),
@@ -436,3 +434,6 @@ fn numeric(text: &str) -> Option<Numeric> {
     }
     text.parse().ok().filter(|n: &f64| n.is_finite()).map(Numeric::Float)
 }
+
+#[cfg(test)]
+mod tests;
