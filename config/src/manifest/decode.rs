@@ -307,7 +307,9 @@ impl<'de> Deserializer<'de> for &'de Node {
             },
             Value::String(text) => visitor.visit_borrowed_str(text),
             Value::Sequence(items) => visitor.visit_seq(Items { items: items.iter(), index: 0 }),
-            Value::Mapping(members) => visitor.visit_map(Members { members: members.iter(), value: None }),
+            Value::Mapping(members) => {
+                visitor.visit_map(Members { members: members.iter(), fields: &[], value: None })
+            }
         }
     }
 
@@ -340,8 +342,10 @@ impl<'de> Deserializer<'de> for &'de Node {
 
     fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
         match &self.value {
-            Value::Null => visitor.visit_map(Members { members: [].iter(), value: None }),
-            Value::Mapping(members) => visitor.visit_map(Members { members: members.iter(), value: None }),
+            Value::Null => visitor.visit_map(Members { members: [].iter(), fields: &[], value: None }),
+            Value::Mapping(members) => {
+                visitor.visit_map(Members { members: members.iter(), fields: &[], value: None })
+            }
             _ => self.mismatch("a mapping"),
         }
     }
@@ -349,10 +353,15 @@ impl<'de> Deserializer<'de> for &'de Node {
     fn deserialize_struct<V: Visitor<'de>>(
         self,
         _name: &'static str,
-        _fields: &'static [&'static str],
+        fields: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Error> {
-        self.deserialize_map(visitor)
+        match &self.value {
+            Value::Mapping(members) => {
+                visitor.visit_map(Members { members: members.iter(), fields, value: None })
+            }
+            _ => self.deserialize_map(visitor),
+        }
     }
 
     fn deserialize_newtype_struct<V: Visitor<'de>>(
@@ -438,6 +447,8 @@ impl<'de> de::SeqAccess<'de> for Items<'de> {
 
 struct Members<'de> {
     members: std::slice::Iter<'de, Member>,
+    /// Known by name: as good as absent where they are null.
+    fields: &'static [&'static str],
     value: Option<&'de Member>,
 }
 
@@ -445,7 +456,9 @@ impl<'de> de::MapAccess<'de> for Members<'de> {
     type Error = Error;
 
     fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, Error> {
-        let Some(member) = self.members.next() else { return Ok(None) };
+        let absent =
+            |member: &Member| member.node.value == Value::Null && self.fields.contains(&member.key.as_str());
+        let Some(member) = self.members.find(|member| !absent(member)) else { return Ok(None) };
         self.value = Some(member);
         let key: StrDeserializer<'_, Error> = member.key.as_str().into_deserializer();
         seed.deserialize(key).map(Some).map_err(|mut error| {
@@ -457,9 +470,5 @@ impl<'de> de::MapAccess<'de> for Members<'de> {
     fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Error> {
         let member = self.value.take().ok_or_else(|| Error::new("a value without a key"))?;
         seed.deserialize(&member.node).map_err(|error| error.inside(Segment::Key(member.key.clone())))
-    }
-
-    fn size_hint(&self) -> Option<usize> {
-        Some(self.members.len())
     }
 }

@@ -11,7 +11,10 @@ use super::field::{Ignored, NOT_YET, NotYet};
 use super::metadata::Metadata;
 use super::path::FieldPath;
 use super::route::GATEWAY_GROUP;
-use super::value::{Hostname, Label, LabelKey, Name, Port};
+use super::value::{AnnotationKey, Hostname, Label, Name, Port};
+
+/// The class of the gateways this mesh runs; those of other classes belong to somebody else.
+pub const GATEWAY_CLASS: &str = "outrigger";
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -107,7 +110,7 @@ pub struct ListenerTls {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub certificate_refs: Vec<SecretRef>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub options: BTreeMap<LabelKey, String>,
+    pub options: BTreeMap<AnnotationKey, String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub frontend_validation: Option<NotYet>,
 }

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::field::Ignored;
-use super::value::{Label, LabelKey, LabelValue, Name, Timestamp};
+use super::value::{AnnotationKey, Label, LabelKey, LabelValue, Name, Timestamp};
 
 /// Kubernetes' ObjectMeta.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -19,7 +19,7 @@ pub struct Metadata {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<LabelKey, LabelValue>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub annotations: BTreeMap<LabelKey, String>,
+    pub annotations: BTreeMap<AnnotationKey, String>,
     /// Decides between policies of the same standing: the older one wins.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub creation_timestamp: Option<Timestamp>,

@@ -267,11 +267,20 @@ impl Reader {
         let positions = Positions::of(&root);
         let key = key_of(kind, &root);
         let described = described(&root);
+        let class =
+            root.member("spec").and_then(|spec| spec.node.text("gatewayClassName")).map(str::to_owned);
         if let Value::Mapping(members) = &mut root.value {
             members.retain(|member| member.key != "apiVersion" && member.key != "kind");
         }
         let manifest: T = match decode::decode(root) {
             Ok(manifest) => manifest,
+            Err(_) if kind == Kind::Gateway && is_foreign(class.as_deref()) => {
+                let text =
+                    format!("a Gateway of class {}, which is not this mesh's", class.unwrap_or_default());
+                let found = Diagnostic::new(Severity::Note, &self.file, text);
+                let at = positions.locate(&FieldPath::parse("spec.gatewayClassName"));
+                return self.parsed.diagnostics.push(found.at(at).object(described));
+            }
             Err(misfits) => {
                 for Misfit { path, at, message } in misfits {
                     let message = if kind == Kind::Secret { secret_message(&path, message) } else { message };
@@ -321,6 +330,11 @@ fn is_typed_list(api_version: &str, kind: &str) -> bool {
     kind.strip_suffix("List").is_some_and(|item| {
         !item.is_empty() && matches!(kind::recognize(api_version, item), Recognized::Kind(_))
     })
+}
+
+/// Other implementations' gateways may use fields and values that mean nothing here.
+fn is_foreign(class: Option<&str>) -> bool {
+    class.is_some_and(|class| class != gateway::GATEWAY_CLASS)
 }
 
 /// Whatever stands in a Secret is not shown, however little it fits.

@@ -118,7 +118,11 @@ impl Positions {
         let mut nearest = None;
         let mut hash = seed();
         for segment in std::iter::once(None).chain(path.segments().iter().map(Some)) {
-            hash = segment.map_or(hash, |segment| extend(hash, segment));
+            hash = match segment {
+                None => hash,
+                Some(Segment::Key(key)) => key_hash(hash, key),
+                Some(Segment::Index(index)) => index_hash(hash, *index),
+            };
             match self.0.binary_search_by_key(&hash, |(hash, _)| *hash) {
                 Ok(i) => nearest = Some(self.0[i].1),
                 Err(_) => break,
@@ -165,13 +169,13 @@ fn collect(node: &Node, at: Option<Position>, hash: u64, found: &mut Vec<(u64, P
     match &node.value {
         Value::Sequence(items) => {
             for (i, item) in items.iter().enumerate() {
-                collect(item, item.at, extend(hash, &Segment::Index(i)), found);
+                collect(item, item.at, index_hash(hash, i), found);
             }
         }
         Value::Mapping(members) => {
             for member in members {
                 let at = place(member.key_at, &member.node);
-                collect(&member.node, at, extend(hash, &Segment::Key(member.key.clone())), found);
+                collect(&member.node, at, key_hash(hash, &member.key), found);
             }
         }
         _ => {}
@@ -182,8 +186,14 @@ fn seed() -> u64 {
     0
 }
 
-fn extend(hash: u64, segment: &Segment) -> u64 {
-    foldhash::quality::FixedState::with_seed(hash).hash_one(segment)
+/// The hash of a member's path, from that of what holds it.
+fn key_hash(holder: u64, key: &str) -> u64 {
+    foldhash::quality::FixedState::with_seed(holder).hash_one(key)
+}
+
+/// The hash of an item's path, from that of the list.
+fn index_hash(holder: u64, index: usize) -> u64 {
+    foldhash::quality::FixedState::with_seed(holder).hash_one(index)
 }
 
 #[cfg(test)]

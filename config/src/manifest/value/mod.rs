@@ -20,7 +20,7 @@ pub use http::{
     GrpcMethodName, GrpcServiceName, HeaderName, HeaderValue, Hostname, HttpMethod, Origin, PathReplacement,
     PreciseHostname, QueryName, RequestPath, is_field_value, pattern,
 };
-pub use name::{AppProtocol, EnvName, Label, LabelKey, LabelValue, Name};
+pub use name::{AnnotationKey, AppProtocol, EnvName, Label, LabelKey, LabelValue, Name};
 pub use number::{CorsMaxAge, Percent, Port, RedirectStatus, Sampling, Weight};
 pub use timestamp::Timestamp;
 

@@ -27,6 +27,14 @@ text_value! {
 }
 
 text_value! {
+    /// An annotation's key. As Kubernetes does it: like a label's, in any case.
+    AnnotationKey,
+    "an annotation key (up to 63 of A-Z, a-z, 0-9, -, _ and ., with an optional domain and / before it)",
+    { "pattern": "^([A-Za-z0-9]([-A-Za-z0-9.]*[A-Za-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$" },
+    |text| qualified(&text.to_ascii_lowercase())
+}
+
+text_value! {
     /// A label's value; may be empty.
     LabelValue,
     "a label value (at most 63 of A-Z, a-z, 0-9, -, _ and ., beginning and ending with a letter or digit)",

@@ -48,7 +48,7 @@ pub(in crate::registry) fn workload(id: &Identity<'_>, manifest: &Manifest) -> L
         })
         .collect();
     let annotated =
-        |(key, value): (&crate::manifest::value::LabelKey, &String)| *key == MESHED && value == "true";
+        |(key, value): (&crate::manifest::value::AnnotationKey, &String)| *key == MESHED && value == "true";
     let workload = Arc::new(Workload {
         namespace: id.namespace.clone(),
         name: id.name(),
