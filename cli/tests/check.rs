@@ -34,10 +34,9 @@ fn findings_are_listed_by_file_and_line() {
     assert_eq!(code, 1);
     assert_eq!(
         out,
-        "mesh/a.yaml:8:16: spec.ports[0].port: is required, and missing\n\
-         mesh/a.yaml:8:17: spec.ports[0].prot: unknown field; did you mean `port`?\n\
+        "mesh/a.yaml:8:17: spec.ports[0].prot: unknown field; did you mean `port`?\n\
          mesh/c.yaml: not UTF-8 at byte 3\n\
-         1 object in 3 files: 3 errors (1 note; --notes lists them)\n"
+         1 object in 3 files: 2 errors (1 note; --notes lists them)\n"
     );
     let (_, out, _) = run(at, &["check", "--notes", "mesh/a.yaml"], "");
     assert!(out.starts_with("mesh/a.yaml:2:7: note: Deployment is not read by the mesh\n"), "{out}");
@@ -51,12 +50,12 @@ fn findings_can_be_read_by_programs() {
     let directory = tempfile::tempdir().unwrap();
     let (code, out, _) = run(directory.path(), &["check", "-", "-o", "json"], BROKEN);
     let report: serde_json::Value = serde_json::from_str(&out).unwrap();
-    assert_eq!((code, &report["errors"]), (1, &2.into()));
+    assert_eq!((code, &report["errors"]), (1, &1.into()));
     let found = &report["diagnostics"][0];
     let place = (&found["file"], &found["line"], &found["column"]);
-    assert_eq!(place, (&"(stdin)".into(), &4.into(), &16.into()));
+    assert_eq!(place, (&"(stdin)".into(), &4.into(), &17.into()));
     assert_eq!(found["object"], "Service default/ratings");
-    assert_eq!(found["field"], "spec.ports[0].port");
+    assert_eq!(found["field"], "spec.ports[0].prot");
 
     let (_, out, _) = run(directory.path(), &["check", "-", "-o", "yaml"], GOOD);
     assert!(out.contains("errors: 0") && out.contains("objects: 1"), "{out}");

@@ -33,16 +33,22 @@ pub struct Misfit {
 /// Reads a typed value, or says everything that keeps it from being one.
 pub fn decode<T: DeserializeOwned>(mut root: Node) -> Result<T, Vec<Misfit>> {
     let mut misfits: Vec<Misfit> = Vec::new();
+    // Fields whose absence has been explained.
+    let mut explained: Vec<FieldPath> = Vec::new();
     for _ in 0..MAX_READINGS {
         let error = match T::deserialize(&root) {
             Ok(value) if misfits.is_empty() => return Ok(value),
             Ok(_) => break,
             Err(error) => error,
         };
+        let meant = error.meant;
         let misfit = error.into_misfit(&root);
         let removed = set_aside(&mut root, misfit.path.segments());
         // What surrounds a field that was set aside may fail only because the field is gone.
-        if !misfits.iter().any(|earlier| earlier.path.segments().starts_with(misfit.path.segments())) {
+        if !explained.iter().any(|gone| gone.segments().starts_with(misfit.path.segments())) {
+            explained.push(misfit.path.clone());
+            // A misspelt field is the reason why the one that was meant is missing.
+            explained.extend(meant.map(|meant| misfit.path.beside(meant)));
             misfits.push(misfit);
         }
         if !removed || misfits.len() == MAX_MISFITS {
@@ -149,12 +155,14 @@ pub struct Error {
     path: Vec<Segment>,
     /// Set for a key that should not be there; everything else is found by its path.
     key_at: Option<Position>,
+    /// The known field that a misspelt one was taken for.
+    meant: Option<&'static str>,
     message: String,
 }
 
 impl Error {
     fn new(message: impl Into<String>) -> Error {
-        Error { path: Vec::new(), key_at: None, message: message.into() }
+        Error { path: Vec::new(), key_at: None, meant: None, message: message.into() }
     }
 
     fn inside(mut self, segment: Segment) -> Error {
@@ -205,12 +213,14 @@ impl de::Error for Error {
     }
 
     fn unknown_field(field: &str, expected: &'static [&'static str]) -> Error {
-        let text = match nearest(field, expected.iter().copied()) {
+        let meant = nearest(field, expected.iter().copied());
+        let mut error = Error::new(match meant {
             Some(name) => format!("unknown field; did you mean `{name}`?"),
             None if expected.is_empty() => "unknown field; none is known here".to_owned(),
             None => format!("unknown field; known here: {}", expected.join(", ")),
-        };
-        Error::new(text)
+        });
+        error.meant = meant;
+        error
     }
 
     fn missing_field(field: &'static str) -> Error {

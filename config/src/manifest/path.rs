@@ -36,6 +36,12 @@ impl FieldPath {
         self.with(Segment::Index(index))
     }
 
+    /// The path of another member of what holds this.
+    pub fn beside(&self, key: impl Into<String>) -> FieldPath {
+        let holder = self.0.split_last().map_or(&[][..], |(_, holder)| holder);
+        FieldPath(holder.to_vec()).key(key)
+    }
+
     fn with(&self, segment: Segment) -> FieldPath {
         let mut segments = self.0.clone();
         segments.push(segment);

@@ -41,7 +41,6 @@ spec:
         [
             "mesh.yaml:4:59: metadata.labels.version: 1 is not a text; put it in quotes to make it one",
             "mesh.yaml:8:6: spec.ports[1].prot: unknown field; did you mean `port`?",
-            "mesh.yaml:8:5: spec.ports[1].port: is required, and missing",
             "mesh.yaml:9:3: spec.selctor: unknown field; did you mean `selector`?",
             "mesh.yaml:18:39: spec.rules[0].matches[0].path.value: \"api//x\" is not a path (beginning with /, at most \
          1024 characters)",
