@@ -11,6 +11,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 
+use crate::failure::Reason;
 use crate::upgrade::Upgrade;
 use crate::upstream::{http1, http2};
 
@@ -146,7 +147,18 @@ pub enum BodyError {
     Stalled(std::time::Duration),
     /// The exchange it belongs to was ended.
     #[error("the exchange was ended: {0}")]
-    Ended(crate::failure::Reason),
+    Ended(Reason),
+}
+
+impl BodyError {
+    /// What a failing request body means for its exchange.
+    pub fn reason(&self) -> Reason {
+        match self {
+            Self::Codec(_) | Self::Stream(_) => Reason::ClientClosed,
+            Self::Stalled(_) => Reason::RequestBodyStalled,
+            Self::Ended(reason) => *reason,
+        }
+    }
 }
 
 impl From<Infallible> for BodyError {

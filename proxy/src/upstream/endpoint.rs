@@ -124,7 +124,7 @@ impl Endpoint {
 
     /// The peak-sensitive average of how long it took to answer, aged to `now`.
     pub fn estimate(&self, now: Instant) -> Duration {
-        Duration::from_secs_f32((self.latency.aged(now) / 1e6).max(0.0))
+        duration(self.latency.aged(now))
     }
 
     /// What a further request is expected to cost here: latency × load for its weight. Compared, never shown.
@@ -149,7 +149,7 @@ impl Endpoint {
     }
 
     pub(super) fn raw_estimate(&self) -> Duration {
-        Duration::from_secs_f32((self.latency.unpacked().0 / 1e6).max(0.0))
+        duration(self.latency.unpacked().0)
     }
 }
 
@@ -218,6 +218,10 @@ fn remains(at: u32, now: u32) -> f32 {
 
 fn micros(duration: Duration) -> f32 {
     duration.as_secs_f32() * 1e6
+}
+
+fn duration(micros: f32) -> Duration {
+    Duration::from_micros(micros.round() as u64)
 }
 
 fn pack(estimate: f32, at: u32) -> u64 {

@@ -4,6 +4,7 @@
 //! was sent whole; otherwise it is closed. Which connection is used again is decided in `pool`.
 
 use std::cell::RefCell;
+use std::error::Error as _;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -32,6 +33,8 @@ use crate::upgrade::Upgrade;
 pub(super) struct Http1 {
     sender: SendRequest<Body>,
     io: SharedIo,
+    /// It was used again before: the endpoint does keep connections.
+    proven: bool,
     /// The socket, when the codec is done with it: after a 101.
     released: oneshot::Receiver<Released>,
 }
@@ -57,7 +60,7 @@ impl Http1 {
                 let _ = io.shutdown().await;
             }
         });
-        Ok(Self { sender, io, released })
+        Ok(Self { sender, io, proven: false, released })
     }
 
     /// Whether it can take a request, as far as is known without asking the kernel.
@@ -67,6 +70,10 @@ impl Http1 {
 
     pub(super) fn is_closed(&self) -> bool {
         self.sender.is_closed()
+    }
+
+    pub(super) fn is_proven(&self) -> bool {
+        self.proven
     }
 
     /// See [`Transport::is_quiet`].
@@ -97,9 +104,12 @@ impl Http1 {
         };
         let status = response.status();
         if status == StatusCode::SWITCHING_PROTOCOLS || (connect && status.is_success()) {
-            let (head, _) = response.into_parts();
+            let (mut head, _) = response.into_parts();
+            // The tunnel is ours; hyper's promise of one would never be kept.
+            head.extensions.remove::<hyper::upgrade::OnUpgrade>();
             return Ok(Response::from_parts(head, Body::upgrade(Upgrade::released(self.released))));
         }
+        self.proven = reuse.is_reused();
         let keep = keep_alive(response.headers());
         Ok(response.map(|incoming| {
             let lease = Lease { connection: self, reuse, keep, bodiless };
@@ -202,15 +212,14 @@ fn reason(error: &hyper::Error) -> Reason {
         Reason::ResponseHeadersTooLarge
     } else if error.is_parse() {
         Reason::UpstreamProtocolError
-    } else if error.is_user() {
-        Reason::ClientClosed
+    } else if let Some(body) = error.source().and_then(|source| source.downcast_ref::<BodyError>()) {
+        body.reason()
     } else {
         Reason::UpstreamReset
     }
 }
 
 fn describe(error: &hyper::Error, endpoint: &Endpoint, reused: bool) -> String {
-    use std::error::Error as _;
     let connection = if reused { "a reused" } else { "a new" };
     let mut text = format!("{} on {connection} connection: {error}", endpoint.address);
     if let Some(source) = error.source() {

@@ -5,34 +5,39 @@
 //! Never queues inside `h2`: a stream is opened only with a [`Slot`], and there are as many as the peer allows.
 
 use std::cell::Cell;
-use std::future::poll_fn;
+use std::fmt;
+use std::future::{Future as _, poll_fn};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use h2::{Reason as Code, RecvStream, SendStream};
 use http::header::{self, HeaderName, HeaderValue};
-use http::{Method, Request, Response, Uri, Version, uri};
+use http::request::Parts;
+use http::{HeaderMap, Method, Request, Response, Uri, Version, uri};
 use http_body::{Body as _, Frame, SizeHint};
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
-use super::connect::{self, MAX_HEADERS, Transport};
+use super::connect::{self, MAX_HEADER_BYTES, MAX_HEADERS, Transport};
+use super::replay::{Budget, Kept};
 use super::{Endpoint, SendError};
 use crate::body::{Body, BodyError};
 use crate::failure::{Failure, Reason};
 use crate::upgrade::Upgrade;
 
-/// Streams opened before the peer's SETTINGS are known; what RFC 9113 §6.5.2 recommends as the least it should allow.
-pub(super) const FIRST_LIMIT: usize = 100;
+/// How many requests count on one connection that is being opened, before any was: what RFC 9113 §6.5.2 recommends as the least a peer should allow.
+pub(super) const EXPECTED_LIMIT: usize = 100;
 
 /// A ping goes out this long after the last one was answered, with or without streams (design.md section 5).
 const PING_INTERVAL: Duration = Duration::from_secs(10);
 /// A connection whose ping is not answered for this long is dead.
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
+/// A stream that cannot be opened for this long, although there was a slot for it, means that the connection is stuck.
+const STUCK: Duration = Duration::from_secs(10);
 
 /// A connection. Closed by dropping it: its streams end first.
 #[derive(Debug)]
@@ -49,23 +54,45 @@ struct State {
     idle_since: Cell<Instant>,
     /// No new stream can be opened: it is closed, or going away.
     closed: Cell<bool>,
-    /// Told when a slot becomes free or the connection ends.
-    freed: Rc<Notify>,
+    /// Told when a slot becomes free and when the connection ends.
+    changed: Rc<Notify>,
 }
 
 impl Http2 {
-    /// `freed` is told whenever a stream ends.
-    pub(super) async fn over(transport: Transport, freed: Rc<Notify>) -> Result<Self, Failure> {
+    /// Starts HTTP/2 and waits for the peer's SETTINGS, at most for `timeout`: only then is known how many streams it allows, and
+    /// that it speaks HTTP/2 at all. `changed` is told whenever a stream or the connection ends.
+    pub(super) async fn over(
+        transport: Transport,
+        changed: Rc<Notify>,
+        timeout: Duration,
+        endpoint: &Endpoint,
+    ) -> Result<Self, Failure> {
+        let failed = |why: &dyn fmt::Display| {
+            let detail = format!("{} does not speak HTTP/2 without TLS negotiation: {why}", endpoint.address);
+            Failure::new(Reason::UpstreamProtocolError, detail)
+        };
         let (sender, mut connection) =
-            connect::http2().handshake::<_, Bytes>(transport).await.map_err(|error| {
-                Failure::new(Reason::UpstreamProtocolError, format!("HTTP/2 did not start: {error}"))
-            })?;
+            connect::http2().handshake::<_, Bytes>(transport).await.map_err(|error| failed(&error))?;
         let state = Rc::new(State {
             streams: Cell::new(0),
             idle_since: Cell::new(Instant::now()),
             closed: Cell::new(false),
-            freed,
+            changed,
         });
+        let settle = poll_fn(|cx| {
+            // Until then no stream may be opened, by the builder's settings.
+            let ended = Pin::new(&mut connection).poll(cx);
+            match ended {
+                _ if connection.max_concurrent_send_streams() > 0 => Poll::Ready(Ok(())),
+                Poll::Ready(Ok(())) => Poll::Ready(Err(failed(&"it closed the connection"))),
+                Poll::Ready(Err(error)) => Poll::Ready(Err(failed(&error))),
+                Poll::Pending => Poll::Pending,
+            }
+        });
+        match tokio::time::timeout(timeout, settle).await {
+            Ok(settled) => settled?,
+            Err(_) => return Err(failed(&format_args!("no SETTINGS within {timeout:?}"))),
+        }
         let pings = connection.ping_pong();
         let driven = Rc::clone(&state);
         tokio::task::spawn_local(async move {
@@ -76,18 +103,24 @@ impl Http2 {
                 () = keep_alive(pings) => tracing::debug!("an upstream HTTP/2 connection does not answer pings"),
             }
             driven.closed.set(true);
-            driven.freed.notify_waiters();
+            driven.changed.notify_waiters();
         });
         Ok(Self { sender, state })
     }
 
     /// A place for one more stream, if there is one.
-    pub(super) fn slot(&self) -> Option<(h2::client::SendRequest<Bytes>, Slot)> {
-        if self.state.closed.get() || self.state.streams.get() >= self.sender.current_max_send_streams() {
+    pub(super) fn slot(&self) -> Option<Slot> {
+        let state = &self.state;
+        if state.closed.get() || state.streams.get() >= self.limit() {
             return None;
         }
-        self.state.streams.set(self.state.streams.get() + 1);
-        Some((self.sender.clone(), Slot { state: Rc::clone(&self.state) }))
+        state.streams.set(state.streams.get() + 1);
+        Some(Slot { sender: self.sender.clone(), state: Rc::clone(state) })
+    }
+
+    /// Streams the peer allows at a time.
+    pub(super) fn limit(&self) -> usize {
+        self.sender.current_max_send_streams()
     }
 
     pub(super) fn is_closed(&self) -> bool {
@@ -103,10 +136,12 @@ impl Http2 {
 /// The right to one stream of a connection; given back when dropped.
 #[derive(Debug)]
 pub(crate) struct Slot {
+    sender: h2::client::SendRequest<Bytes>,
     state: Rc<State>,
 }
 
 impl Slot {
+    /// Nothing new goes over this connection any more.
     fn close_connection(&self) {
         self.state.closed.set(true);
     }
@@ -119,7 +154,7 @@ impl Drop for Slot {
         if state.streams.get() == 0 {
             state.idle_since.set(Instant::now());
         }
-        state.freed.notify_one();
+        state.changed.notify_one();
     }
 }
 
@@ -137,30 +172,35 @@ async fn keep_alive(pings: Option<h2::PingPong>) {
     }
 }
 
-/// What becomes of an attempt to open a stream.
+/// What became of a request.
 pub(super) enum Sent {
     Done(Result<Response<Body>, SendError>),
-    /// The connection is going away; nothing was sent, and another one can be tried at once.
+    /// The connection was going away before it was processed. Another one can be tried at once: nothing is wrong with the endpoint.
     Gone(Request<Body>),
 }
 
 /// Sends `request` as a stream of its own and waits for its response's headers. Dropping it resets the stream.
 pub(super) async fn send(
-    mut sender: h2::client::SendRequest<Bytes>,
-    slot: Slot,
+    mut slot: Slot,
     request: Request<Body>,
     endpoint: &Endpoint,
+    budget: &Rc<Budget>,
 ) -> Sent {
-    if poll_fn(|cx| sender.poll_ready(cx)).await.is_err() {
+    if poll_fn(|cx| slot.sender.poll_ready(cx)).await.is_err() {
         slot.close_connection();
         return Sent::Gone(request);
     }
     let (head, body) = request.into_parts();
     let connect = head.method == Method::CONNECT;
     let bodiless = body.is_end_stream();
-    // Kept because a stream may be refused or cut off by a GOAWAY after it was sent, which is an everyday event.
-    let (wire, head) = outgoing(head);
-    let (response, stream) = match sender.send_request(wire, bodiless && !connect) {
+    let (wire, head) = match outgoing(head, &slot) {
+        Ok(heads) => heads,
+        Err((detail, head)) => {
+            let failure = Failure::new(Reason::UpgradeFailed, format!("{}: {detail}", endpoint.address));
+            return Sent::Done(Err(SendError::unsent(failure, Request::from_parts(*head, body))));
+        }
+    };
+    let (response, stream) = match slot.sender.send_request(wire, bodiless && !connect) {
         Ok(sent) => sent,
         Err(error) if error.is_go_away() || error.is_io() => {
             slot.close_connection();
@@ -175,37 +215,43 @@ pub(super) async fn send(
     if connect {
         exchange.tunnel = Some(stream);
     } else if !bodiless {
-        exchange.pump = Some(Pump::new(body, stream));
+        exchange.pump = Some(Pump::new(body, stream, budget));
     }
-    let outcome = poll_fn(|cx| exchange.poll(cx)).await;
-    let error = match outcome {
+    if !is_opened(&mut slot).await {
+        // It was never sent, so that nothing was processed; the connection takes nobody else down with it.
+        slot.close_connection();
+        tracing::warn!(endpoint = %endpoint.address, "an HTTP/2 connection opens no stream any more, and is left");
+        return Sent::Gone(Request::from_parts(head, exchange.into_body().unwrap_or_default()));
+    }
+    let error = match poll_fn(|cx| exchange.poll(cx)).await {
         Ok(response) => return Sent::Done(receive(response, exchange, slot, endpoint)),
-        Err(error) => error,
-    };
-    let Exchange { pump, .. } = exchange;
-    let (error, failure) = match error {
-        Broken::Body(error) => {
-            return Sent::Done(Err(SendError::lost(Reason::ClientClosed, error.to_string())));
+        Err(Broken::Body(error)) => {
+            return Sent::Done(Err(SendError::lost(error.reason(), error.to_string())));
         }
-        Broken::Stream(error) => {
-            let failure = Failure::new(reason(&error), format!("{}: {error}", endpoint.address));
-            (error, failure)
-        }
+        Err(Broken::Stream(error)) => error,
     };
+    let (reason, detail) = (reason(&error), format!("{}: {error}", endpoint.address));
     if !unprocessed(&error) {
-        return Sent::Done(Err(SendError::lost(failure.reason, failure.detail.unwrap_or_default())));
+        return Sent::Done(Err(SendError::lost(reason, detail)));
     }
-    let body = match pump {
-        None => Some(Body::empty()),
-        Some(pump) => pump.untouched(),
+    let Some(body) = exchange.into_body() else {
+        return Sent::Done(Err(SendError { unprocessed: true, ..SendError::lost(reason, detail) }));
     };
-    Sent::Done(Err(match body {
-        Some(body) => SendError::unsent(failure, Request::from_parts(head, body)),
-        None => SendError {
-            unprocessed: true,
-            ..SendError::lost(failure.reason, failure.detail.unwrap_or_default())
-        },
-    }))
+    let request = Request::from_parts(head, body);
+    if error.is_go_away() {
+        slot.close_connection();
+        return Sent::Gone(request);
+    }
+    Sent::Done(Err(SendError::unsent(Failure::new(reason, detail), request)))
+}
+
+/// Waits until the stream is open, should the peer have lowered its limit just now. Almost always it is.
+async fn is_opened(slot: &mut Slot) -> bool {
+    match poll_fn(|cx| Poll::Ready(slot.sender.poll_ready(cx))).await {
+        // The connection's end is told by the response.
+        Poll::Ready(_) => true,
+        Poll::Pending => tokio::time::timeout(STUCK, poll_fn(|cx| slot.sender.poll_ready(cx))).await.is_ok(),
+    }
 }
 
 fn receive(
@@ -214,8 +260,12 @@ fn receive(
     slot: Slot,
     endpoint: &Endpoint,
 ) -> Result<Response<Body>, SendError> {
-    if response.headers().len() > MAX_HEADERS {
-        let detail = format!("{} sent {} headers", endpoint.address, response.headers().len());
+    let (count, size) = size(response.headers());
+    if count > MAX_HEADERS || size > MAX_HEADER_BYTES {
+        let detail = format!(
+            "{} answered with {count} headers of {size} bytes in all; {MAX_HEADERS} and {MAX_HEADER_BYTES} are accepted",
+            endpoint.address
+        );
         return Err(SendError::lost(Reason::ResponseHeadersTooLarge, detail));
     }
     let Exchange { pump, tunnel, .. } = exchange;
@@ -257,6 +307,14 @@ enum Broken {
 }
 
 impl Exchange {
+    /// The request's body as it was at the beginning, if all of it is still here.
+    fn into_body(self) -> Option<Body> {
+        match self.pump {
+            None => Some(Body::empty()),
+            Some(pump) => pump.kept.map(|kept| kept.rewind(pump.body)),
+        }
+    }
+
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Response<RecvStream>, Broken>> {
         if let Some(pump) = &mut self.pump
             && !pump.done
@@ -273,8 +331,12 @@ impl Exchange {
             }
         }
         let response = ready!(Pin::new(&mut self.response).poll(cx));
-        if self.pump.as_ref().is_some_and(|pump| pump.done) && response.is_ok() {
-            self.pump = None;
+        if let (Some(pump), Ok(_)) = (&mut self.pump, &response) {
+            // Whatever happens now, the endpoint has begun to process it.
+            pump.kept = None;
+            if pump.done {
+                self.pump = None;
+            }
         }
         Poll::Ready(response.map_err(Broken::Stream))
     }
@@ -286,19 +348,14 @@ struct Pump {
     stream: SendStream<Bytes>,
     /// Data taken from the body that has found no room yet.
     held: Bytes,
-    /// Whether anything was taken from the body.
-    begun: bool,
+    /// What was taken, while it is not too much and the response has not begun: the stream may yet be refused.
+    kept: Option<Kept>,
     done: bool,
 }
 
 impl Pump {
-    fn new(body: Body, stream: SendStream<Bytes>) -> Self {
-        Self { body, stream, held: Bytes::new(), begun: false, done: false }
-    }
-
-    /// The body, if nothing was taken from it.
-    fn untouched(self) -> Option<Body> {
-        (!self.begun).then_some(self.body)
+    fn new(body: Body, stream: SendStream<Bytes>, budget: &Rc<Budget>) -> Self {
+        Self { body, stream, held: Bytes::new(), kept: Some(Kept::new(budget)), done: false }
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
@@ -309,15 +366,8 @@ impl Pump {
 
     fn advance(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
         loop {
-            if self.held.has_remaining() {
-                self.stream.reserve_capacity(self.held.len());
-                while self.stream.capacity() == 0 {
-                    match ready!(self.stream.poll_capacity(cx)) {
-                        Some(Ok(_)) => {}
-                        Some(Err(error)) => return Poll::Ready(Err(Broken::Stream(error))),
-                        None => return Poll::Ready(Err(Broken::Stream(Code::STREAM_CLOSED.into()))),
-                    }
-                }
+            if !self.held.is_empty() {
+                ready!(self.poll_room(cx))?;
                 let room = self.stream.capacity().min(self.held.len());
                 let data = self.held.split_to(room);
                 let end = self.held.is_empty() && self.body.is_end_stream();
@@ -332,31 +382,41 @@ impl Pump {
                 let error = reset.map_or_else(|error| error, h2::Error::from);
                 return Poll::Ready(Err(Broken::Stream(error)));
             }
-            let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
-            self.begun = true;
-            match frame {
-                None => {
-                    self.stream.send_data(Bytes::new(), true).map_err(Broken::Stream)?;
+            let Some(frame) = ready!(Pin::new(&mut self.body).poll_frame(cx)) else {
+                self.stream.send_data(Bytes::new(), true).map_err(Broken::Stream)?;
+                return Poll::Ready(Ok(()));
+            };
+            let frame = frame.map_err(Broken::Body)?;
+            if self.kept.as_mut().is_some_and(|kept| !kept.keep(&frame)) {
+                self.kept = None;
+            }
+            match frame.into_data() {
+                Ok(data) if data.is_empty() && self.body.is_end_stream() => {
+                    self.stream.send_data(data, true).map_err(Broken::Stream)?;
                     return Poll::Ready(Ok(()));
                 }
-                Some(Err(error)) => return Poll::Ready(Err(Broken::Body(error))),
-                Some(Ok(frame)) => match frame.into_data() {
-                    Ok(data) => {
-                        self.held = data;
-                        if self.held.is_empty() && self.body.is_end_stream() {
-                            self.stream.send_data(Bytes::new(), true).map_err(Broken::Stream)?;
-                            return Poll::Ready(Ok(()));
-                        }
+                Ok(data) => self.held = data,
+                Err(frame) => {
+                    if let Ok(trailers) = frame.into_trailers() {
+                        self.stream.send_trailers(trailers).map_err(Broken::Stream)?;
+                        return Poll::Ready(Ok(()));
                     }
-                    Err(frame) => {
-                        if let Ok(trailers) = frame.into_trailers() {
-                            self.stream.send_trailers(trailers).map_err(Broken::Stream)?;
-                            return Poll::Ready(Ok(()));
-                        }
-                    }
-                },
+                }
             }
         }
+    }
+
+    /// Waits until the peer has room for some of what is held.
+    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
+        self.stream.reserve_capacity(self.held.len());
+        while self.stream.capacity() == 0 {
+            match ready!(self.stream.poll_capacity(cx)) {
+                Some(Ok(_)) => {}
+                Some(Err(error)) => return Poll::Ready(Err(Broken::Stream(error))),
+                None => return Poll::Ready(Err(Broken::Stream(Code::STREAM_CLOSED.into()))),
+            }
+        }
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -430,8 +490,22 @@ fn reason(error: &h2::Error) -> Reason {
     if error.is_library() && error.is_reset() { Reason::UpstreamProtocolError } else { Reason::UpstreamReset }
 }
 
-/// Makes a head HTTP/2: all pseudo-headers, no connection-level fields (RFC 9113 §8.2.2, §8.3.1). Returns what is sent and a copy.
-fn outgoing(mut head: http::request::Parts) -> (Request<()>, http::request::Parts) {
+/// Fields and their size as RFC 9113 §6.5.2 counts it.
+fn size(headers: &HeaderMap) -> (usize, usize) {
+    let bytes = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 32).sum();
+    (headers.len(), bytes)
+}
+
+/// Makes a head HTTP/2: all pseudo-headers, no connection-level fields (RFC 9113 §8.2.2, §8.3.1).
+///
+/// Returns what is sent, and a copy: a stream may be refused or cut off by a GOAWAY after it was sent, which is an everyday event, and
+/// its request is then sent elsewhere. This copy is the one allocation of an HTTP/2 request that HTTP/1 does not make.
+fn outgoing(mut head: Parts, slot: &Slot) -> Result<(Request<()>, Parts), (&'static str, Box<Parts>)> {
+    let protocol = head.extensions.get::<hyper::ext::Protocol>();
+    let protocol = protocol.map(|protocol| h2::ext::Protocol::from(protocol.as_str()));
+    if protocol.is_some() && !slot.sender.is_extended_connect_protocol_enabled() {
+        return Err(("it does not offer extended CONNECT (RFC 8441)", Box::new(head)));
+    }
     head.version = Version::HTTP_2;
     for name in CONNECTION_LEVEL {
         head.headers.remove(name);
@@ -440,11 +514,17 @@ fn outgoing(mut head: http::request::Parts) -> (Request<()>, http::request::Part
         head.headers.remove(header::TE);
     }
     let host = head.headers.remove(header::HOST);
-    if head.uri.authority().is_none() || head.uri.scheme().is_none() {
+    if head.uri.authority().is_none() || (head.uri.scheme().is_none() && head.method != Method::CONNECT) {
         head.uri = absolute(std::mem::take(&mut head.uri), host.as_ref(), head.method == Method::CONNECT);
     }
-    let copy = head.clone();
-    (Request::from_parts(head, ()), copy)
+    // What hangs on the request belongs to this process and not to the wire; copying it would cost more than the headers.
+    let extensions = std::mem::take(&mut head.extensions);
+    let mut wire = Request::from_parts(head.clone(), ());
+    if let Some(protocol) = protocol {
+        wire.extensions_mut().insert(protocol);
+    }
+    head.extensions = extensions;
+    Ok((wire, head))
 }
 
 fn absolute(uri: Uri, host: Option<&HeaderValue>, connect: bool) -> Uri {

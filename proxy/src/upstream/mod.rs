@@ -18,6 +18,7 @@ pub(crate) mod http1;
 pub(crate) mod http2;
 mod pool;
 pub mod relay;
+mod replay;
 
 #[cfg(test)]
 mod tests;

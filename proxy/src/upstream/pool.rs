@@ -18,10 +18,11 @@ use super::connect::{self, Transport};
 use super::endpoint::Address;
 use super::http1::{self, Http1};
 use super::http2::{self, Http2, Sent};
+use super::replay::Budget;
 use super::{Cluster, Endpoint, EndpointId, HttpVersionChoice, SendError};
 use crate::body::Body;
 use crate::dns::Resolver;
-use crate::failure::Failure;
+use crate::failure::{Failure, Reason};
 
 /// One a worker.
 #[derive(Debug)]
@@ -30,6 +31,8 @@ pub struct Pools {
     http1: RefCell<HashMap<EndpointId, Vec<Idle>>>,
     http2: RefCell<HashMap<EndpointId, Rc<Group>>>,
     dns: Arc<Resolver>,
+    /// Request bodies kept in case a stream is refused.
+    kept: Rc<Budget>,
     sweeping: Cell<bool>,
     me: Weak<Self>,
 }
@@ -50,13 +53,15 @@ struct Group {
     /// Something happened a waiter may want to know: a slot is free, a connection stands, or none could be opened.
     changed: Rc<Notify>,
     idle_timeout: Cell<Duration>,
+    /// How many streams the last connection allowed; a guess before there was one.
+    limit: Cell<usize>,
 }
 
 /// A connection on its way, and how many requests count on it.
 #[derive(Debug)]
 struct Opening {
     awaited_by: Cell<usize>,
-    failed: RefCell<Option<Failure>>,
+    outcome: RefCell<Option<Result<(), Failure>>>,
 }
 
 impl Pools {
@@ -66,6 +71,7 @@ impl Pools {
             http1: RefCell::default(),
             http2: RefCell::default(),
             dns,
+            kept: Rc::default(),
             sweeping: Cell::new(false),
             me: me.clone(),
         })
@@ -133,8 +139,8 @@ impl Pools {
         let idle = http1.get_mut(&endpoint)?;
         let now = Instant::now();
         while let Some(Idle { connection, since, until }) = idle.pop() {
-            let warm = now.duration_since(since) < WARM;
-            if now < until && connection.is_ready() && (warm || connection.is_quiet()) {
+            let trusted = connection.is_proven() && now.duration_since(since) < WARM;
+            if now < until && connection.is_ready() && (trusted || connection.is_quiet()) {
                 return Some(connection);
             }
         }
@@ -148,16 +154,18 @@ impl Pools {
         mut request: Request<Body>,
     ) -> Result<Response<Body>, SendError> {
         let group = self.group(cluster, endpoint.id);
-        loop {
-            let (sender, slot) = match self.slot(&group, cluster, endpoint).await {
+        for _ in 0..MOVES {
+            let slot = match self.slot(&group, cluster, endpoint).await {
                 Ok(slot) => slot,
                 Err(failure) => return Err(SendError::unsent(failure, request)),
             };
-            match http2::send(sender, slot, request, endpoint).await {
+            match http2::send(slot, request, endpoint, &self.kept).await {
                 Sent::Done(result) => return result,
                 Sent::Gone(unsent) => request = unsent,
             }
         }
+        let detail = format!("{} closes every connection before it takes a request", endpoint.address);
+        Err(SendError::unsent(Failure::new(Reason::UpstreamReset, detail), request))
     }
 
     fn group(&self, cluster: &Cluster, endpoint: EndpointId) -> Rc<Group> {
@@ -168,6 +176,7 @@ impl Pools {
                 opening: RefCell::default(),
                 changed: Rc::new(Notify::new()),
                 idle_timeout: Cell::new(Duration::ZERO),
+                limit: Cell::new(http2::EXPECTED_LIMIT),
             })
         });
         group.idle_timeout.set(cluster.settings().idle_timeout);
@@ -180,52 +189,64 @@ impl Pools {
         group: &Rc<Group>,
         cluster: &Arc<Cluster>,
         endpoint: &Arc<Endpoint>,
-    ) -> Result<(h2::client::SendRequest<bytes::Bytes>, http2::Slot), Failure> {
+    ) -> Result<http2::Slot, Failure> {
         let mut awaited: Option<Rc<Opening>> = None;
+        let mut opened = 0;
         loop {
+            // Registered before looking, so that nothing that happens meanwhile is missed.
             let changed = group.changed.notified();
             if let Some(slot) = group.free_slot() {
                 return Ok(slot);
             }
-            if let Some(failure) = awaited.as_ref().and_then(|opening| opening.failed.borrow().clone()) {
-                return Err(failure);
-            }
-            let opening = group.opening.borrow().clone();
-            match opening {
-                Some(opening) if opening.awaited_by.get() < http2::FIRST_LIMIT => {
-                    if awaited.as_ref().is_none_or(|awaited| !Rc::ptr_eq(awaited, &opening)) {
-                        opening.awaited_by.set(opening.awaited_by.get() + 1);
-                        awaited = Some(opening);
-                    }
+            match awaited.as_ref().map(|opening| opening.outcome.borrow().clone()) {
+                Some(Some(Err(failure))) => return Err(failure),
+                Some(None) => {}
+                // It stands, and others took what it had.
+                Some(Some(Ok(()))) if opened >= MOVES => {
+                    let detail = format!("{} allows too few HTTP/2 streams", endpoint.address);
+                    return Err(Failure::new(Reason::Overloaded, detail));
                 }
-                Some(opening) if awaited.as_ref().is_some_and(|awaited| Rc::ptr_eq(awaited, &opening)) => {}
-                _ => awaited = Some(self.open_http2(group, cluster, endpoint)),
+                None | Some(Some(Ok(()))) => {
+                    opened += 1;
+                    awaited = Some(self.opening(group, cluster, endpoint));
+                }
             }
             changed.await;
         }
     }
 
+    /// The connection to wait for: the one being opened, or another one when enough requests count on that.
+    fn opening(&self, group: &Rc<Group>, cluster: &Arc<Cluster>, endpoint: &Arc<Endpoint>) -> Rc<Opening> {
+        if let Some(opening) = &*group.opening.borrow()
+            && opening.awaited_by.get() < group.limit.get()
+        {
+            opening.awaited_by.set(opening.awaited_by.get() + 1);
+            return Rc::clone(opening);
+        }
+        self.open_http2(group, cluster, endpoint)
+    }
+
     /// Opens a connection in a task of its own: whoever asked for it may be cancelled, others wait for it too.
     fn open_http2(&self, group: &Rc<Group>, cluster: &Arc<Cluster>, endpoint: &Arc<Endpoint>) -> Rc<Opening> {
-        let opening = Rc::new(Opening { awaited_by: Cell::new(1), failed: RefCell::default() });
+        let opening = Rc::new(Opening { awaited_by: Cell::new(1), outcome: RefCell::default() });
         *group.opening.borrow_mut() = Some(Rc::clone(&opening));
         let (group, cluster, endpoint) = (Rc::clone(group), Arc::clone(cluster), Arc::clone(endpoint));
         let (pools, opened) = (self.me.clone(), Rc::clone(&opening));
         tokio::task::spawn_local(async move {
             let Some(pools) = pools.upgrade() else { return };
             let connection = match pools.open_tcp(&cluster, &endpoint).await {
-                Ok(transport) => Http2::over(transport, Rc::clone(&group.changed)).await,
+                Ok(transport) => {
+                    let timeout = cluster.settings().connect_timeout;
+                    Http2::over(transport, Rc::clone(&group.changed), timeout, &endpoint).await
+                }
                 Err(failure) => Err(failure),
             };
-            match connection {
-                Ok(connection) => group.connections.borrow_mut().push(connection),
-                Err(failure) => *opened.failed.borrow_mut() = Some(failure),
-            }
-            let mut current = group.opening.borrow_mut();
-            if current.as_ref().is_some_and(|current| Rc::ptr_eq(current, &opened)) {
-                *current = None;
-            }
-            drop(current);
+            let outcome = connection.map(|connection| {
+                group.limit.set(connection.limit());
+                group.connections.borrow_mut().push(connection);
+            });
+            *opened.outcome.borrow_mut() = Some(outcome);
+            group.opening.borrow_mut().take_if(|current| Rc::ptr_eq(current, &opened));
             group.changed.notify_waiters();
             pools.sweep();
         });
@@ -271,16 +292,19 @@ impl Pools {
     }
 }
 
+/// How often a request changes to another connection of its endpoint before that is called a failure.
+const MOVES: usize = 4;
+
 impl Group {
-    fn free_slot(&self) -> Option<(h2::client::SendRequest<bytes::Bytes>, http2::Slot)> {
+    fn free_slot(&self) -> Option<http2::Slot> {
         let mut connections = self.connections.borrow_mut();
         connections.retain(|connection| !connection.is_closed());
         connections.iter().find_map(Http2::slot)
     }
 }
 
-/// An idle connection this fresh is used without asking the kernel whether it is still open: the call would cost more than it
-/// saves, and an endpoint that closes a connection does so after having kept it for a while.
+/// An idle connection this fresh is used without asking the kernel whether it is still open, if it was used again before: the call
+/// costs a system call a request, and an endpoint that closes a connection does so at once or after having kept it for a while.
 const WARM: Duration = Duration::from_millis(20);
 
 /// How often idle connections are looked through. The exact time is checked when one is taken.

@@ -1,7 +1,10 @@
 //! Real loopback sockets, real servers (hyper, h2, or bytes written by hand), all in one thread.
 
+mod cluster;
+mod connect;
 mod http1;
 mod http2;
+mod relay;
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -18,7 +21,8 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use outrigger_config::model::{self, ClusterName, Discovery, Health, UpstreamHttp};
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
-use tokio::net::TcpListener;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 
@@ -144,4 +148,41 @@ pub(super) fn ok(body: impl Into<Bytes>) -> Response<Full<Bytes>> {
 /// Lets everything that is ready run, a few times over.
 pub(super) async fn settle() {
     tokio::time::sleep(Duration::from_millis(20)).await;
+}
+
+/// A server that is a script: what it does with its `number`th connection (from 1).
+pub(super) async fn scripted<F, R>(script: F) -> SocketAddr
+where
+    F: Fn(usize, TcpStream) -> R + 'static,
+    R: Future<Output = ()> + 'static,
+{
+    let (listener, address) = listen().await;
+    tokio::task::spawn_local(async move {
+        for number in 1.. {
+            let (stream, _) = listener.accept().await.expect("it accepts");
+            tokio::task::spawn_local(script(number, stream));
+        }
+    });
+    address
+}
+
+/// Reads one HTTP/1 request, head and body of `Content-Length`; `None` at the end of the connection.
+pub(super) async fn read_request(stream: &mut TcpStream) -> Option<String> {
+    let mut request = Vec::new();
+    loop {
+        let text = String::from_utf8_lossy(&request).into_owned();
+        if let Some((head, body)) = text.split_once("\r\n\r\n") {
+            let length = head
+                .lines()
+                .find_map(|line| line.to_lowercase().strip_prefix("content-length: ")?.parse().ok());
+            if body.len() >= length.unwrap_or(0) {
+                return Some(text);
+            }
+        }
+        let mut chunk = [0; 4096];
+        match stream.read(&mut chunk).await {
+            Ok(0) | Err(_) => return None,
+            Ok(n) => request.extend_from_slice(&chunk[..n]),
+        }
+    }
 }

@@ -1,0 +1,108 @@
+//! What was sent of a request's body, kept for the case that the endpoint refuses to process it.
+//!
+//! Owns the copies and their limits: 64 KiB a request, 16 MiB a worker. Copies share memory with what was sent, and live only until the
+//! response begins. Never decides that a request is sent again.
+
+use std::cell::Cell;
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body::{Frame, SizeHint};
+
+use crate::body::{Body, BodyError};
+
+/// Most that is kept of one request; a longer one is sent once.
+const PER_REQUEST: usize = 64 * 1024;
+/// Most that is kept by all requests of a worker.
+const PER_WORKER: usize = 16 * 1024 * 1024;
+
+/// What the requests of a worker keep together.
+#[derive(Debug, Default)]
+pub(super) struct Budget {
+    kept: Cell<usize>,
+}
+
+/// The frames of one body so far.
+#[derive(Debug)]
+pub(super) struct Kept {
+    frames: VecDeque<Frame<Bytes>>,
+    bytes: usize,
+    budget: Rc<Budget>,
+}
+
+impl Kept {
+    pub(super) fn new(budget: &Rc<Budget>) -> Self {
+        Self { frames: VecDeque::new(), bytes: 0, budget: Rc::clone(budget) }
+    }
+
+    /// False when it became too much: then what is kept is of no use any more.
+    pub(super) fn keep(&mut self, frame: &Frame<Bytes>) -> bool {
+        let copy = match (frame.data_ref(), frame.trailers_ref()) {
+            (Some(data), _) => Frame::data(data.clone()),
+            (None, Some(trailers)) => Frame::trailers(trailers.clone()),
+            (None, None) => return true,
+        };
+        let bytes = copy.data_ref().map_or(0, Bytes::len);
+        let kept = self.budget.kept.get() + bytes;
+        if self.bytes + bytes > PER_REQUEST || kept > PER_WORKER || self.frames.len() >= MAX_FRAMES {
+            return false;
+        }
+        self.budget.kept.set(kept);
+        self.bytes += bytes;
+        self.frames.push_back(copy);
+        true
+    }
+
+    /// The body from its beginning: what is kept, then what was not taken yet.
+    pub(super) fn rewind(mut self, rest: Body) -> Body {
+        let frames = std::mem::take(&mut self.frames);
+        if frames.is_empty() { rest } else { Body::wrapped(Rewound { frames, rest }) }
+    }
+}
+
+/// Bounds what frames of no size cost.
+const MAX_FRAMES: usize = 1024;
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        self.budget.kept.set(self.budget.kept.get() - self.bytes);
+    }
+}
+
+struct Rewound {
+    frames: VecDeque<Frame<Bytes>>,
+    rest: Body,
+}
+
+impl http_body::Body for Rewound {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match self.frames.pop_front() {
+            Some(frame) => Poll::Ready(Some(Ok(frame))),
+            None => Pin::new(&mut self.rest).poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.frames.is_empty() && self.rest.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let kept: u64 = self.frames.iter().filter_map(Frame::data_ref).map(|data| data.len() as u64).sum();
+        let rest = self.rest.size_hint();
+        let mut hint = SizeHint::new();
+        hint.set_lower(rest.lower() + kept);
+        if let Some(upper) = rest.upper() {
+            hint.set_upper(upper + kept);
+        }
+        hint
+    }
+}
