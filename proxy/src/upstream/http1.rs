@@ -20,6 +20,7 @@ use hyper::client::conn::http1::SendRequest;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::sync::oneshot;
+use tokio::task::AbortHandle;
 
 use super::connect::{self, Transport};
 use super::pool::Reuse;
@@ -37,6 +38,7 @@ pub(super) struct Http1 {
     proven: bool,
     /// The socket, when the codec is done with it: after a 101.
     released: oneshot::Receiver<Released>,
+    driver: AbortHandle,
 }
 
 /// The transport and what was read of it but not used.
@@ -50,7 +52,7 @@ impl Http1 {
             .await
             .map_err(|error| Failure::new(Reason::Internal, format!("HTTP/1 did not start: {error}")))?;
         let (release, released) = oneshot::channel();
-        tokio::task::spawn_local(async move {
+        let driver = tokio::task::spawn_local(async move {
             if let Err(error) = std::future::poll_fn(|cx| connection.poll_without_shutdown(cx)).await {
                 tracing::debug!(%error, "an upstream connection ended");
             }
@@ -60,7 +62,7 @@ impl Http1 {
                 let _ = io.shutdown().await;
             }
         });
-        Ok(Self { sender, io, proven: false, released })
+        Ok(Self { sender, io, proven: false, released, driver: driver.abort_handle() })
     }
 
     /// Whether it can take a request, as far as is known without asking the kernel.
@@ -134,11 +136,18 @@ struct Lease {
 }
 
 impl Lease {
+    /// Ends the connection where it is. Dropping its parts is not enough: the codec goes on with a request's body, wanted or not.
+    fn abort(self) {
+        self.connection.driver.abort();
+    }
+
     /// After the response's end. With the request's body still on its way the connection is of no use and is closed: that also
     /// stops the body (the endpoint answered without reading it).
     fn give_back(self) {
         let sent = self.bodiless || self.connection.is_ready();
-        if sent && !self.connection.is_closed() {
+        if !sent {
+            self.abort();
+        } else if !self.connection.is_closed() {
             self.reuse.keep(self.connection, self.keep);
         }
     }
@@ -161,7 +170,7 @@ impl Received {
             None => self.finish(),
             Some(Ok(_)) if self.incoming.is_end_stream() => self.finish(),
             Some(Ok(_)) => {}
-            Some(Err(_)) => self.lease = None,
+            Some(Err(_)) => self.abort(),
         }
         Poll::Ready(frame.map(|frame| frame.map_err(BodyError::Codec)))
     }
@@ -174,10 +183,22 @@ impl Received {
         self.incoming.size_hint()
     }
 
+    fn abort(&mut self) {
+        if let Some(lease) = self.lease.take() {
+            lease.abort();
+        }
+    }
+
     fn finish(&mut self) {
         if let Some(lease) = self.lease.take() {
             lease.give_back();
         }
+    }
+}
+
+impl Drop for Received {
+    fn drop(&mut self) {
+        self.abort();
     }
 }
 

@@ -74,3 +74,15 @@ async fn a_thousand_requests_at_once_open_as_many_connections_as_they_need() {
     assert!(used.borrow().len() >= 10, "{used:?}");
     assert_eq!(used.borrow().values().sum::<usize>(), 1000, "{used:?}");
 }
+
+/// A server that never answers.
+pub(super) async fn silent() -> SocketAddr {
+    http2_server(
+        |_| {},
+        |_, request, respond| async move {
+            let _held = (request, respond);
+            std::future::pending().await
+        },
+    )
+    .await
+}

@@ -186,3 +186,12 @@ pub(super) async fn read_request(stream: &mut TcpStream) -> Option<String> {
         }
     }
 }
+
+/// A body whose data comes as it is fed.
+pub(super) fn body_of_hand() -> (Body, tokio::sync::mpsc::Sender<Bytes>) {
+    let (feed, mut fed) = tokio::sync::mpsc::channel(1);
+    let frames = futures_util::stream::poll_fn(move |cx| {
+        fed.poll_recv(cx).map(|data: Option<Bytes>| data.map(|data| Ok(http_body::Frame::data(data))))
+    });
+    (Body::wrapped(http_body_util::StreamBody::new(frames)), feed)
+}
