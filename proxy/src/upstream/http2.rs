@@ -190,16 +190,15 @@ pub(super) async fn send(
         slot.close_connection();
         return Sent::Gone(request);
     }
+    let extended = request.extensions().get::<hyper::ext::Protocol>().is_some();
+    if extended && !slot.sender.is_extended_connect_protocol_enabled() {
+        let detail = format!("{} does not offer extended CONNECT (RFC 8441)", endpoint.address);
+        return Sent::Done(Err(SendError::unsent(Failure::new(Reason::UpgradeFailed, detail), request)));
+    }
     let (head, body) = request.into_parts();
     let connect = head.method == Method::CONNECT;
     let bodiless = body.is_end_stream();
-    let (wire, head) = match outgoing(head, &slot) {
-        Ok(heads) => heads,
-        Err((detail, head)) => {
-            let failure = Failure::new(Reason::UpgradeFailed, format!("{}: {detail}", endpoint.address));
-            return Sent::Done(Err(SendError::unsent(failure, Request::from_parts(*head, body))));
-        }
-    };
+    let (wire, head) = outgoing(head);
     let (response, stream) = match slot.sender.send_request(wire, bodiless && !connect) {
         Ok(sent) => sent,
         Err(error) if error.is_go_away() || error.is_io() => {
@@ -500,12 +499,9 @@ fn size(headers: &HeaderMap) -> (usize, usize) {
 ///
 /// Returns what is sent, and a copy: a stream may be refused or cut off by a GOAWAY after it was sent, which is an everyday event, and
 /// its request is then sent elsewhere. This copy is the one allocation of an HTTP/2 request that HTTP/1 does not make.
-fn outgoing(mut head: Parts, slot: &Slot) -> Result<(Request<()>, Parts), (&'static str, Box<Parts>)> {
+fn outgoing(mut head: Parts) -> (Request<()>, Parts) {
     let protocol = head.extensions.get::<hyper::ext::Protocol>();
     let protocol = protocol.map(|protocol| h2::ext::Protocol::from(protocol.as_str()));
-    if protocol.is_some() && !slot.sender.is_extended_connect_protocol_enabled() {
-        return Err(("it does not offer extended CONNECT (RFC 8441)", Box::new(head)));
-    }
     head.version = Version::HTTP_2;
     for name in CONNECTION_LEVEL {
         head.headers.remove(name);
@@ -524,7 +520,7 @@ fn outgoing(mut head: Parts, slot: &Slot) -> Result<(Request<()>, Parts), (&'sta
         wire.extensions_mut().insert(protocol);
     }
     head.extensions = extensions;
-    Ok((wire, head))
+    (wire, head)
 }
 
 fn absolute(uri: Uri, host: Option<&HeaderValue>, connect: bool) -> Uri {

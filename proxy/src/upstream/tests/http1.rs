@@ -1,3 +1,5 @@
+use std::cell::RefCell;
+
 use super::*;
 use crate::failure::Reason::{
     self, ResponseHeadersTooLarge as TooLarge, UpstreamProtocolError as ProtocolError, UpstreamReset as Reset,
@@ -36,26 +38,18 @@ async fn a_response_dropped_half_way_closes_its_connection() {
 /// The race of a reused connection: the FIN is here, but the event loop has not heard of it.
 #[tokio::test(flavor = "local", start_paused = true)]
 async fn a_server_that_closes_idle_connections_costs_no_request() {
-    let (close, closing) = tokio::sync::watch::channel(0);
-    let (closed, mut is_closed) = tokio::sync::mpsc::unbounded_channel();
+    // What the server has answered on, for the test to close.
+    let idle = Rc::new(RefCell::new(None));
+    let held = Rc::clone(&idle);
     let address = scripted(move |_, mut stream| {
-        let (mut closing, closed) = (closing.clone(), closed.clone());
+        let held = Rc::clone(&held);
         async move {
-            closing.mark_unchanged();
-            loop {
-                tokio::select! {
-                    request = read_request(&mut stream) => {
-                        if request.is_none() {
-                            return;
-                        }
-                        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await.expect("open");
-                    }
-                    _ = closing.changed() => {
-                        drop(stream);
-                        closed.send(()).expect("the test waits");
-                        return;
-                    }
-                }
+            while read_request(&mut stream).await.is_some() {
+                stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await.expect("open");
+                let socket = stream.into_std().expect("a socket");
+                let another = socket.try_clone().expect("a descriptor is free");
+                *held.borrow_mut() = Some(socket);
+                stream = TcpStream::from_std(another).expect("a socket");
             }
         }
     })
@@ -67,8 +61,9 @@ async fn a_server_that_closes_idle_connections_costs_no_request() {
             assert_eq!(client.get(Http1, "/").await.expect("it answers").0, 200, "round {round}");
         }
         tokio::time::advance(Duration::from_millis(200)).await;
-        close.send_replace(round);
-        is_closed.recv().await.expect("the server closes");
+        // No await between this and the next request.
+        let socket = idle.borrow_mut().take().expect("it has answered");
+        socket.shutdown(std::net::Shutdown::Both).expect("it was open");
     }
 }
 
@@ -244,7 +239,7 @@ async fn an_answer_before_the_request_was_read_ends_the_connection() {
         let ended = ended.take();
         async move {
             let mut head = [0; 64];
-            stream.read(&mut head).await.expect("a request comes");
+            assert!(stream.read(&mut head).await.expect("open") > 0, "a request comes");
             stream.write_all(b"HTTP/1.1 413 Too Large\r\ncontent-length: 3\r\n\r\nbig").await.expect("open");
             while matches!(stream.read(&mut head).await, Ok(n) if n > 0) {}
             ended.expect("there is one connection").send(()).expect("the test waits");
