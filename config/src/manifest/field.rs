@@ -34,7 +34,8 @@ impl JsonSchema for Ignored {
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "description": "accepted; has no meaning to the mesh" })
+        // The mark is for those who write pages from schemas.
+        json_schema!({ "description": "accepted; has no meaning to the mesh", "x-outrigger-ignored": true })
     }
 }
 

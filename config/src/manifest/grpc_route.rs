@@ -30,6 +30,7 @@ pub struct GrpcRoute {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct GrpcRouteSpec {
+    /// Where it applies: Services for calls inside the mesh, Gateways for those from outside.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub parent_refs: Vec<ParentRef>,
     /// Which hosts of a Gateway's listeners this is for; empty means all. Without effect where the parent is a Service.
@@ -50,6 +51,7 @@ pub struct GrpcRule {
     /// Any of them; empty matches every call.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub matches: Vec<GrpcMatch>,
+    /// What is changed on the way.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub filters: Vec<GrpcFilter>,
     /// One is drawn by weight for each call; none answers UNAVAILABLE.
@@ -68,6 +70,7 @@ pub struct GrpcMatch {
     /// Absent: every method of every service.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub method: Option<GrpcMethodMatch>,
+    /// All of them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub headers: Vec<HeaderMatch>,
 }
@@ -229,6 +232,7 @@ impl From<GrpcMethodMatch> for RawMethodMatch {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(rename = "GRPCRouteFilter")]
 struct RawGrpcFilter {
+    /// Says which of the members below is set. ExtensionRef is not available yet.
     #[serde(rename = "type")]
     kind: GrpcFilterType,
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -38,6 +38,7 @@ pub struct HttpRoute {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct HttpRouteSpec {
+    /// Where it applies: Services for calls inside the mesh, Gateways for those from outside.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub parent_refs: Vec<ParentRef>,
     /// Which hosts of a Gateway's listeners this is for; empty means all. Without effect where the parent is a Service.
@@ -63,6 +64,7 @@ pub struct HttpRule {
     /// Any of them; empty matches every request.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub matches: Vec<HttpMatch>,
+    /// What is changed on the way.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub filters: Vec<HttpFilter>,
     /// One is drawn by weight for each request; none answers 500, unless the rule redirects.
@@ -85,8 +87,10 @@ pub struct HttpMatch {
     /// Default: prefix `/`.
     #[serde(default)]
     pub path: HttpPathMatch,
+    /// All of them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub headers: Vec<HeaderMatch>,
+    /// All of them. Of a parameter given more than once the first value counts.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub query_params: Vec<QueryMatch>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -167,9 +171,11 @@ impl Scheme {
     }
 }
 
+/// What the app is asked for instead.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct UrlRewrite {
+    /// The new Host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hostname: Option<PreciseHostname>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -431,6 +437,7 @@ enum PathMatchType {
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "HTTPPathMatch")]
 struct RawPathMatch {
+    /// PathPrefix: by whole segments. RegularExpression: the whole path.
     #[serde(rename = "type", default)]
     kind: PathMatchType,
     #[serde(default = "slash")]
@@ -554,6 +561,7 @@ impl From<PathModifier> for RawPathModifier {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(rename = "HTTPRouteFilter")]
 struct RawHttpFilter {
+    /// Says which of the members below is set. ExternalAuth and ExtensionRef are not available yet.
     #[serde(rename = "type")]
     kind: HttpFilterType,
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -29,8 +29,10 @@ pub struct MeshSpec {
     /// Of all identities: `spiffe://TRUST_DOMAIN/ns/NS/sa/SA`. Default `cluster.local`.
     #[serde(default)]
     pub trust_domain: TrustDomain,
+    /// Calls that leave the mesh.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub egress: Option<EgressSettings>,
+    /// What every proxy writes, as JSON lines on its standard output.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub access_log: Option<AccessLogSettings>,
     /// Lifetime of workload certificates.

@@ -224,7 +224,7 @@ impl std::fmt::Display for ParentKind {
     }
 }
 
-/// The ways in which values are compared.
+/// Exact: byte by byte. RegularExpression: as a whole.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[schemars(inline)]
 pub(super) enum ValueMatchType {
@@ -291,11 +291,14 @@ struct RawParentRef {
     /// Gateway (the default) or Service.
     #[serde(default = "gateway_kind")]
     kind: String,
+    /// Default: the route's own. With a Service of another namespace the route binds callers in its own namespace only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     namespace: Option<Label>,
     name: Name,
+    /// A listener of the Gateway, or a port name of the Service. Absent: all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     section_name: Option<Name>,
+    /// A port of the Gateway's listeners, or of the Service. Absent: all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     port: Option<Port>,
 }
@@ -352,6 +355,7 @@ struct RawReference {
     group: String,
     #[serde(default = "service_kind")]
     kind: String,
+    /// Default: the route's own; another one needs a ReferenceGrant there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     namespace: Option<Label>,
     name: Name,
@@ -369,12 +373,14 @@ struct RawBackendRef {
     /// Service is the only kind traffic can be sent to.
     #[serde(default = "service_kind")]
     kind: String,
+    /// Default: the route's own; another one needs a ReferenceGrant there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     namespace: Option<Label>,
     name: Name,
     /// Required for a Service.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     port: Option<Port>,
+    /// Its share of the rule's traffic, relative to the other backends.
     #[serde(default)]
     weight: Weight,
 }
@@ -388,12 +394,14 @@ struct RawFilteredBackend<F> {
     /// Service is the only kind traffic can be sent to.
     #[serde(default = "service_kind")]
     kind: String,
+    /// Default: the route's own; another one needs a ReferenceGrant there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     namespace: Option<Label>,
     name: Name,
     /// Required for a Service.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     port: Option<Port>,
+    /// Its share of the rule's traffic, relative to the other backends.
     #[serde(default)]
     weight: Weight,
     /// Applied to what goes to this backend alone, after those of the rule.

@@ -45,10 +45,13 @@ pub struct ServiceSpec {
     /// Whether endpoints that are not ready are used as well. Default false.
     #[serde(default)]
     pub publish_not_ready_addresses: bool,
+    /// ClientIP is not honoured yet: a warning says so.
     #[serde(default)]
     pub session_affinity: SessionAffinity,
+    /// Local is not honoured yet: a warning says so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub internal_traffic_policy: Option<TrafficScope>,
+    /// Not honoured yet: a warning says so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub traffic_distribution: Option<String>,
 
@@ -87,6 +90,7 @@ pub struct ServicePort {
     /// A port of the workload, by number or name. Default: `port`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target_port: Option<IntOrString>,
+    /// What the port speaks; else the port's name says it (`http-web`, `grpc`), else the bytes do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub app_protocol: Option<AppProtocol>,
     /// Default TCP; others pass the mesh by.

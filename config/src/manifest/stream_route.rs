@@ -23,6 +23,7 @@ pub struct TcpRoute {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct TcpRouteSpec {
+    /// Where it applies: Services for calls inside the mesh, Gateways for those from outside.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub parent_refs: Vec<ParentRef>,
     /// Exactly one: nothing in a TCP connection could choose between two.
@@ -45,6 +46,7 @@ pub struct TlsRoute {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct TlsRouteSpec {
+    /// Where it applies: Services for calls inside the mesh, Gateways for those from outside.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub parent_refs: Vec<ParentRef>,
     /// Server names; empty matches all.

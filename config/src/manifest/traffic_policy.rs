@@ -30,6 +30,7 @@ pub struct TrafficPolicy {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct TrafficPolicySpec {
+    /// What it is about; 1 to 16.
     pub target_refs: Vec<TargetRef>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout: Option<TimeoutSection>,

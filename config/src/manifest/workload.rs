@@ -45,12 +45,14 @@ pub struct WorkloadSpec {
     pub app_address: Ip,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ports: Vec<WorkloadPort>,
-    /// What `outrigger up` starts: program and arguments, in which `$(NAME)` stands for a variable. Empty: nothing.
+    /// What `outrigger up` starts: program and arguments. `$(HOST)` and `$(PORT)` stand for where
+    /// it has to listen. Empty: nothing is started.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub command: Vec<String>,
+    /// Of the command, beside what it inherits.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub env: Vec<EnvVar>,
-    /// Relative to the manifest's own directory. Default: that directory.
+    /// Of the command; relative to the manifest's own directory, which is also the default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub working_directory: Option<String>,
     /// Absent: ready as soon as its first port accepts connections.
@@ -100,7 +102,6 @@ pub enum AppPort {
 #[serde(deny_unknown_fields)]
 pub struct EnvVar {
     pub name: EnvName,
-    /// May refer to earlier ones as `$(NAME)`.
     #[serde(default)]
     pub value: String,
 }

@@ -22,7 +22,14 @@ fn check(root: &Value, schema: &Value, value: &Value, at: &str, found: &mut Vec<
     let known = |keyword: &str| schema.get(keyword);
     for (keyword, wanted) in schema {
         let fits = match keyword.as_str() {
-            "title" | "description" | "default" | "$schema" | "$defs" | "writeOnly" | "format"
+            "title"
+            | "description"
+            | "default"
+            | "$schema"
+            | "$defs"
+            | "writeOnly"
+            | "x-outrigger-ignored"
+            | "format"
             | "contentEncoding" => true,
             "$ref" => {
                 let target = wanted.as_str().unwrap().strip_prefix('#').unwrap();
