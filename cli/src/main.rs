@@ -12,9 +12,15 @@ use clap::{Parser, Subcommand};
 
 mod capture;
 mod check;
+mod down;
+mod exec;
+mod http;
 mod output;
+mod restart;
 mod sample;
 mod schema;
+mod status;
+mod up;
 mod version;
 
 #[global_allocator]
@@ -32,8 +38,14 @@ struct Cli {
 // One value in the life of the process; a box a subcommand would only be noise.
 #[allow(clippy::large_enum_variant)]
 enum Command {
+    Up(up::Args),
+    Down(down::Args),
+    Restart(restart::Args),
+    Status(status::Args),
     Capture(capture::Args),
     Check(check::Args),
+    #[command(hide = true)]
+    Exec(exec::Args),
     Sample(sample::Args),
     Schema(schema::Args),
     Version(version::Args),
@@ -41,6 +53,11 @@ enum Command {
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
+        Command::Up(args) => up::run(args),
+        Command::Down(args) => down::run(args),
+        Command::Restart(args) => restart::run(args),
+        Command::Status(args) => status::run(args),
+        Command::Exec(args) => exec::run(args),
         Command::Capture(args) => capture::run(args),
         Command::Check(args) => check::run(args),
         Command::Sample(args) => sample::run(args),

@@ -1,0 +1,361 @@
+//! The running mesh: control plane, instances and gateways, brought in line with the plan.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use serde::{Deserialize, Serialize};
+
+use super::environment;
+use super::instance::{self, Addresses, Instance, Report, Surroundings, own_program, proxy_standing};
+use super::kept::Kept;
+use super::network::Network;
+use super::output::Log;
+use super::overlay::Overlay;
+use super::plan::{GatewaySpec, InstanceSpec, Plan, Probe, ReadinessSpec};
+use super::process::Spec;
+use super::readiness::{Check, Standing};
+
+/// What the control plane and a gateway get to end after SIGTERM.
+const CONTROL_GRACE: Duration = Duration::from_secs(5);
+const GATEWAY_GRACE: Duration = Duration::from_secs(30);
+
+/// Shared by the tasks of the main thread; no borrow of a cell is held over an await.
+#[derive(Debug)]
+pub struct Mesh {
+    network: RefCell<Network>,
+    directories: Vec<PathBuf>,
+    plan: RefCell<Plan>,
+    control: RefCell<Option<Kept>>,
+    around: Surroundings,
+    instances: RefCell<BTreeMap<String, Instance>>,
+    gateways: RefCell<BTreeMap<String, Gateway>>,
+    /// Held by whoever starts and ends things; reports need not wait for it.
+    changing: tokio::sync::Mutex<()>,
+}
+
+#[derive(Debug)]
+struct Gateway {
+    spec: GatewaySpec,
+    address: Ipv4Addr,
+    kept: Kept,
+}
+
+/// What `outrigger status` shows of a gateway.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct GatewayReport {
+    pub namespace: String,
+    pub name: String,
+    pub state: String,
+    pub urls: Vec<String>,
+    pub pid: Option<i32>,
+    pub admin: String,
+    pub metrics: String,
+}
+
+/// All of it, as the command socket answers it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct MeshReport {
+    pub network: String,
+    pub directories: Vec<PathBuf>,
+    pub pid: u32,
+    /// Base URL of the control plane's API.
+    pub control: String,
+    pub control_pid: Option<i32>,
+    pub control_state: String,
+    pub workloads: Vec<Report>,
+    pub gateways: Vec<GatewayReport>,
+}
+
+impl MeshReport {
+    pub fn settled(&self) -> bool {
+        self.workloads.iter().all(|workload| workload.state == "Ready")
+            && self.gateways.iter().all(|gateway| gateway.state == "Ready")
+    }
+}
+
+impl Mesh {
+    pub fn start(network: Network, directories: Vec<PathBuf>, log: Log) -> anyhow::Result<Self> {
+        let control = network.control();
+        let instances_dir = network.run_dir().join("instances");
+        let overlay = Overlay::create(&instances_dir, SocketAddr::from((control, 15080)))?;
+        let around = Surroundings {
+            overlay,
+            control_ads: SocketAddrV4::new(control, 15010),
+            state_dir: network.run_dir().join("state"),
+            log: log.clone(),
+            path: path_with_ourselves(),
+            low_ports_bindable: low_ports_bindable(control),
+        };
+        let mut arguments = vec!["control".to_owned(), "--address".into(), control.to_string()];
+        for directory in directories.iter().chain([&instances_dir]) {
+            arguments.extend(["--manifests".into(), directory.display().to_string()]);
+        }
+        let spec = Spec {
+            name: "control".into(),
+            program: own_program(),
+            arguments,
+            environment: Vec::new(),
+            working_directory: None,
+        };
+        let settings = ReadinessSpec {
+            probe: Probe::Http { path: "/healthz/ready".into(), headers: Vec::new(), port: 15080 },
+            period: Duration::from_secs(1),
+            initial_delay: Duration::ZERO,
+            timeout: Duration::from_secs(1),
+            failure_threshold: 3,
+            success_threshold: 1,
+        };
+        let control = Kept::start(spec, Standing::new(Check::of(control, settings)), log);
+        Ok(Self {
+            network: RefCell::new(network),
+            directories,
+            plan: RefCell::default(),
+            control: RefCell::new(Some(control)),
+            around,
+            instances: RefCell::default(),
+            gateways: RefCell::default(),
+            changing: tokio::sync::Mutex::new(()),
+        })
+    }
+
+    /// Starts what is new, ends what is gone, restarts what changed. One thing that cannot be started stops nothing else.
+    pub async fn follow(&self, plan: Plan) {
+        let _changing = self.changing.lock().await;
+        let gone: Vec<Instance> = self
+            .instances
+            .borrow_mut()
+            .extract_if(.., |_, running| !plan.instances.contains(&running.spec))
+            .map(|(_, instance)| instance)
+            .collect();
+        for instance in &gone {
+            self.around.log.say(&format!("{} ends: its manifest is gone or changed", instance.spec.name));
+        }
+        let gateways_gone: Vec<Gateway> = self
+            .gateways
+            .borrow_mut()
+            .extract_if(.., |_, running| !plan.gateways.contains(&running.spec))
+            .map(|(_, gateway)| gateway)
+            .collect();
+        join_all(gateways_gone.into_iter().map(|gateway| gateway.kept.stop(GATEWAY_GRACE))).await;
+        join_all(gone.into_iter().map(|instance| async {
+            let spec = instance.spec.clone();
+            instance.stop().await;
+            instance::forget(&self.around.state_dir, &spec);
+        }))
+        .await;
+        self.plan.replace(plan.clone());
+        for spec in plan.instances {
+            if !self.instances.borrow().contains_key(&key(&spec)) {
+                self.start_instance(spec);
+            }
+        }
+        for spec in plan.gateways {
+            if !self.gateways.borrow().contains_key(&gateway_key(&spec)) {
+                self.start_gateway(spec);
+            }
+        }
+    }
+
+    /// Every instance of a workload (or one, by its own name), one at a time, each ready before the next one goes. Names the restarted ones.
+    pub async fn restart(
+        &self,
+        workload: &str,
+        mut progress: impl FnMut(&str),
+    ) -> anyhow::Result<Vec<String>> {
+        let _changing = self.changing.lock().await;
+        let chosen: Vec<(String, InstanceSpec)> = self
+            .instances
+            .borrow()
+            .iter()
+            .filter(|(_, running)| running.spec.template == workload || running.spec.name == workload)
+            .map(|(name, running)| (name.clone(), running.spec.clone()))
+            .collect();
+        anyhow::ensure!(!chosen.is_empty(), "no workload or instance is called {workload:?}");
+        let mut restarted = Vec::new();
+        for (name, spec) in chosen {
+            let running = self.instances.borrow_mut().remove(&name);
+            if let Some(instance) = running {
+                progress(&format!("{}: draining", spec.name));
+                instance.stop().await;
+            }
+            self.start_instance(spec.clone());
+            if !self.wait_for(&name, Duration::from_secs(60)).await {
+                anyhow::bail!(
+                    "{} did not become ready within 60 s; the remaining instances were left alone",
+                    spec.name
+                );
+            }
+            progress(&format!("{}: ready", spec.name));
+            restarted.push(spec.name);
+        }
+        Ok(restarted)
+    }
+
+    async fn wait_for(&self, name: &str, patience: Duration) -> bool {
+        let ready = async {
+            while self.instances.borrow().get(name).is_some_and(|instance| instance.report().state != "Ready")
+            {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(patience, ready).await.is_ok()
+    }
+
+    pub fn report(&self) -> MeshReport {
+        let control = self.control.borrow().as_ref().map(Kept::condition);
+        let address = self.network.borrow().control();
+        MeshReport {
+            network: format!("127.{}.0.0/16", address.octets()[1]),
+            directories: self.directories.clone(),
+            pid: std::process::id(),
+            control: format!("http://{address}:15080"),
+            control_pid: control.and_then(|control| control.pid),
+            control_state: if control.is_some_and(|control| control.ready) { "Ready" } else { "NotReady" }
+                .into(),
+            workloads: self.instances.borrow().values().map(Instance::report).collect(),
+            gateways: self.gateways.borrow().values().map(|gateway| gateway.report(&self.around)).collect(),
+        }
+    }
+
+    /// Gateways first, so that nothing new comes in; then all instances at once; the control plane last.
+    pub async fn stop(&self) {
+        let _changing = self.changing.lock().await;
+        let gateways = self.gateways.take();
+        join_all(gateways.into_values().map(|gateway| gateway.kept.stop(GATEWAY_GRACE))).await;
+        let instances = self.instances.take();
+        join_all(instances.into_values().map(Instance::stop)).await;
+        let control = self.control.take();
+        if let Some(control) = control {
+            control.stop(CONTROL_GRACE).await;
+        }
+    }
+
+    fn start_instance(&self, spec: InstanceSpec) {
+        let started = self
+            .addresses(&spec)
+            .and_then(|addresses| Instance::start(spec.clone(), addresses, self.around.clone()));
+        match started {
+            Ok(instance) => {
+                self.instances.borrow_mut().insert(key(&spec), instance);
+            }
+            Err(error) => self.around.log.say(&format!("{} cannot be started: {error:#}", spec.name)),
+        }
+    }
+
+    fn addresses(&self, spec: &InstanceSpec) -> anyhow::Result<Addresses> {
+        let mut network = self.network.borrow_mut();
+        let (pod, app) = (network.next()?, network.next()?);
+        let bindable = self.around.low_ports_bindable;
+        let services = environment::service_addresses(
+            &self.plan.borrow().services,
+            &spec.namespace,
+            || network.next(),
+            |port| offered_port(port, bindable),
+        )?;
+        Ok(Addresses { pod, app, services })
+    }
+
+    fn start_gateway(&self, spec: GatewaySpec) {
+        let address = match self.network.borrow_mut().next() {
+            Ok(address) => address,
+            Err(error) => return self.around.log.say(&format!("{} cannot be started: {error:#}", spec.name)),
+        };
+        let mut arguments: Vec<String> = vec![
+            "gateway".into(),
+            "--control".into(),
+            self.around.control_ads.to_string(),
+            "--namespace".into(),
+            spec.namespace.clone(),
+            "--gateway".into(),
+            spec.name.clone(),
+            "--pod-address".into(),
+            address.to_string(),
+            "--workers".into(),
+            "1".into(),
+            "--drain-window".into(),
+            "1s".into(),
+            "--state-dir".into(),
+            self.around
+                .state_dir
+                .join(format!("gateway.{}.{}", spec.namespace, spec.name))
+                .display()
+                .to_string(),
+        ];
+        if !self.around.low_ports_bindable {
+            arguments.push("--low-port-offset".into());
+            arguments.push(LOW_PORT_OFFSET.to_string());
+        }
+        let process = Spec {
+            name: spec.name.clone(),
+            program: own_program(),
+            arguments,
+            environment: Vec::new(),
+            working_directory: None,
+        };
+        let kept = Kept::start(process, proxy_standing(address), self.around.log.clone());
+        self.gateways.borrow_mut().insert(gateway_key(&spec), Gateway { spec, address, kept });
+    }
+}
+
+impl Gateway {
+    fn report(&self, around: &Surroundings) -> GatewayReport {
+        let condition = self.kept.condition();
+        let urls = self.spec.ports.iter().map(|(port, protocol)| {
+            let scheme = match protocol.as_str() {
+                "HTTP" => "http",
+                "HTTPS" => "https",
+                "TLS" => "tls",
+                _ => "tcp",
+            };
+            format!("{scheme}://{}:{}", self.address, offered_port(*port, around.low_ports_bindable))
+        });
+        GatewayReport {
+            namespace: self.spec.namespace.clone(),
+            name: self.spec.name.clone(),
+            state: if condition.ready { "Ready" } else { "NotReady" }.into(),
+            urls: urls.collect(),
+            pid: condition.pid,
+            admin: format!("http://{}:15000", self.address),
+            metrics: format!("http://{}:15020/metrics", self.address),
+        }
+    }
+}
+
+/// A port below 1024 that an ordinary user cannot bind is offered this much higher.
+pub const LOW_PORT_OFFSET: u16 = 10_000;
+
+fn offered_port(port: u16, low_ports_bindable: bool) -> u16 {
+    if port < 1024 && !low_ports_bindable { LOW_PORT_OFFSET + port } else { port }
+}
+
+/// Root may, and so may anyone where `net.ipv4.ip_unprivileged_port_start` is lowered: trying tells.
+fn low_ports_bindable(address: Ipv4Addr) -> bool {
+    std::net::TcpListener::bind((address, 80)).is_ok()
+}
+
+fn key(spec: &InstanceSpec) -> String {
+    format!("{}/{}", spec.namespace, spec.name)
+}
+
+fn gateway_key(spec: &GatewaySpec) -> String {
+    format!("{}/{}", spec.namespace, spec.name)
+}
+
+/// Our own folder first: `command: [outrigger, …]` finds this very program.
+fn path_with_ourselves() -> std::ffi::OsString {
+    let mut path = std::env::current_exe()
+        .ok()
+        .and_then(|program| program.parent().map(|folder| folder.as_os_str().to_owned()))
+        .unwrap_or_default();
+    if let Some(inherited) = std::env::var_os("PATH") {
+        if !path.is_empty() {
+            path.push(":");
+        }
+        path.push(inherited);
+    }
+    path
+}

@@ -1,0 +1,158 @@
+//! The instances `up` started, as `Workload` objects in a directory the control plane reads beside the user's.
+//!
+//! Owns their addresses and states on disk. The source is the only thing `up` and the control plane share, so either may die
+//! and come back. Each write raises the object's generation: by it `up` learns when the mesh has heard.
+
+use std::cell::Cell;
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Context;
+use serde_json::{Value, json};
+
+use super::plan::InstanceSpec;
+
+/// What the mesh is told of an instance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    Ready,
+    NotReady,
+    Draining,
+}
+
+impl State {
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Ready => "Ready",
+            Self::NotReady => "NotReady",
+            Self::Draining => "Draining",
+        }
+    }
+}
+
+/// The directory of instance objects of one mesh.
+#[derive(Clone, Debug)]
+pub struct Overlay {
+    directory: PathBuf,
+    control_api: SocketAddr,
+}
+
+impl Overlay {
+    /// Starts empty: instances of an earlier run of this network are gone.
+    pub fn create(directory: &Path, control_api: SocketAddr) -> anyhow::Result<Self> {
+        if directory.exists() {
+            fs::remove_dir_all(directory).with_context(|| format!("clearing {}", directory.display()))?;
+        }
+        fs::create_dir_all(directory).with_context(|| format!("creating {}", directory.display()))?;
+        Ok(Self { directory: directory.to_owned(), control_api })
+    }
+
+    pub fn entry(&self, spec: &InstanceSpec, pod: Ipv4Addr, app: Ipv4Addr) -> Entry {
+        Entry {
+            overlay: self.clone(),
+            spec: spec.clone(),
+            pod,
+            app,
+            // Generations of one object never go back, also not when an instance of the same name is started again.
+            generation: Cell::new(now_millis()),
+            path: self.directory.join(format!("{}.{}.json", spec.namespace, spec.name)),
+        }
+    }
+}
+
+/// The object of one started instance.
+#[derive(Debug)]
+pub struct Entry {
+    overlay: Overlay,
+    spec: InstanceSpec,
+    pod: Ipv4Addr,
+    app: Ipv4Addr,
+    generation: Cell<u64>,
+    path: PathBuf,
+}
+
+impl Entry {
+    /// `app_ports` are the ports the app listens on, in the order of the instance's ports.
+    pub fn write(&self, state: State, app_ports: &[u16]) -> anyhow::Result<()> {
+        self.generation.set(self.generation.get() + 1);
+        let text = serde_json::to_vec_pretty(&self.object(state, app_ports))?;
+        // Renamed into place: whoever reads sees the old object or the new one, never half of it.
+        let temporary = self.path.with_extension("json~");
+        fs::write(&temporary, text).with_context(|| format!("writing {}", temporary.display()))?;
+        fs::rename(&temporary, &self.path).with_context(|| format!("writing {}", self.path.display()))
+    }
+
+    /// Waits until every subscriber has acknowledged the last write, at most `timeout`. Whether they did.
+    pub async fn synced(&self, timeout: Duration) -> bool {
+        let query = format!(
+            "/v1/synced?object=Workload/{}/{}&generation={}&timeout={}ms",
+            self.spec.namespace,
+            self.spec.name,
+            self.generation.get(),
+            timeout.as_millis()
+        );
+        let patience = timeout + Duration::from_millis(500);
+        crate::http::get(self.overlay.control_api, &query, patience)
+            .await
+            .is_ok_and(|(status, _)| status.is_success())
+    }
+
+    fn object(&self, state: State, app_ports: &[u16]) -> Value {
+        let spec = &self.spec;
+        let mut labels: serde_json::Map<String, Value> =
+            spec.labels.iter().map(|(name, value)| (name.clone(), json!(value))).collect();
+        labels.insert("outrigger.dev/workload".into(), json!(spec.template));
+        let ports: Vec<Value> = spec
+            .ports
+            .iter()
+            .zip(app_ports)
+            .map(|(port, app_port)| {
+                let mut out = json!({"port": port.port, "appPort": app_port});
+                if let Some(name) = &port.name {
+                    out["name"] = json!(name);
+                }
+                if let Some(protocol) = &port.app_protocol {
+                    out["appProtocol"] = json!(protocol);
+                }
+                out
+            })
+            .collect();
+        let mut out = json!({
+            "apiVersion": "outrigger.dev/v1alpha1",
+            "kind": "Workload",
+            "metadata": {
+                "name": spec.name,
+                "namespace": spec.namespace,
+                "labels": labels,
+                "annotations": {"outrigger.dev/meshed": "true"},
+                "generation": self.generation.get(),
+            },
+            "spec": {
+                "serviceAccount": spec.service_account,
+                "address": self.pod.to_string(),
+                "appAddress": self.app.to_string(),
+                "ports": ports,
+            },
+            "status": {"state": state.word()},
+        });
+        if let Some(zone) = &spec.zone {
+            out["spec"]["zone"] = json!(zone);
+        }
+        out
+    }
+}
+
+/// Dead: the endpoint goes at once.
+impl Drop for Entry {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+fn now_millis() -> u64 {
+    std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX / 2))
+}

@@ -1,0 +1,39 @@
+//! The mesh as a table: workloads with their state and address, gateways with their URLs.
+
+use comfy_table::{ContentArrangement, Table, presets};
+
+use super::mesh::MeshReport;
+
+pub fn table(report: &MeshReport) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+    table.set_header(["NAME", "NAMESPACE", "STATE", "RESTARTS", "ADDRESS"]);
+    for workload in &report.workloads {
+        let ports = workload.ports.iter().map(|port| format!("{}:{port}", workload.address));
+        table.add_row([
+            workload.name.clone(),
+            workload.namespace.clone(),
+            workload.state.clone(),
+            workload.restarts.to_string(),
+            ports.collect::<Vec<_>>().join(" "),
+        ]);
+    }
+    for gateway in &report.gateways {
+        table.add_row([
+            gateway.name.clone(),
+            gateway.namespace.clone(),
+            gateway.state.clone(),
+            "-".into(),
+            gateway.urls.join(" "),
+        ]);
+    }
+    table.add_row([
+        "control".into(),
+        "-".into(),
+        report.control_state.clone(),
+        "-".into(),
+        report.control.clone(),
+    ]);
+    // comfy-table pads the last column too.
+    table.to_string().lines().map(str::trim_end).collect::<Vec<_>>().join("\n")
+}
