@@ -129,7 +129,8 @@ async fn a_refused_request_comes_back_whole() {
                 async move {
                     let mut body = request.into_body();
                     if left.get() == 0 {
-                        got.borrow_mut().push(whole(body).await);
+                        let body = whole(body).await;
+                        got.borrow_mut().push(body);
                         return reply(respond, "ok");
                     }
                     left.set(left.get() - 1);
@@ -662,23 +663,32 @@ async fn small_messages_to_slow_readers_are_no_attack() {
 
 #[tokio::test(flavor = "local")]
 async fn many_cancelled_at_once_cost_nobody_else_a_stream() {
-    let big = Bytes::from(vec![b'x'; 60_000]);
+    let chunk = Bytes::from(vec![b'x'; 2_000]);
     let address = http2_server(
         |builder| {
             builder.max_concurrent_streams(1000);
         },
         move |number, request, mut respond| {
-            let data = if request.uri().path() == "/big" { big.clone() } else { number.to_string().into() };
+            let chunk = chunk.clone();
             async move {
                 let Ok(mut stream) = respond.send_response(Response::new(()), false) else { return };
-                let _ = stream.send_data(data, false);
-                if request.uri().path() == "/long" {
-                    let heard = whole(request.into_body()).await;
-                    let _ = stream.send_data(heard, true);
-                    return;
+                let _ = stream.send_data(number.to_string().into(), false);
+                match request.uri().path() {
+                    "/long" => {
+                        let heard = whole(request.into_body()).await;
+                        let _ = stream.send_data(heard, true);
+                    }
+                    // Still sending when the reset is already on its way.
+                    "/big" => {
+                        for _ in 0..30 {
+                            let _ = stream.send_data(chunk.clone(), false);
+                            tokio::task::yield_now().await;
+                        }
+                    }
+                    _ => {
+                        let _ = stream.send_data(Bytes::new(), true);
+                    }
                 }
-                tokio::task::yield_now().await;
-                let _ = stream.send_data(Bytes::new(), true);
             }
         },
     )
