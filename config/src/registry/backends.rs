@@ -22,6 +22,9 @@ pub enum Problem {
         group: Arc<str>,
         kind: Arc<str>,
     },
+    NotASecret {
+        kind: Arc<str>,
+    },
     NoSuchSecret {
         namespace: Arc<str>,
         name: Arc<str>,
@@ -62,6 +65,7 @@ impl fmt::Display for Problem {
             Self::UnknownKind { group, kind } => {
                 write!(f, "{group}/{kind} is no kind of backend; Service is")
             }
+            Self::NotASecret { kind } => write!(f, "{kind} holds no certificate; a Secret does"),
             Self::NoSuchSecret { namespace, name } => {
                 write!(f, "Secret {namespace}/{name} of type kubernetes.io/tls does not exist")
             }
@@ -70,6 +74,13 @@ impl fmt::Display for Problem {
                 "{kind} {namespace}/{name} is in another namespace, and no ReferenceGrant there allows {from} of {from_namespace} to refer to it"
             ),
         }
+    }
+}
+
+impl Problem {
+    pub(super) fn no_such_port(service: &Service, port: u16) -> Self {
+        let ports = service.ports.iter().map(|port| port.number).collect();
+        Self::NoSuchPort { service: service.id.clone(), port, ports }
     }
 }
 
@@ -138,11 +149,7 @@ impl Registry {
         }
         match service.port(port) {
             Some(_) => Ok(cluster(service, port)),
-            None => Err(Problem::NoSuchPort {
-                service: id.clone(),
-                port,
-                ports: service.ports.iter().map(|port| port.number).collect(),
-            }),
+            None => Err(Problem::no_such_port(service, port)),
         }
     }
 
@@ -152,6 +159,9 @@ impl Registry {
         reference: &CertificateRef,
     ) -> Result<&Secret, Problem> {
         let (namespace, name) = (&reference.namespace, &reference.name);
+        if let Some(kind) = &reference.other_kind {
+            return Err(Problem::NotASecret { kind: kind.clone() });
+        }
         if !self.grants.allow(("Gateway", &gateway.namespace), ("Secret", namespace, name)) {
             return Err(Problem::NotGranted {
                 kind: "Secret",

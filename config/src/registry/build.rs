@@ -11,7 +11,7 @@ use crate::model::{self, Fraction, ProxySettings, SecretName};
 
 use super::backends::Grant;
 use super::lower::{self, Identity, Labels, Slice, SliceEndpoint};
-use super::{Backing, Instance, Member, Mesh, ParentTarget, PolicyTarget, Registry, Route, RouteKind};
+use super::{Backing, Instance, Member, Mesh, ParentTarget, PolicyTarget, Registry, Route, RouteKind, check};
 
 impl Registry {
     /// `found` is what reading the objects' sources has already found.
@@ -24,6 +24,7 @@ impl Registry {
         registry.index_instances(candidates);
         registry.objects = objects;
         registry.diagnostics = found;
+        check::check(&mut registry);
         registry.diagnostics.sort_by(|a, b| a.listing_order().cmp(&b.listing_order()));
         registry
     }

@@ -103,6 +103,11 @@ impl Listener {
         carried && self.kinds.as_ref().is_none_or(|kinds| kinds.contains(&kind))
     }
 
+    /// Whether nothing in what arrives could choose between two routes.
+    pub fn is_for_one_route(&self) -> bool {
+        matches!(self.protocol, ListenerProtocol::Tcp | ListenerProtocol::TlsTerminate(_))
+    }
+
     pub fn certificates(&self) -> &[CertificateRef] {
         match &self.protocol {
             ListenerProtocol::Https(certificates) | ListenerProtocol::TlsTerminate(certificates) => {

@@ -7,6 +7,7 @@
 mod backends;
 mod build;
 mod changes;
+mod check;
 mod gateway;
 mod instance;
 mod lower;
@@ -295,3 +296,6 @@ fn two_labels(host: &str) -> Option<(&str, &str)> {
     let (first, second) = host.split_once('.')?;
     (!first.is_empty() && !second.is_empty() && !second.contains('.')).then_some((first, second))
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

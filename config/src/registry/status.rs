@@ -2,29 +2,25 @@
 
 use std::fmt;
 
+use crate::diagnostic::Diagnostic;
 use crate::manifest::ObjectKey;
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Status {
     pub state: State,
-    /// What is still worth knowing, one sentence each: a target decided by another policy, a field without effect.
-    pub notes: Vec<String>,
+    /// What the cross-checks found in it; also among [`super::Registry::diagnostics`].
+    pub findings: Vec<Diagnostic>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum State {
-    /// In force, as far as its notes do not say otherwise.
+    /// In force, as far as its findings do not say otherwise.
+    #[default]
     Accepted,
     /// Nothing of it has any effect; why.
     Ignored(String),
     /// Everything it says is decided by another object; why that one.
     Overridden { by: ObjectKey, why: String },
-}
-
-impl Default for Status {
-    fn default() -> Self {
-        Self { state: State::Accepted, notes: vec![] }
-    }
 }
 
 impl fmt::Display for State {

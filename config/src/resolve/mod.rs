@@ -19,6 +19,7 @@ use std::sync::Arc;
 use crate::model::{Gateway, Listener, Resource, ResourceKind};
 use crate::registry::Registry;
 
+pub(crate) use gateway::{Attachment, NotAdmitted, admit, rival};
 pub use policy::{Candidate, TimeoutDecision};
 
 /// Which proxy a resource is for.

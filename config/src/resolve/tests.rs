@@ -53,7 +53,7 @@ impl Registry {
 }
 
 /// `reviews-v1:90 reviews-v2:10`, `invalid:1`
-fn backends(route: &Route) -> String {
+pub(crate) fn backends(route: &Route) -> String {
     let Action::Forward(forward) = &route.action else { return "redirect".into() };
     let backend = |backend: &crate::model::Backend| {
         let name = match &backend.target {

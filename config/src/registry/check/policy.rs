@@ -1,0 +1,123 @@
+//! TrafficPolicies: targets that are not there, and policies that others decide instead of.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::manifest::mesh::MESH_NAME;
+use crate::registry::{PolicyTarget, Problem, Target, TrafficPolicy};
+
+use super::{Report, State, key_of};
+
+pub(super) fn check(report: &mut Report<'_>) {
+    let policies: BTreeMap<_, _> = report.registry.policies.all.iter().collect();
+    for policy in policies.values() {
+        let found: Vec<&Target> =
+            policy.targets.iter().filter(|target| target_exists(report, policy, target)).collect();
+        connect_without_effect(report, policy);
+        if found.is_empty() {
+            report.state(&policy.origin, State::Ignored("none of its targets exists".into()));
+            continue;
+        }
+        let losses: Vec<_> =
+            found.iter().filter_map(|target| Some((*target, decided_by(report, policy, target)?))).collect();
+        for (target, (winner, why)) in &losses {
+            let text = format!(
+                "`timeout` is decided by TrafficPolicy {}/{} here: {why}",
+                winner.origin.namespace, winner.origin.name
+            );
+            report.warning(&policy.origin, &target.field, text);
+        }
+        if losses.len() == found.len()
+            && let Some((_, (winner, why))) = losses.first()
+            && let Some(by) = key_of(&winner.origin)
+        {
+            report.state(&policy.origin, State::Overridden { by, why: why.clone() });
+        }
+    }
+}
+
+fn target_exists(report: &mut Report<'_>, policy: &TrafficPolicy, target: &Target) -> bool {
+    let registry = report.registry;
+    let wrong = match &target.to {
+        PolicyTarget::Service { service: id, port } => match (registry.services.get(id), port) {
+            (None, _) => Some(("name", Problem::NoSuchService(id.clone()).to_string())),
+            (Some(service), Some(port)) if service.port(*port).is_none() && service.external().is_none() => {
+                Some(("port", Problem::no_such_port(service, *port).to_string()))
+            }
+            (Some(_), _) => None,
+        },
+        PolicyTarget::Route { kind, name, rule } => {
+            match (registry.routes.get(&(*kind, policy.namespace.clone(), name.clone())), rule) {
+                (None, _) => {
+                    Some(("name", format!("{} {}/{name} does not exist", kind.as_str(), policy.namespace)))
+                }
+                (Some(route), Some(rule)) if !route.rules.iter().any(|r| r.name.as_ref() == Some(rule)) => {
+                    let text =
+                        format!("{} {}/{name} has no rule named {rule}", kind.as_str(), policy.namespace);
+                    Some(("sectionName", text))
+                }
+                (Some(_), _) => None,
+            }
+        }
+        PolicyTarget::Namespace(namespace) => {
+            if !registry.services.keys().any(|service| service.namespace == *namespace) {
+                report.warning(
+                    &policy.origin,
+                    &format!("{}.name", target.field),
+                    format!("there is no Service in namespace {namespace}"),
+                );
+            }
+            None
+        }
+        PolicyTarget::Mesh(name) if **name != *MESH_NAME => {
+            Some(("name", format!("Mesh {name} does not exist; the one Mesh is called {MESH_NAME}")))
+        }
+        PolicyTarget::Mesh(_) => None,
+    };
+    match wrong {
+        None => true,
+        Some((member, text)) => {
+            report.error(&policy.origin, &format!("{}.{member}", target.field), text);
+            false
+        }
+    }
+}
+
+/// Connections belong to a Service and are shared by the rules that lead to it.
+fn connect_without_effect(report: &mut Report<'_>, policy: &TrafficPolicy) {
+    let connects = policy.timeout.is_some_and(|section| section.connect.is_some());
+    let to_routes = policy.targets.iter().any(|target| matches!(target.to, PolicyTarget::Route { .. }));
+    if connects && to_routes {
+        let text = "has no effect on a route, whose rules share the connections of the Services behind them; \
+                    give it to the Service";
+        report.warning(&policy.origin, "spec.timeout.connect", text);
+    }
+}
+
+/// The policy that has the same target and the same callers, and goes before this one.
+fn decided_by(
+    report: &Report<'_>,
+    policy: &TrafficPolicy,
+    target: &Target,
+) -> Option<(Arc<TrafficPolicy>, String)> {
+    policy.timeout?;
+    let registry = report.registry;
+    let rivals = match &target.to {
+        PolicyTarget::Service { service, .. } => registry.policies_for_service(service),
+        PolicyTarget::Route { kind, name, .. } => registry.policies_for_route(*kind, &policy.namespace, name),
+        PolicyTarget::Namespace(namespace) => registry.policies_for_namespace(namespace),
+        PolicyTarget::Mesh(_) => registry.policies_for_mesh(),
+    };
+    let everyone = matches!(target.to, PolicyTarget::Mesh(_));
+    let first = rivals
+        .iter()
+        .filter(|(rival, index)| {
+            rival.timeout.is_some()
+                && rival.targets[*index].to == target.to
+                && (everyone || rival.namespace == policy.namespace)
+        })
+        .map(|(rival, _)| rival)
+        .min_by(|a, b| a.seniority.cmp(&b.seniority))?;
+    (first.seniority < policy.seniority)
+        .then(|| (first.clone(), first.seniority.reason(&policy.seniority).to_string()))
+}
