@@ -93,7 +93,7 @@ fn large_texts_are_refused_before_they_are_read() {
     let many = "---\n".repeat(MAX_DOCUMENTS + 1);
     assert_eq!(
         listing(&parse(many.as_bytes(), "many.yaml")),
-        "many.yaml: 10001 documents are more than the 10000 accepted\n"
+        "many.yaml: 50001 documents are more than the 50000 accepted\n"
     );
     let wide = format!("a: [{}]", "1,".repeat(250_001));
     assert!(

@@ -39,7 +39,7 @@ pub struct GatewaySpec {
     pub infrastructure: Option<Infrastructure>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub allowed_listeners: Option<NotYet>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "backendTLS", default, skip_serializing_if = "Option::is_none")]
     pub backend_tls: Option<NotYet>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<NotYet>,
