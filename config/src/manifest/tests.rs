@@ -1,6 +1,7 @@
 //! Manifests read as people and clusters write them.
 
 use super::*;
+use crate::diagnostic::Severity;
 
 fn read(text: &str) -> Parsed {
     parse(text.as_bytes(), "mesh.yaml")
