@@ -17,6 +17,8 @@ use crate::output::{self, Format};
 
 /// Check manifests: shape, values and references
 ///
+/// References are looked for among the given paths: give all that belong together.
+///
 /// Exits with 0 if there is no error, 1 if there is one, 2 if there is nothing to check.
 #[derive(Debug, clap::Args)]
 pub struct Args {

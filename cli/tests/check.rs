@@ -62,6 +62,22 @@ fn findings_can_be_read_by_programs() {
 }
 
 #[test]
+fn references_are_looked_for_in_all_files() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = directory.path();
+    let route = "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: a}\nspec:\n  parentRefs: \
+                 [{group: \"\", kind: Service, name: reviews}]\n  rules: [{backendRefs: [{name: reviews, port: 9080}]}]\n";
+    fs::write(at.join("route.yaml"), route).unwrap();
+    fs::write(at.join("service.yaml"), GOOD).unwrap();
+    let (code, out, _) = run(at, &["check", "route.yaml"], "");
+    let places: Vec<&str> = out.lines().filter_map(|line| line.split(": ").nth(1)).collect();
+    assert_eq!((code, places[0]), (1, "spec.parentRefs[0].name"), "{out}");
+    assert!(out.starts_with("route.yaml:5:"), "{out}");
+    let (code, out, _) = run(at, &["check", "route.yaml", "service.yaml"], "");
+    assert_eq!(code, 0, "{out}");
+}
+
+#[test]
 fn a_path_without_manifests_is_misuse() {
     let directory = tempfile::tempdir().unwrap();
     for args in [&["check"][..], &["check", "nowhere"], &["check", "."], &["check", ".", "-o", "xml"]] {
