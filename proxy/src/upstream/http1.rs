@@ -12,10 +12,11 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{HOST, HeaderValue};
+use http::header::{COOKIE, HOST, HeaderName, HeaderValue};
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version};
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
+use hyper::client::conn::TrySendError;
 use hyper::client::conn::http1::SendRequest;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
@@ -23,29 +24,38 @@ use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 
 use super::connect::{self, Transport};
-use super::pool::Reuse;
+use super::pool::Home;
 use super::{Endpoint, SendError};
 use crate::body::{Body, BodyError};
 use crate::failure::{Failure, Reason};
 use crate::upgrade::Upgrade;
 
-/// A connection nobody is using.
+/// A connection. Boxed, once in its life, so that the bodies that hold one are small.
 #[derive(Debug)]
-pub(super) struct Http1 {
+pub(super) struct Http1(Box<Connection>);
+
+#[derive(Debug)]
+struct Connection {
     sender: SendRequest<Body>,
     io: SharedIo,
-    /// It was used again before: the endpoint does keep connections.
-    proven: bool,
+    /// Where it is kept between exchanges.
+    home: Home,
+    /// Exchanges it carried to their end.
+    carried: u32,
     /// The socket, when the codec is done with it: after a 101.
     released: oneshot::Receiver<Released>,
     driver: AbortHandle,
+    /// Of the exchange it carries: whether the request had no body, so that it was sent whole with its head.
+    bodiless: bool,
+    /// Of the exchange it carries: how long it is kept after that.
+    keep: Duration,
 }
 
 /// The transport and what was read of it but not used.
 pub(crate) type Released = (SharedIo, Bytes);
 
 impl Http1 {
-    pub(super) async fn over(transport: Transport) -> Result<Self, Failure> {
+    pub(super) async fn over(transport: Transport, home: Home) -> Result<Self, Failure> {
         let io = SharedIo(Rc::new(RefCell::new(transport)));
         let (sender, mut connection) = connect::http1()
             .handshake(TokioIo::new(io.clone()))
@@ -62,94 +72,92 @@ impl Http1 {
                 let _ = io.shutdown().await;
             }
         });
-        Ok(Self { sender, io, proven: false, released, driver: driver.abort_handle() })
+        Ok(Self(Box::new(Connection {
+            sender,
+            io,
+            home,
+            carried: 0,
+            released,
+            driver: driver.abort_handle(),
+            bodiless: false,
+            keep: Duration::ZERO,
+        })))
     }
 
     /// Whether it can take a request, as far as is known without asking the kernel.
     pub(super) fn is_ready(&self) -> bool {
-        self.sender.is_ready()
+        self.0.sender.is_ready()
     }
 
     pub(super) fn is_closed(&self) -> bool {
-        self.sender.is_closed()
+        self.0.sender.is_closed()
     }
 
+    /// It was used again before: the endpoint does keep connections.
     pub(super) fn is_proven(&self) -> bool {
-        self.proven
+        self.0.carried > 1
     }
 
     /// See [`Transport::is_quiet`].
     pub(super) fn is_quiet(&self) -> bool {
-        self.io.0.borrow().is_quiet()
+        self.0.io.0.borrow().is_quiet()
     }
 
     /// Sends `request` and waits for its response's headers. An unsent request comes back.
+    ///
+    /// `idle_timeout`: how long the connection is kept afterwards, unless the endpoint closes it earlier.
     pub(super) async fn send(
         mut self,
         request: Request<Body>,
-        reuse: Reuse,
+        idle_timeout: Duration,
         endpoint: &Endpoint,
     ) -> Result<Response<Body>, SendError> {
+        let connection = &mut *self.0;
         let connect = request.method() == Method::CONNECT;
-        let bodiless = request.body().is_end_stream();
-        let response = match self.sender.try_send_request(request).await {
+        connection.bodiless = request.body().is_end_stream();
+        let response = match connection.sender.try_send_request(request).await {
             Ok(response) => response,
-            Err(mut error) => {
-                let unsent = error.take_message();
-                let error = error.into_error();
-                let (reason, detail) = (reason(&error), describe(&error, endpoint, reuse.is_reused()));
-                return Err(match unsent {
-                    Some(request) => SendError::unsent(Failure::new(reason, detail), request),
-                    None => SendError::lost(reason, detail),
-                });
-            }
+            Err(error) => return Err(failed(error, endpoint, connection.carried > 0)),
         };
         let status = response.status();
         if status == StatusCode::SWITCHING_PROTOCOLS || (connect && status.is_success()) {
             let (mut head, _) = response.into_parts();
             // The tunnel is ours; hyper's promise of one would never be kept.
             head.extensions.remove::<hyper::upgrade::OnUpgrade>();
-            return Ok(Response::from_parts(head, Body::upgrade(Upgrade::released(self.released))));
+            return Ok(Response::from_parts(head, Body::upgrade(Upgrade::released(self.0.released))));
         }
-        self.proven = reuse.is_reused();
-        let keep = keep_alive(response.headers());
+        connection.keep = match keep_alive(response.headers()) {
+            // What we send in its last moment would cross its FIN.
+            Some(announced) => {
+                idle_timeout.min(announced.saturating_sub(Duration::from_secs(1)).max(announced / 2))
+            }
+            None => idle_timeout,
+        };
         Ok(response.map(|incoming| {
-            let lease = Lease { connection: self, reuse, keep, bodiless };
             if incoming.is_end_stream() {
-                lease.give_back();
+                self.give_back();
                 return Body::empty();
             }
-            Body::http1(Received { incoming, lease: Some(lease) })
+            Body::http1(Received { incoming, connection: Some(self) })
         }))
-    }
-}
-
-/// A connection that is carrying a response's body, and where it goes when that ended.
-#[derive(Debug)]
-struct Lease {
-    connection: Http1,
-    reuse: Reuse,
-    /// How long the endpoint said it keeps the connection.
-    keep: Option<Duration>,
-    /// Whether the request had no body, so that it was sent whole with its head.
-    bodiless: bool,
-}
-
-impl Lease {
-    /// Ends the connection where it is. Dropping its parts is not enough: the codec goes on with a request's body, wanted or not.
-    fn abort(self) {
-        self.connection.driver.abort();
     }
 
     /// After the response's end. With the request's body still on its way the connection is of no use and is closed: that also
     /// stops the body (the endpoint answered without reading it).
-    fn give_back(self) {
-        let sent = self.bodiless || self.connection.is_ready();
-        if !sent {
-            self.abort();
-        } else if !self.connection.is_closed() {
-            self.reuse.keep(self.connection, self.keep);
+    fn give_back(mut self) {
+        if !self.0.bodiless && !self.is_ready() {
+            return self.abort();
         }
+        if !self.is_closed() && !self.0.keep.is_zero() {
+            self.0.carried = self.0.carried.saturating_add(1);
+            let (home, keep) = (self.0.home.clone(), self.0.keep);
+            home.keep(self, keep);
+        }
+    }
+
+    /// Ends the connection where it is. Dropping it is not enough: the codec goes on with a request's body, wanted or not.
+    fn abort(self) {
+        self.0.driver.abort();
     }
 }
 
@@ -157,7 +165,8 @@ impl Lease {
 #[derive(Debug)]
 pub(crate) struct Received {
     incoming: Incoming,
-    lease: Option<Lease>,
+    /// Until the end.
+    connection: Option<Http1>,
 }
 
 impl Received {
@@ -184,14 +193,14 @@ impl Received {
     }
 
     fn abort(&mut self) {
-        if let Some(lease) = self.lease.take() {
-            lease.abort();
+        if let Some(connection) = self.connection.take() {
+            connection.abort();
         }
     }
 
     fn finish(&mut self) {
-        if let Some(lease) = self.lease.take() {
-            lease.give_back();
+        if let Some(connection) = self.connection.take() {
+            connection.give_back();
         }
     }
 }
@@ -211,6 +220,7 @@ pub(super) fn frame(request: &mut Request<Body>) {
     {
         request.headers_mut().insert(HOST, host);
     }
+    join_cookies(request.headers_mut());
     if request.method() == Method::CONNECT || request.uri().authority().is_none() {
         return;
     }
@@ -219,9 +229,21 @@ pub(super) fn frame(request: &mut Request<Body>) {
     *request.uri_mut() = Uri::from_parts(parts).unwrap_or_default();
 }
 
+/// HTTP/2 clients may send each cookie as a field of its own; HTTP/1 wants one (RFC 9113 §8.2.3).
+fn join_cookies(headers: &mut HeaderMap) {
+    let mut cookies = headers.get_all(COOKIE).iter();
+    if cookies.next().is_none() || cookies.next().is_none() {
+        return;
+    }
+    let cookies: Vec<_> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if let Ok(one) = HeaderValue::from_bytes(&cookies.join(&b"; "[..])) {
+        headers.insert(COOKIE, one);
+    }
+}
+
 /// `Keep-Alive: timeout=5`, as Node and others announce it.
 fn keep_alive(headers: &HeaderMap) -> Option<Duration> {
-    let value = headers.get("keep-alive")?.to_str().ok()?;
+    let value = headers.get(HeaderName::from_static("keep-alive"))?.to_str().ok()?;
     value.split(',').find_map(|part| {
         let seconds = part.trim().strip_prefix("timeout=")?.trim_matches('"').parse().ok()?;
         Some(Duration::from_secs(seconds))
@@ -240,14 +262,20 @@ fn reason(error: &hyper::Error) -> Reason {
     }
 }
 
-fn describe(error: &hyper::Error, endpoint: &Endpoint, reused: bool) -> String {
+#[cold]
+fn failed(mut error: TrySendError<Request<Body>>, endpoint: &Endpoint, reused: bool) -> SendError {
+    let unsent = error.take_message();
+    let error = error.into_error();
     let connection = if reused { "a reused" } else { "a new" };
-    let mut text = format!("{} on {connection} connection: {error}", endpoint.address);
+    let mut detail = format!("{} on {connection} connection: {error}", endpoint.address);
     if let Some(source) = error.source() {
-        text.push_str(": ");
-        text.push_str(&source.to_string());
+        detail.push_str(": ");
+        detail.push_str(&source.to_string());
     }
-    text
+    match unsent {
+        Some(request) => SendError::unsent(Failure::new(reason(&error), detail), request),
+        None => SendError::lost(reason(&error), detail),
+    }
 }
 
 /// The transport, shared by the codec that drives it and the pool that asks whether it is still open.

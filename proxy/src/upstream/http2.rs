@@ -42,7 +42,7 @@ const STUCK: Duration = Duration::from_secs(10);
 /// A connection. Closed by dropping it: its streams end first.
 #[derive(Debug)]
 pub(super) struct Http2 {
-    sender: h2::client::SendRequest<Bytes>,
+    sender: Sender,
     state: Rc<State>,
 }
 
@@ -109,13 +109,13 @@ impl Http2 {
     }
 
     /// A place for one more stream, if there is one.
-    pub(super) fn slot(&self) -> Option<Slot> {
+    pub(super) fn slot(&self) -> Option<(Sender, Slot)> {
         let state = &self.state;
         if state.closed.get() || state.streams.get() >= self.limit() {
             return None;
         }
         state.streams.set(state.streams.get() + 1);
-        Some(Slot { sender: self.sender.clone(), state: Rc::clone(state) })
+        Some((self.sender.clone(), Slot { state: Rc::clone(state) }))
     }
 
     /// Streams the peer allows at a time.
@@ -136,9 +136,11 @@ impl Http2 {
 /// The right to one stream of a connection; given back when dropped.
 #[derive(Debug)]
 pub(crate) struct Slot {
-    sender: h2::client::SendRequest<Bytes>,
     state: Rc<State>,
 }
+
+/// What opens a stream.
+pub(super) type Sender = h2::client::SendRequest<Bytes>;
 
 impl Slot {
     /// Nothing new goes over this connection any more.
@@ -181,17 +183,17 @@ pub(super) enum Sent {
 
 /// Sends `request` as a stream of its own and waits for its response's headers. Dropping it resets the stream.
 pub(super) async fn send(
-    mut slot: Slot,
+    (mut sender, slot): (Sender, Slot),
     request: Request<Body>,
     endpoint: &Endpoint,
     budget: &Rc<Budget>,
 ) -> Sent {
-    if poll_fn(|cx| slot.sender.poll_ready(cx)).await.is_err() {
+    if poll_fn(|cx| sender.poll_ready(cx)).await.is_err() {
         slot.close_connection();
         return Sent::Gone(request);
     }
     let extended = request.extensions().get::<hyper::ext::Protocol>().is_some();
-    if extended && !slot.sender.is_extended_connect_protocol_enabled() {
+    if extended && !sender.is_extended_connect_protocol_enabled() {
         let detail = format!("{} does not offer extended CONNECT (RFC 8441)", endpoint.address);
         return Sent::Done(Err(SendError::unsent(Failure::new(Reason::UpgradeFailed, detail), request)));
     }
@@ -199,7 +201,7 @@ pub(super) async fn send(
     let connect = head.method == Method::CONNECT;
     let bodiless = body.is_end_stream();
     let (wire, head) = outgoing(head);
-    let (response, stream) = match slot.sender.send_request(wire, bodiless && !connect) {
+    let (response, stream) = match sender.send_request(wire, bodiless && !connect) {
         Ok(sent) => sent,
         Err(error) if error.is_go_away() || error.is_io() => {
             slot.close_connection();
@@ -216,7 +218,7 @@ pub(super) async fn send(
     } else if !bodiless {
         exchange.pump = Some(Pump::new(body, stream, budget));
     }
-    if !is_opened(&mut slot).await {
+    if !is_opened(&mut sender).await {
         // It was never sent, so that nothing was processed; the connection takes nobody else down with it.
         slot.close_connection();
         tracing::warn!(endpoint = %endpoint.address, "an HTTP/2 connection opens no stream any more, and is left");
@@ -245,11 +247,11 @@ pub(super) async fn send(
 }
 
 /// Waits until the stream is open, should the peer have lowered its limit just now. Almost always it is.
-async fn is_opened(slot: &mut Slot) -> bool {
-    match poll_fn(|cx| Poll::Ready(slot.sender.poll_ready(cx))).await {
+async fn is_opened(sender: &mut Sender) -> bool {
+    match poll_fn(|cx| Poll::Ready(sender.poll_ready(cx))).await {
         // The connection's end is told by the response.
         Poll::Ready(_) => true,
-        Poll::Pending => tokio::time::timeout(STUCK, poll_fn(|cx| slot.sender.poll_ready(cx))).await.is_ok(),
+        Poll::Pending => tokio::time::timeout(STUCK, poll_fn(|cx| sender.poll_ready(cx))).await.is_ok(),
     }
 }
 

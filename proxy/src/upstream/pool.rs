@@ -10,6 +10,7 @@ use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::Either;
 use http::{Request, Response};
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -28,14 +29,17 @@ use crate::failure::{Failure, Reason};
 #[derive(Debug)]
 pub struct Pools {
     /// By endpoint; whoever was put there last is taken first, so that what is not needed becomes old.
-    http1: RefCell<HashMap<EndpointId, Vec<Idle>>>,
-    http2: RefCell<HashMap<EndpointId, Rc<Group>>>,
+    http1: RefCell<ById<Vec<Idle>>>,
+    http2: RefCell<ById<Rc<Group>>>,
     dns: Arc<Resolver>,
     /// Request bodies kept in case a stream is refused.
     kept: Rc<Budget>,
     sweeping: Cell<bool>,
     me: Weak<Self>,
 }
+
+/// Our own numbers: nobody outside can choose them to collide.
+type ById<T> = HashMap<EndpointId, T, foldhash::fast::RandomState>;
 
 #[derive(Debug)]
 struct Idle {
@@ -80,16 +84,16 @@ impl Pools {
     /// Sends `request` to `endpoint` and returns its response when its headers are here; its body streams.
     ///
     /// Dropping the future, or the response's body before its end, cancels: HTTP/1 closes the connection, HTTP/2 resets the stream.
-    pub async fn send(
+    pub fn send(
         &self,
         cluster: &Arc<Cluster>,
         endpoint: &Arc<Endpoint>,
         http: HttpVersionChoice,
         request: Request<Body>,
-    ) -> Result<Response<Body>, SendError> {
+    ) -> impl Future<Output = Result<Response<Body>, SendError>> {
         match http {
-            HttpVersionChoice::Http1 => self.send_http1(cluster, endpoint, request).await,
-            HttpVersionChoice::Http2 => self.send_http2(cluster, endpoint, request).await,
+            HttpVersionChoice::Http1 => Either::Left(self.send_http1(cluster, endpoint, request)),
+            HttpVersionChoice::Http2 => Either::Right(self.send_http2(cluster, endpoint, request)),
         }
     }
 
@@ -115,22 +119,23 @@ impl Pools {
     ) -> Result<Response<Body>, SendError> {
         http1::frame(&mut request);
         let idle_timeout = cluster.settings().idle_timeout;
-        let reuse = |reused| Reuse { pools: self.me.clone(), endpoint: endpoint.id, idle_timeout, reused };
         while let Some(connection) = self.idle(endpoint.id) {
-            match connection.send(request, reuse(true), endpoint).await {
+            match connection.send(request, idle_timeout, endpoint).await {
                 // It was closed at this very moment: not a byte went out, so that any request can take the next connection.
                 Err(SendError { unsent: Some(unsent), .. }) => request = *unsent,
                 done => return done,
             }
         }
-        let connection = match self.open_tcp(cluster, endpoint).await {
-            Ok(transport) => Http1::over(transport).await,
-            Err(failure) => Err(failure),
-        };
-        match connection {
-            Ok(connection) => connection.send(request, reuse(false), endpoint).await,
+        // Boxed here and below is what happens once a connection, so that not every request in flight is as large.
+        match Box::pin(self.open_http1(cluster, endpoint)).await {
+            Ok(connection) => connection.send(request, idle_timeout, endpoint).await,
             Err(failure) => Err(SendError::unsent(failure, request)),
         }
+    }
+
+    async fn open_http1(&self, cluster: &Cluster, endpoint: &Endpoint) -> Result<Http1, Failure> {
+        let home = Home { pools: self.me.clone(), endpoint: endpoint.id };
+        Http1::over(self.open_tcp(cluster, endpoint).await?, home).await
     }
 
     /// The idle connection used last that can still be used.
@@ -155,9 +160,12 @@ impl Pools {
     ) -> Result<Response<Body>, SendError> {
         let group = self.group(cluster, endpoint.id);
         for _ in 0..MOVES {
-            let slot = match self.slot(&group, cluster, endpoint).await {
-                Ok(slot) => slot,
-                Err(failure) => return Err(SendError::unsent(failure, request)),
+            let slot = match group.free_slot() {
+                Some(slot) => slot,
+                None => match Box::pin(self.slot(&group, cluster, endpoint)).await {
+                    Ok(slot) => slot,
+                    Err(failure) => return Err(SendError::unsent(failure, request)),
+                },
             };
             match http2::send(slot, request, endpoint, &self.kept).await {
                 Sent::Done(result) => return result,
@@ -189,7 +197,7 @@ impl Pools {
         group: &Rc<Group>,
         cluster: &Arc<Cluster>,
         endpoint: &Arc<Endpoint>,
-    ) -> Result<http2::Slot, Failure> {
+    ) -> Result<(http2::Sender, http2::Slot), Failure> {
         let mut awaited: Option<Rc<Opening>> = None;
         let mut opened = 0;
         loop {
@@ -296,7 +304,7 @@ impl Pools {
 const MOVES: usize = 4;
 
 impl Group {
-    fn free_slot(&self) -> Option<http2::Slot> {
+    fn free_slot(&self) -> Option<(http2::Sender, http2::Slot)> {
         let mut connections = self.connections.borrow_mut();
         connections.retain(|connection| !connection.is_closed());
         connections.iter().find_map(Http2::slot)
@@ -310,31 +318,16 @@ const WARM: Duration = Duration::from_millis(20);
 /// How often idle connections are looked through. The exact time is checked when one is taken.
 const SWEEP: Duration = Duration::from_millis(500);
 
-/// Where an HTTP/1 connection goes when its exchange is over.
-#[derive(Debug)]
-pub(super) struct Reuse {
+/// Where an HTTP/1 connection is kept between exchanges.
+#[derive(Clone, Debug)]
+pub(super) struct Home {
     pools: Weak<Pools>,
     endpoint: EndpointId,
-    idle_timeout: Duration,
-    reused: bool,
 }
 
-impl Reuse {
-    pub(super) fn is_reused(&self) -> bool {
-        self.reused
-    }
-
-    /// Keeps it for as long as the cluster says, and less if the endpoint announced (`announced`) to close it earlier.
-    pub(super) fn keep(self, connection: Http1, announced: Option<Duration>) {
+impl Home {
+    pub(super) fn keep(&self, connection: Http1, timeout: Duration) {
         let Some(pools) = self.pools.upgrade() else { return };
-        let mut timeout = self.idle_timeout;
-        if let Some(announced) = announced {
-            // What we send in its last moment would cross its FIN.
-            timeout = timeout.min(announced.saturating_sub(Duration::from_secs(1)).max(announced / 2));
-        }
-        if timeout.is_zero() {
-            return;
-        }
         let since = Instant::now();
         let idle = Idle { connection, since, until: since + timeout };
         pools.http1.borrow_mut().entry(self.endpoint).or_default().push(idle);

@@ -348,3 +348,30 @@ async fn the_target_and_the_host_are_as_http1_wants_them() {
         assert_eq!(body, want, "{uri} {host:?}");
     }
 }
+
+#[tokio::test(flavor = "local")]
+async fn cookies_become_one() {
+    let address = http1_server(|_, request| async move {
+        let cookies: Vec<_> =
+            request.headers().get_all("cookie").iter().map(|c| c.to_str().expect("text")).collect();
+        ok(cookies.join("|"))
+    })
+    .await;
+    let mut request = get("/");
+    for cookie in ["a=1", "b=2", "c=3; d=4"] {
+        request.headers_mut().append("cookie", cookie.parse().expect("valid"));
+    }
+    let response = Client::of(address).send(Http1, request).await.expect("it answers");
+    assert_eq!(response.into_body().collect().await.expect("whole").to_bytes(), "a=1; b=2; c=3; d=4");
+}
+
+/// Each request in flight costs this much, and each step of it moves that much.
+#[tokio::test(flavor = "local")]
+async fn an_attempt_in_flight_is_small() {
+    let client = Client::of(listen().await.1);
+    for http in [Http1, Http2] {
+        let size =
+            std::mem::size_of_val(&client.pools.send(&client.cluster, &client.endpoint, http, get("/")));
+        assert!(size <= 2048, "{size} bytes");
+    }
+}

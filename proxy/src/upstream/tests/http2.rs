@@ -707,3 +707,37 @@ async fn many_cancelled_at_once_cost_nobody_else_a_stream() {
     drop(feed);
     assert_eq!(long.into_body().collect().await.expect("whole").to_bytes(), "1 still here");
 }
+
+/// A peer that stopped reading: the reset of a cancelled stream cannot go out, so that its place is not free either.
+#[tokio::test(flavor = "local", start_paused = true)]
+async fn a_connection_that_opens_no_stream_is_left() {
+    let address = scripted(|number, mut stream| async move {
+        let mut preface = [0; 24];
+        stream.read_exact(&mut preface).await.expect("a preface");
+        let mut frames = Frames(stream);
+        // One stream, and room for more than any socket buffer holds.
+        frames.write(4, 0, 0, &[0, 3, 0, 0, 0, 1, 0, 4, 0x7f, 0xff, 0xff, 0xff]).await;
+        frames.write(8, 0, 0, &[0x7f, 0, 0, 0]).await;
+        if number == 1 {
+            return std::future::pending().await;
+        }
+        let (stream, body) = frames.request().await;
+        assert_eq!(body, b"kept");
+        frames.answer(stream).await;
+        while frames.read().await.is_some() {}
+    })
+    .await;
+    let client = Client::of(address);
+    let (body, feed) = body_of_hand();
+    let full = async {
+        let chunk = Bytes::from(vec![b'x'; 64 * 1024]);
+        while tokio::time::timeout(Duration::from_secs(1), feed.send(chunk.clone())).await.is_ok() {}
+    };
+    tokio::select! {
+        result = client.send(Http2, post("/", body)) => panic!("nobody answers: {result:?}"),
+        () = full => {}
+    }
+    let begun = Instant::now();
+    let response = client.send(Http2, post("/", "kept".to_owned())).await.expect("it is sent elsewhere");
+    assert_eq!((response.status().as_u16(), begun.elapsed().as_secs()), (200, 10));
+}

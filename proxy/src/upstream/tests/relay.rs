@@ -1,3 +1,6 @@
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
 use super::*;
 use crate::upstream::relay::{Relayed, relay};
 
@@ -76,4 +79,46 @@ async fn what_is_much_arrives_whole_both_ways_through_a_slow_reader() {
     assert!(one == data && other == data);
     let relayed = relay.await.expect("no panic").expect("nothing broke");
     assert_eq!(relayed, Relayed { sent: 4_000_000, received: 4_000_000 });
+}
+
+#[tokio::test(flavor = "local")]
+async fn a_tunnel_at_rest_costs_little() {
+    let ((_client, one), (other, _server)) = (pair().await, pair().await);
+    let size = std::mem::size_of_val(&relay(one, other));
+    assert!(size <= 512, "{size} bytes");
+}
+
+/// A tunnel that is always ready leaves the others their turns.
+#[tokio::test(flavor = "local")]
+async fn a_busy_tunnel_lets_others_run() {
+    struct Endless;
+    impl tokio::io::AsyncRead for Endless {
+        fn poll_read(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            buf: &mut tokio::io::ReadBuf<'_>,
+        ) -> Poll<std::io::Result<()>> {
+            buf.put_slice(b"more");
+            Poll::Ready(Ok(()))
+        }
+    }
+    impl tokio::io::AsyncWrite for Endless {
+        fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, buf: &[u8]) -> Poll<std::io::Result<usize>> {
+            Poll::Ready(Ok(buf.len()))
+        }
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+    impl crate::upstream::relay::Resettable for Endless {
+        fn reset(&mut self) {}
+    }
+    let busy = tokio::task::spawn_local(relay(Endless, Endless));
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    busy.abort();
 }
