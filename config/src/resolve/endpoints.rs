@@ -21,7 +21,8 @@ impl Registry {
                 for (instance, port) in self.members_of(service, declared) {
                     // Where two sources know an address, what they say of it is the same instance's; the first stays.
                     by_address.entry(address(instance.address, port)).or_insert_with(|| {
-                        let health = instance.health;
+                        let ready_or_not = service.publish_not_ready && instance.health == Health::Unhealthy;
+                        let health = if ready_or_not { Health::Healthy } else { instance.health };
                         self.endpoint(instance, port, health)
                     });
                 }

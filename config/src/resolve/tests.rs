@@ -1,6 +1,8 @@
 //! Whole registries from manifests, and what each subscriber is told.
 
 mod bookinfo;
+mod instances;
+mod mesh;
 
 use crate::model::{
     Action, BackendTarget, Cluster, Destination, Endpoints, Inbound, Listener, Resource, ResourceKind, Route,
