@@ -741,3 +741,53 @@ async fn a_connection_that_opens_no_stream_is_left() {
     let response = client.send(Http2, post("/", "kept".to_owned())).await.expect("it is sent elsewhere");
     assert_eq!((response.status().as_u16(), begun.elapsed().as_secs()), (200, 10));
 }
+
+/// It answers in full, and says that the rest of the request is of no use to it (RFC 9113 §8.1).
+#[tokio::test(flavor = "local")]
+async fn an_answer_before_the_request_was_read_is_whole() {
+    let address = http2_server(
+        |_| {},
+        |number, request, respond| async move {
+            if request.method() == http::Method::POST {
+                drop(request);
+                return reply(respond, "too large");
+            }
+            reply(respond, number.to_string());
+        },
+    )
+    .await;
+    let client = Client::of(address);
+    for slow_reader in [false, true] {
+        let (body, feed) = body_of_hand();
+        let (response, _) =
+            tokio::join!(client.send(Http2, post("/", body)), feed.send(Bytes::from(vec![b'x'; 200_000])));
+        let response = response.expect("it answers");
+        if slow_reader {
+            // The reset is here before the body is read.
+            settle().await;
+        }
+        assert_eq!(response.into_body().collect().await.expect("whole").to_bytes(), "too large");
+        feed.closed().await;
+    }
+    assert_eq!(client.get(Http2, "/").await.expect("it answers").1, "1", "the same connection");
+}
+
+/// A reset within the body must not look like its end, or what comes after the proxy takes half of it for all.
+#[tokio::test(flavor = "local")]
+async fn a_body_cut_short_is_an_error() {
+    for reason in [h2::Reason::CANCEL, h2::Reason::INTERNAL_ERROR, h2::Reason::NO_ERROR] {
+        let address = http2_server(
+            |_| {},
+            move |_, _, mut respond| async move {
+                let response = Response::builder().header("content-length", 10).body(()).expect("valid");
+                let mut stream = respond.send_response(response, false).expect("open");
+                stream.send_data(Bytes::from_static(b"half"), false).expect("open");
+                settle().await;
+                stream.send_reset(reason);
+            },
+        )
+        .await;
+        let response = Client::of(address).send(Http2, get("/")).await.expect("it answers");
+        assert!(response.into_body().collect().await.is_err(), "{reason:?}");
+    }
+}
