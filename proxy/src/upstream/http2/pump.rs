@@ -1,0 +1,91 @@
+//! The request's half of a stream.
+
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use h2::{Reason as Code, SendStream};
+use http_body::Body as _;
+
+use super::stream::Broken;
+use crate::body::Body;
+use crate::upstream::replay::{Budget, Kept};
+
+/// Moves a request's body into its stream, no more of it than the peer has room for.
+pub(super) struct Pump {
+    pub(super) body: Body,
+    pub(super) stream: SendStream<Bytes>,
+    /// Data taken from the body that has found no room yet.
+    held: Bytes,
+    /// What was taken, while it is not too much and the response has not begun: the stream may yet be refused.
+    pub(super) kept: Option<Kept>,
+    pub(super) done: bool,
+}
+
+impl Pump {
+    pub(super) fn new(body: Body, stream: SendStream<Bytes>, budget: &Rc<Budget>) -> Self {
+        Self { body, stream, held: Bytes::new(), kept: Some(Kept::new(budget)), done: false }
+    }
+
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
+        let result = ready!(self.advance(cx));
+        self.done = true;
+        Poll::Ready(result)
+    }
+
+    fn advance(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
+        loop {
+            if !self.held.is_empty() {
+                ready!(self.poll_room(cx))?;
+                let room = self.stream.capacity().min(self.held.len());
+                let data = self.held.split_to(room);
+                let end = self.held.is_empty() && self.body.is_end_stream();
+                self.stream.send_data(data, end).map_err(Broken::Stream)?;
+                if end {
+                    return Poll::Ready(Ok(()));
+                }
+                continue;
+            }
+            // Also while the body has nothing to give: an endpoint that does not want the rest says so here.
+            if let Poll::Ready(reset) = self.stream.poll_reset(cx) {
+                let error = reset.map_or_else(|error| error, h2::Error::from);
+                return Poll::Ready(Err(Broken::Stream(error)));
+            }
+            let Some(frame) = ready!(Pin::new(&mut self.body).poll_frame(cx)) else {
+                self.stream.send_data(Bytes::new(), true).map_err(Broken::Stream)?;
+                return Poll::Ready(Ok(()));
+            };
+            let frame = frame.map_err(Broken::Body)?;
+            if self.kept.as_mut().is_some_and(|kept| !kept.keep(&frame)) {
+                self.kept = None;
+            }
+            match frame.into_data() {
+                Ok(data) if data.is_empty() && self.body.is_end_stream() => {
+                    self.stream.send_data(data, true).map_err(Broken::Stream)?;
+                    return Poll::Ready(Ok(()));
+                }
+                Ok(data) => self.held = data,
+                Err(frame) => {
+                    if let Ok(trailers) = frame.into_trailers() {
+                        self.stream.send_trailers(trailers).map_err(Broken::Stream)?;
+                        return Poll::Ready(Ok(()));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Waits until the peer has room for some of what is held.
+    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
+        self.stream.reserve_capacity(self.held.len());
+        while self.stream.capacity() == 0 {
+            match ready!(self.stream.poll_capacity(cx)) {
+                Some(Ok(_)) => {}
+                Some(Err(error)) => return Poll::Ready(Err(Broken::Stream(error))),
+                None => return Poll::Ready(Err(Broken::Stream(Code::STREAM_CLOSED.into()))),
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}

@@ -1,0 +1,268 @@
+//! One exchange as a stream of an HTTP/2 connection, from its request to the end of its response.
+//!
+//! Runs in the task of whoever sends: no task, channel or queue of its own, but for a request's body that is still on its way when the response
+//! begins. Owns the judgement whether an endpoint processed a request that failed.
+
+use std::future::{Future as _, poll_fn};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use h2::{Reason as Code, RecvStream, SendStream};
+use http::{Method, Request, Response, header};
+use http_body::{Body as _, Frame, SizeHint};
+use tokio::task::AbortHandle;
+
+use super::pump::Pump;
+use super::{Sender, Slot, head};
+use crate::body::{Body, BodyError};
+use crate::failure::{Failure, Reason};
+use crate::upgrade::Upgrade;
+use crate::upstream::connect::{MAX_HEADER_BYTES, MAX_HEADERS};
+use crate::upstream::replay::Budget;
+use crate::upstream::{Endpoint, SendError};
+
+/// What became of a request.
+pub(in crate::upstream) enum Sent {
+    Done(Result<Response<Body>, SendError>),
+    /// The connection was going away before it was processed. Another one can be tried at once: nothing is wrong with the endpoint.
+    Gone(Request<Body>),
+}
+
+/// Sends `request` as a stream of its own and waits for its response's headers. Dropping it resets the stream.
+pub(in crate::upstream) async fn send(
+    (mut sender, slot): (Sender, Slot),
+    request: Request<Body>,
+    endpoint: &Endpoint,
+    budget: &Rc<Budget>,
+) -> Sent {
+    if poll_fn(|cx| sender.poll_ready(cx)).await.is_err() {
+        slot.close_connection();
+        return Sent::Gone(request);
+    }
+    let extended = request.extensions().get::<hyper::ext::Protocol>().is_some();
+    if extended && !sender.is_extended_connect_protocol_enabled() {
+        let detail = format!("{} does not offer extended CONNECT (RFC 8441)", endpoint.address);
+        return Sent::Done(Err(SendError::unsent(Failure::new(Reason::UpgradeFailed, detail), request)));
+    }
+    let (head, body) = request.into_parts();
+    let connect = head.method == Method::CONNECT;
+    let bodiless = body.is_end_stream();
+    let (wire, head) = head::outgoing(head);
+    let (response, stream) = match sender.send_request(wire, bodiless && !connect) {
+        Ok(sent) => sent,
+        Err(error) if error.is_go_away() || error.is_io() => {
+            slot.close_connection();
+            return Sent::Gone(Request::from_parts(head, body));
+        }
+        Err(error) => {
+            let detail = format!("the request cannot be sent as HTTP/2: {error}");
+            return Sent::Done(Err(SendError::lost(Reason::BadRequest, detail)));
+        }
+    };
+    let mut exchange = Exchange { response, pump: None, tunnel: None };
+    if connect {
+        exchange.tunnel = Some(stream);
+    } else if !bodiless {
+        exchange.pump = Some(Pump::new(body, stream, budget));
+    }
+    if !is_opened(&mut sender).await {
+        // It was never sent, so that nothing was processed; the connection takes nobody else down with it.
+        slot.close_connection();
+        tracing::warn!(endpoint = %endpoint.address, "an HTTP/2 connection opens no stream any more, and is left");
+        let body = exchange.into_body().expect("nothing was taken from the body yet");
+        return Sent::Gone(Request::from_parts(head, body));
+    }
+    let error = match poll_fn(|cx| exchange.poll(cx)).await {
+        Ok(response) => return Sent::Done(receive(response, exchange, slot, endpoint)),
+        Err(Broken::Body(error)) => {
+            return Sent::Done(Err(SendError::lost(error.reason(), error.to_string())));
+        }
+        Err(Broken::Stream(error)) => error,
+    };
+    let (reason, detail) = (reason(&error), format!("{}: {error}", endpoint.address));
+    if !unprocessed(&error) {
+        return Sent::Done(Err(SendError::lost(reason, detail)));
+    }
+    let Some(body) = exchange.into_body() else {
+        return Sent::Done(Err(SendError { unprocessed: true, ..SendError::lost(reason, detail) }));
+    };
+    let request = Request::from_parts(head, body);
+    if error.is_go_away() {
+        slot.close_connection();
+        return Sent::Gone(request);
+    }
+    Sent::Done(Err(SendError::unsent(Failure::new(reason, detail), request)))
+}
+
+/// Waits until the stream is open, should the peer have lowered its limit just now. Almost always it is.
+async fn is_opened(sender: &mut Sender) -> bool {
+    match poll_fn(|cx| Poll::Ready(sender.poll_ready(cx))).await {
+        // The connection's end is told by the response.
+        Poll::Ready(_) => true,
+        Poll::Pending => tokio::time::timeout(STUCK, poll_fn(|cx| sender.poll_ready(cx))).await.is_ok(),
+    }
+}
+
+fn receive(
+    response: Response<RecvStream>,
+    exchange: Exchange,
+    slot: Slot,
+    endpoint: &Endpoint,
+) -> Result<Response<Body>, SendError> {
+    let (count, size) = head::size(response.headers());
+    if count > MAX_HEADERS || size > MAX_HEADER_BYTES {
+        let detail = format!(
+            "{} answered with {count} headers of {size} bytes in all; {MAX_HEADERS} and {MAX_HEADER_BYTES} are accepted",
+            endpoint.address
+        );
+        return Err(SendError::lost(Reason::ResponseHeadersTooLarge, detail));
+    }
+    let Exchange { pump, tunnel, .. } = exchange;
+    if let Some(stream) = tunnel
+        && response.status().is_success()
+    {
+        return Ok(response.map(|recv| Body::upgrade(Upgrade::stream(stream, recv, slot))));
+    }
+    let left = response.headers().get(header::CONTENT_LENGTH).and_then(|n| n.to_str().ok()?.parse().ok());
+    Ok(response.map(|recv| {
+        if recv.is_end_stream() && pump.is_none() {
+            return Body::empty();
+        }
+        // The endpoint answers while it still reads: from here on the two directions have nothing to do with each other.
+        let upload = pump.map(|mut pump| {
+            tokio::task::spawn_local(async move {
+                if let Err(Broken::Body(_)) = poll_fn(|cx| pump.poll(cx)).await {
+                    pump.stream.send_reset(Code::CANCEL);
+                }
+            })
+            .abort_handle()
+        });
+        Body::http2(Received { recv, ended: false, left, upload, _slot: slot })
+    }))
+}
+
+/// Both directions of a stream until the response's headers.
+struct Exchange {
+    response: h2::client::ResponseFuture,
+    pump: Option<Pump>,
+    /// The sending half of a CONNECT.
+    tunnel: Option<SendStream<Bytes>>,
+}
+
+pub(super) enum Broken {
+    /// The request's body failed: the client is gone.
+    Body(BodyError),
+    Stream(h2::Error),
+}
+
+impl Exchange {
+    /// The request's body as it was at the beginning, if all of it is still here.
+    fn into_body(self) -> Option<Body> {
+        match self.pump {
+            None => Some(Body::empty()),
+            Some(pump) => pump.kept.map(|kept| kept.rewind(pump.body)),
+        }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Response<RecvStream>, Broken>> {
+        if let Some(pump) = &mut self.pump
+            && !pump.done
+            && let Poll::Ready(result) = pump.poll(cx)
+        {
+            match result {
+                Ok(()) => {}
+                Err(Broken::Body(error)) => {
+                    pump.stream.send_reset(Code::CANCEL);
+                    return Poll::Ready(Err(Broken::Body(error)));
+                }
+                // The response says better what happened: the endpoint may have answered and then reset the rest (RFC 9113 §8.1).
+                Err(Broken::Stream(_)) => {}
+            }
+        }
+        let response = ready!(Pin::new(&mut self.response).poll(cx));
+        if let (Some(pump), Ok(_)) = (&mut self.pump, &response) {
+            // Whatever happens now, the endpoint has begun to process it.
+            pump.kept = None;
+            if pump.done {
+                self.pump = None;
+            }
+        }
+        Poll::Ready(response.map_err(Broken::Stream))
+    }
+}
+
+/// The body of a response. Dropped before its end, it resets the stream, and with it what is left of the request's body.
+#[derive(Debug)]
+pub(crate) struct Received {
+    recv: RecvStream,
+    ended: bool,
+    /// From `Content-Length`, so that the next hop can announce it too.
+    left: Option<u64>,
+    upload: Option<AbortHandle>,
+    _slot: Slot,
+}
+
+impl Received {
+    pub(crate) fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if self.ended {
+            return Poll::Ready(None);
+        }
+        match ready!(self.recv.poll_data(cx)) {
+            Some(Ok(data)) => {
+                // Room is given back as data is taken: it is taken only as fast as it goes on.
+                let _ = self.recv.flow_control().release_capacity(data.len());
+                self.left = self.left.map(|left| left.saturating_sub(data.len() as u64));
+                Poll::Ready(Some(Ok(Frame::data(data))))
+            }
+            Some(Err(error)) => self.end(Some(Err(BodyError::Stream(error)))),
+            None => match ready!(self.recv.poll_trailers(cx)) {
+                Ok(Some(trailers)) => self.end(Some(Ok(Frame::trailers(trailers)))),
+                Ok(None) => self.end(None),
+                Err(error) => self.end(Some(Err(BodyError::Stream(error)))),
+            },
+        }
+    }
+
+    fn end(
+        &mut self,
+        frame: Option<Result<Frame<Bytes>, BodyError>>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        self.ended = true;
+        Poll::Ready(frame)
+    }
+
+    pub(crate) fn is_end_stream(&self) -> bool {
+        self.ended || self.recv.is_end_stream()
+    }
+
+    pub(crate) fn size_hint(&self) -> SizeHint {
+        self.left.map_or_else(SizeHint::default, SizeHint::with_exact)
+    }
+}
+
+impl Drop for Received {
+    fn drop(&mut self) {
+        if let Some(upload) = &self.upload {
+            upload.abort();
+        }
+    }
+}
+
+/// Whether the endpoint certainly did nothing with the stream: it refused it (RFC 9113 §8.7), or went away before it (§6.8).
+/// `h2` reports a peer's GOAWAY only to streams beyond the last one it names.
+fn unprocessed(error: &h2::Error) -> bool {
+    error.is_remote() && (error.is_go_away() || error.reason() == Some(Code::REFUSED_STREAM))
+}
+
+fn reason(error: &h2::Error) -> Reason {
+    if error.is_library() && error.is_reset() { Reason::UpstreamProtocolError } else { Reason::UpstreamReset }
+}
+
+/// A stream that cannot be opened for this long, although there was a slot for it, means that the connection is stuck.
+const STUCK: Duration = Duration::from_secs(10);
