@@ -12,6 +12,7 @@ use clap::{Parser, Subcommand};
 
 mod capture;
 mod check;
+mod control;
 mod down;
 mod exec;
 mod http;
@@ -44,6 +45,7 @@ enum Command {
     Status(status::Args),
     Capture(capture::Args),
     Check(check::Args),
+    Control(control::Args),
     #[command(hide = true)]
     Exec(exec::Args),
     Sample(sample::Args),
@@ -60,6 +62,7 @@ fn main() -> ExitCode {
         Command::Exec(args) => exec::run(args),
         Command::Capture(args) => capture::run(args),
         Command::Check(args) => check::run(args),
+        Command::Control(args) => control::run(args),
         Command::Sample(args) => sample::run(args),
         Command::Schema(args) => schema::run(args),
         Command::Version(args) => version::run(args),

@@ -1,0 +1,112 @@
+//! Accepts streams: who asks, and whether there is room.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::Stream as AsyncStream;
+use outrigger_config::resolve::Subscriber;
+use outrigger_config::xds::pb::discovery::aggregated_discovery_service_server::AggregatedDiscoveryService;
+use outrigger_config::xds::pb::discovery::{
+    DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse,
+};
+use outrigger_config::xds::{Node, Role};
+use rand::RngExt;
+use tokio::sync::{mpsc, watch};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::session::Session;
+use super::stream::{Around, Stream};
+use crate::metrics::Metrics;
+use crate::proxies::Proxies;
+use crate::view::View;
+
+/// Streams at a time. Each holds a connection and some 10 KiB.
+const MAX_STREAMS: usize = 20_000;
+
+/// Until the first request of a stream has come.
+const FIRST_REQUEST: Duration = Duration::from_secs(10);
+
+/// After this long a stream is ended, ± 10 %: proxies spread over replicas again, and whatever went wrong unnoticed is
+/// set right by the versions they come back with.
+pub const STREAM_AGE: Duration = Duration::from_secs(30 * 60);
+
+#[derive(Clone, Debug)]
+pub struct Ads {
+    around: Around,
+}
+
+impl Ads {
+    pub fn new(
+        views: watch::Receiver<Arc<View>>,
+        proxies: Arc<Proxies>,
+        metrics: Arc<Metrics>,
+        closing: watch::Receiver<bool>,
+    ) -> Self {
+        Self { around: Around { views, proxies, metrics, closing } }
+    }
+}
+
+type Responses<T> = Pin<Box<dyn AsyncStream<Item = Result<T, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl AggregatedDiscoveryService for Ads {
+    type StreamAggregatedResourcesStream = Responses<DiscoveryResponse>;
+    type DeltaAggregatedResourcesStream = Responses<DeltaDiscoveryResponse>;
+
+    async fn stream_aggregated_resources(
+        &self,
+        _: Request<Streaming<DiscoveryRequest>>,
+    ) -> Result<Response<Self::StreamAggregatedResourcesStream>, Status> {
+        Err(Status::unimplemented("only delta streams are served; use DeltaAggregatedResources"))
+    }
+
+    async fn delta_aggregated_resources(
+        &self,
+        request: Request<Streaming<DeltaDiscoveryRequest>>,
+    ) -> Result<Response<Self::DeltaAggregatedResourcesStream>, Status> {
+        if self.around.proxies.count() >= MAX_STREAMS {
+            return Err(Status::resource_exhausted(format!("{MAX_STREAMS} streams are open")));
+        }
+        let peer = request.remote_addr();
+        let around = self.around.clone();
+        let (sender, responses) = mpsc::channel(1);
+        let mut requests = request.into_inner();
+        tokio::spawn(async move {
+            let first = match tokio::time::timeout(FIRST_REQUEST, requests.message()).await {
+                Ok(Ok(Some(first))) => first,
+                Ok(Ok(None) | Err(_)) => return,
+                Err(_) => {
+                    let status = Status::deadline_exceeded("no request came");
+                    let _ = sender.send(Err(status)).await;
+                    return;
+                }
+            };
+            let node = match Node::from_message(first.node.as_ref().unwrap_or(&Default::default())) {
+                Ok(node) => node,
+                Err(error) => {
+                    tracing::warn!(?peer, "a proxy was turned away: {error}");
+                    let _ = sender.send(Err(Status::invalid_argument(error.to_string()))).await;
+                    return;
+                }
+            };
+            let session = Session::new(subscriber(&node), around.views.borrow().clone());
+            let proxy = around.proxies.enter(node, peer, session);
+            let age = STREAM_AGE.mul_f64(rand::rng().random_range(0.9..1.1));
+            Stream { around, proxy, requests, responses: sender, age }.run(first).await;
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(responses))))
+    }
+}
+
+fn subscriber(node: &Node) -> Subscriber {
+    match &node.role {
+        Role::Sidecar { namespace, workload } => {
+            Subscriber::Sidecar { namespace: namespace.clone(), name: workload.clone() }
+        }
+        Role::Gateway { namespace, name } => {
+            Subscriber::Gateway { namespace: namespace.clone(), name: name.clone() }
+        }
+    }
+}

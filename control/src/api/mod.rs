@@ -1,0 +1,62 @@
+//! What people and commands ask the control plane: JSON over HTTP.
+//!
+//! `/v1/status` all there is to know · `/v1/objects`, `/v1/proxies` its parts · `/v1/synced` waits until proxies have a change ·
+//! `/healthz/ready`, `/healthz/live`. Only reads; never part of what proxies need.
+
+mod status;
+mod synced;
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::Json;
+use axum::routing::get;
+use tokio::sync::watch;
+
+use crate::metrics::Metrics;
+use crate::proxies::Proxies;
+use crate::view::View;
+
+/// What the pages show.
+#[derive(Clone, Debug)]
+pub struct Api {
+    pub views: watch::Receiver<Arc<View>>,
+    pub proxies: Arc<Proxies>,
+    /// Directories and files the manifests come from.
+    pub manifests: Arc<[String]>,
+    pub started: SystemTime,
+    pub closing: watch::Receiver<bool>,
+}
+
+pub fn router(api: Api) -> Router {
+    Router::new()
+        .route("/v1/status", get(async |State(api): State<Api>| Json(status::status(&api))))
+        .route("/v1/objects", get(async |State(api): State<Api>| Json(status::objects(&api))))
+        .route("/v1/proxies", get(async |State(api): State<Api>| Json(status::proxies(&api))))
+        .route("/v1/synced", get(synced::synced))
+        .route("/healthz/ready", get(ready))
+        .route("/healthz/live", get(async || "live\n"))
+        .fallback(async || (StatusCode::NOT_FOUND, "see /v1/status\n"))
+        .with_state(api)
+}
+
+/// The manifests were read before the port was opened: what is left to say no to is the end.
+async fn ready(State(api): State<Api>) -> (StatusCode, &'static str) {
+    if *api.closing.borrow() {
+        (StatusCode::SERVICE_UNAVAILABLE, "ending\n")
+    } else {
+        (StatusCode::OK, "ready\n")
+    }
+}
+
+/// The page for Prometheus, for its own port.
+pub fn metrics(metrics: Arc<Metrics>) -> Router {
+    let page = async |State(metrics): State<Arc<Metrics>>| {
+        ([(CONTENT_TYPE, "text/plain; version=0.0.4")], metrics.page())
+    };
+    Router::new().route("/metrics", get(page)).route("/stats/prometheus", get(page)).with_state(metrics)
+}

@@ -1,0 +1,77 @@
+//! From watched directories to views.
+//!
+//! Owns the one place where a new state of the files becomes a new generation, and says in the log what is wrong with it. The
+//! burst of writes that a change consists of is waited out by the watch (100 ms of quiet, 1 s at most).
+
+use std::collections::HashSet;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use outrigger_config::diagnostic::{Diagnostic, Severity};
+use outrigger_config::registry::{Registry, Store};
+use outrigger_config::source::{Directory, Watch};
+use tokio::sync::watch;
+
+use crate::metrics::Metrics;
+use crate::view::View;
+
+/// Directories being followed; ends when dropped.
+#[derive(Debug)]
+pub struct Source {
+    _watch: Watch,
+}
+
+impl Source {
+    /// Reads everything once before it returns, so that the first proxy is answered from the whole. Blocks on the file system then.
+    pub fn start(paths: &[PathBuf], metrics: Arc<Metrics>) -> io::Result<(Self, watch::Receiver<Arc<View>>)> {
+        let mut directory = Directory::new(paths);
+        let files = directory.read();
+        let mut store = Store::new();
+        let registry = store.update(&files);
+        let mut said = report(&registry, &HashSet::new());
+        tracing::info!(files = files.len(), objects = registry.objects().count(), "manifests read");
+        metrics.read(&registry);
+        let (views, newest) = watch::channel(Arc::new(View::first(registry)));
+        let watch = Watch::start(directory, files, move |files| {
+            let registry = store.update(&files);
+            let before = views.borrow().clone();
+            if Arc::ptr_eq(&registry, before.registry()) {
+                return;
+            }
+            said = report(&registry, &said);
+            metrics.read(&registry);
+            let view = View::next(&before, registry);
+            tracing::info!(
+                generation = view.generation(),
+                endpoints_only = view.is_endpoints_only(),
+                "manifests changed"
+            );
+            metrics.generation.set(view.generation() as i64);
+            // Nobody listening means that the server is going down.
+            let _ = views.send(Arc::new(view));
+        })?;
+        Ok((Self { _watch: watch }, newest))
+    }
+}
+
+/// Logs what is wrong and was not said before, and what no longer is.
+fn report(registry: &Registry, said: &HashSet<String>) -> HashSet<String> {
+    let now: HashSet<String> = registry.diagnostics().iter().map(|finding| say(finding, said)).collect();
+    for fixed in said.difference(&now) {
+        tracing::info!("no longer: {fixed}");
+    }
+    now
+}
+
+fn say(finding: &Diagnostic, said: &HashSet<String>) -> String {
+    let text = finding.to_string();
+    if !said.contains(&text) {
+        match finding.severity {
+            Severity::Error => tracing::error!("{text}"),
+            Severity::Warning => tracing::warn!("{text}"),
+            Severity::Note => tracing::info!("{text}"),
+        }
+    }
+    text
+}
