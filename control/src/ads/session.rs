@@ -147,7 +147,7 @@ impl Session {
     }
 
     /// The next response; `None` when all is said or too much is unanswered.
-    pub fn next(&mut self) -> Option<DeltaDiscoveryResponse> {
+    pub fn speak(&mut self) -> Option<DeltaDiscoveryResponse> {
         if self.unanswered.len() >= MAX_UNANSWERED {
             return None;
         }

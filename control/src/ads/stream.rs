@@ -40,7 +40,7 @@ pub(super) struct Stream {
 }
 
 enum Event<'s> {
-    Request(DeltaDiscoveryRequest),
+    Request(Box<DeltaDiscoveryRequest>),
     View,
     Room(mpsc::Permit<'s, Response>),
 }
@@ -82,7 +82,7 @@ impl Stream {
             let ready = self.proxy.session().is_ready();
             let event = tokio::select! {
                 request = self.requests.message() => match request? {
-                    Some(request) => Event::Request(request),
+                    Some(request) => Event::Request(request.into()),
                     None => return Ok("closed by the proxy"),
                 },
                 permit = responses.reserve(), if ready => match permit {
@@ -100,10 +100,10 @@ impl Stream {
                 () = self.proxy.replaced() => return Ok("replaced by a newer stream of the same proxy"),
             };
             match event {
-                Event::Request(request) => self.receive(request)?,
+                Event::Request(request) => self.receive(*request)?,
                 Event::View => self.advance(),
                 Event::Room(permit) => {
-                    let response = self.proxy.session().next();
+                    let response = self.proxy.session().speak();
                     if let Some(response) = response {
                         count(&self.around.metrics, &response);
                         permit.send(Ok(response));
