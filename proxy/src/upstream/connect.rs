@@ -166,7 +166,9 @@ pub(super) const MAX_HEADERS: usize = 128;
 pub(super) fn http1() -> hyper::client::conn::http1::Builder {
     let mut builder = hyper::client::conn::http1::Builder::new();
     builder
+        // Names as they came; those that came without a case (over HTTP/2, or added here) as old servers expect them.
         .preserve_header_case(true)
+        .title_case_headers(true)
         .max_headers(MAX_HEADERS)
         .max_header_size(MAX_HEADER_BYTES)
         .max_buf_size(MAX_HEADER_BYTES);

@@ -365,6 +365,24 @@ async fn cookies_become_one() {
     assert_eq!(response.into_body().collect().await.expect("whole").to_bytes(), "a=1; b=2; c=3; d=4");
 }
 
+#[tokio::test(flavor = "local")]
+async fn names_without_a_case_get_the_usual_one() {
+    let (heard, hear) = tokio::sync::oneshot::channel();
+    let heard = RefCell::new(Some(heard));
+    let address = scripted(move |_, mut stream| {
+        let heard = heard.take();
+        async move {
+            let request = read_request(&mut stream).await.expect("a request comes");
+            heard.expect("there is one connection").send(request).expect("the test waits");
+            stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await.expect("open");
+        }
+    })
+    .await;
+    Client::of(address).send(Http1, post("/", "hello".to_owned())).await.expect("it answers");
+    let request = hear.await.expect("it was heard");
+    assert_eq!(request, "POST / HTTP/1.1\r\nHost: app.test\r\nContent-Length: 5\r\n\r\nhello");
+}
+
 /// Each request in flight costs this much, and each step of it moves that much.
 #[tokio::test(flavor = "local")]
 async fn an_attempt_in_flight_is_small() {

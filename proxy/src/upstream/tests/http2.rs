@@ -327,12 +327,13 @@ async fn an_endpoint_that_always_goes_away_is_given_up() {
 #[tokio::test(flavor = "local")]
 async fn cancelling_resets_the_stream_and_frees_its_slot() {
     let (reset, mut resets) = tokio::sync::mpsc::unbounded_channel();
+    let (arrived, mut arrivals) = tokio::sync::mpsc::unbounded_channel();
     let address = http2_server(
         |builder| {
             builder.max_concurrent_streams(1);
         },
         move |number, request, mut respond| {
-            let reset = reset.clone();
+            let (reset, arrived) = (reset.clone(), arrived.clone());
             async move {
                 if request.uri().path() == "/quick" {
                     return reply(respond, number.to_string());
@@ -344,6 +345,7 @@ async fn cancelling_resets_the_stream_and_frees_its_slot() {
                     reset.send(reason).expect("the test waits");
                     return;
                 }
+                arrived.send(()).expect("the test waits");
                 let reason = std::future::poll_fn(|cx| respond.poll_reset(cx)).await.expect("open");
                 reset.send(reason).expect("the test waits");
             }
@@ -353,16 +355,20 @@ async fn cancelling_resets_the_stream_and_frees_its_slot() {
     let client = Client::of(address);
     for _ in 0..3 {
         // Before the response,
-        let request = client.send(Http2, get("/never"));
-        assert!(tokio::time::timeout(Duration::from_millis(20), request).await.is_err());
+        tokio::select! {
+            result = client.send(Http2, get("/never")) => panic!("nobody answers: {result:?}"),
+            arrived = arrivals.recv() => arrived.expect("the server runs"),
+        }
         assert_eq!(resets.recv().await, Some(h2::Reason::CANCEL));
         // within its body,
         drop(client.send(Http2, get("/begun")).await.expect("it answers"));
         assert_eq!(resets.recv().await, Some(h2::Reason::CANCEL));
         // and while the request's body is still being sent.
         let (body, feed) = body_of_hand();
-        let request = client.send(Http2, post("/never", body));
-        assert!(tokio::time::timeout(Duration::from_millis(20), request).await.is_err());
+        tokio::select! {
+            result = client.send(Http2, post("/never", body)) => panic!("nobody answers: {result:?}"),
+            arrived = arrivals.recv() => arrived.expect("the server runs"),
+        }
         feed.closed().await;
         assert_eq!(resets.recv().await, Some(h2::Reason::CANCEL));
         // The one stream there is can be used again.
