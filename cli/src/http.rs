@@ -1,4 +1,4 @@
-//! A small HTTP/1 client for the mesh's own local ports: admin, readiness, the control plane's API.
+//! A small HTTP/1 client for the mesh's own local ports: admin, readiness.
 //!
 //! One request a connection, bounded in time and size. Never used for the traffic of apps.
 
@@ -50,11 +50,7 @@ pub async fn request(
         .with_context(|| format!("{address} did not answer within {timeout:?}"))?
 }
 
-pub async fn get(address: SocketAddr, path: &str, timeout: Duration) -> anyhow::Result<(StatusCode, Bytes)> {
-    request(Method::GET, address, path, &[], timeout).await
-}
-
-pub async fn get_with(
+pub async fn get(
     address: SocketAddr,
     path: &str,
     headers: &[(String, String)],

@@ -17,6 +17,7 @@ mod down;
 mod exec;
 mod http;
 mod output;
+mod proxy;
 mod restart;
 mod sample;
 mod schema;
@@ -43,6 +44,8 @@ enum Command {
     Down(down::Args),
     Restart(restart::Args),
     Status(status::Args),
+    Proxy(proxy::ProxyArgs),
+    Gateway(proxy::GatewayArgs),
     Capture(capture::Args),
     Check(check::Args),
     Control(control::Args),
@@ -60,6 +63,8 @@ fn main() -> ExitCode {
         Command::Restart(args) => restart::run(args),
         Command::Status(args) => status::run(args),
         Command::Exec(args) => exec::run(args),
+        Command::Proxy(args) => proxy::run_proxy(args),
+        Command::Gateway(args) => proxy::run_gateway(args),
         Command::Capture(args) => capture::run(args),
         Command::Check(args) => check::run(args),
         Command::Control(args) => control::run(args),

@@ -4,13 +4,36 @@
 //! read) → `exchange` (one request, whole) → `route` (which cluster) → `upstream` (which endpoint, which connection).
 //! Beside them: `mesh` (what is known, live), `discovery` (how it becomes known), `telemetry`, `admin`, `drain`, `failure`.
 
+pub mod admin;
+pub mod app;
 pub mod body;
+pub mod discovery;
 pub mod dns;
 pub mod downstream;
 pub mod drain;
+pub mod exchange;
 pub mod failure;
+pub mod mesh;
+pub mod options;
 pub mod route;
 pub mod runtime;
 pub mod telemetry;
 pub mod upgrade;
 pub mod upstream;
+pub mod worker;
+
+/// Runs a proxy on threads of its own until it is told to end; for `main`.
+pub fn start(options: options::Options) -> anyhow::Result<()> {
+    tracing_subscriber::fmt()
+        .with_env_filter(
+            tracing_subscriber::EnvFilter::try_from_default_env()
+                .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info")),
+        )
+        .with_writer(std::io::stderr)
+        .init();
+    // Discovery, telemetry and admin: one thread is enough for them.
+    let background = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    let ended = background.block_on(app::run(options));
+    background.shutdown_background();
+    ended
+}

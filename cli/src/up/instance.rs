@@ -5,7 +5,7 @@
 
 use std::cell::RefCell;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener};
-use std::path::Path;
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ use super::plan::{AppPort, InstanceSpec, Probe, ReadinessSpec, ServiceSpec};
 use super::process::Spec;
 use super::readiness::{Check, Standing};
 
-/// Longest wait for the callers to hear that an instance drains.
+/// How long the callers get to hear that an instance drains: they read it within 200 ms of its being written.
 const HEARD: Duration = Duration::from_secs(1);
 /// Between that and the app's SIGTERM: what was on its way arrives, and is answered with `Connection: close` or GOAWAY.
 const ON_ITS_WAY: Duration = Duration::from_millis(300);
@@ -51,12 +51,19 @@ pub struct Report {
 #[derive(Clone, Debug)]
 pub struct Surroundings {
     pub overlay: Overlay,
-    pub control_ads: SocketAddrV4,
-    pub state_dir: std::path::PathBuf,
+    /// What every proxy of the mesh reads: the user's manifests, and the instances.
+    pub sources: Vec<PathBuf>,
     pub log: Log,
     /// First on PATH of every app, so that it finds `outrigger`.
     pub path: std::ffi::OsString,
     pub low_ports_bindable: bool,
+}
+
+impl Surroundings {
+    /// As a proxy takes them.
+    pub fn source_arguments(&self) -> impl Iterator<Item = String> {
+        self.sources.iter().flat_map(|source| ["--manifests".into(), source.display().to_string()])
+    }
 }
 
 /// The addresses of one instance.
@@ -184,9 +191,7 @@ impl Life {
         self.report.borrow_mut().state = "Draining".into();
         if self.published == State::Ready {
             match self.entry.write(State::Draining, &self.app_ports) {
-                Ok(()) => {
-                    self.entry.synced(HEARD).await;
-                }
+                Ok(()) => tokio::time::sleep(HEARD).await,
                 Err(error) => self.around.log.say(&format!("{}: {error:#}", self.spec.name)),
             }
             let admin = SocketAddr::from((self.addresses.pod, 15000));
@@ -206,8 +211,6 @@ impl Life {
         let (pod, spec) = (self.addresses.pod, &self.spec);
         let mut arguments: Vec<String> = vec![
             "proxy".into(),
-            "--control".into(),
-            self.around.control_ads.to_string(),
             "--namespace".into(),
             spec.namespace.clone(),
             "--workload".into(),
@@ -219,9 +222,8 @@ impl Life {
             "1".into(),
             "--drain-window".into(),
             "1s".into(),
-            "--state-dir".into(),
-            self.around.state_dir.join(format!("{}.{}", spec.namespace, spec.name)).display().to_string(),
         ];
+        arguments.extend(self.around.source_arguments());
         for (_, sockets) in &self.addresses.services {
             for socket in sockets {
                 arguments.extend(["--service-address".into(), socket.argument()]);
@@ -303,9 +305,4 @@ fn app_ports(spec: &InstanceSpec) -> anyhow::Result<Vec<u16>> {
                 .context("looking for a free port"),
         })
         .collect()
-}
-
-/// Removes what a sidecar of an instance that is gone for good kept on disk.
-pub fn forget(state_dir: &Path, spec: &InstanceSpec) {
-    let _ = std::fs::remove_dir_all(state_dir.join(format!("{}.{}", spec.namespace, spec.name)));
 }

@@ -1,8 +1,8 @@
-//! The running mesh: control plane, instances and gateways, brought in line with the plan.
+//! The running mesh: instances and gateways, brought in line with the plan.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -10,17 +10,15 @@ use futures_util::future::join_all;
 use serde::{Deserialize, Serialize};
 
 use super::environment;
-use super::instance::{self, Addresses, Instance, Report, Surroundings, own_program, proxy_standing};
+use super::instance::{Addresses, Instance, Report, Surroundings, own_program, proxy_standing};
 use super::kept::Kept;
 use super::network::Network;
 use super::output::Log;
 use super::overlay::Overlay;
-use super::plan::{GatewaySpec, InstanceSpec, Plan, Probe, ReadinessSpec};
+use super::plan::{GatewaySpec, InstanceSpec, Plan};
 use super::process::Spec;
-use super::readiness::{Check, Standing};
 
-/// What the control plane and a gateway get to end after SIGTERM.
-const CONTROL_GRACE: Duration = Duration::from_secs(5);
+/// What a gateway gets to end after SIGTERM.
 const GATEWAY_GRACE: Duration = Duration::from_secs(30);
 
 /// Shared by the tasks of the main thread; no borrow of a cell is held over an await.
@@ -29,7 +27,6 @@ pub struct Mesh {
     network: RefCell<Network>,
     directories: Vec<PathBuf>,
     plan: RefCell<Plan>,
-    control: RefCell<Option<Kept>>,
     around: Surroundings,
     instances: RefCell<BTreeMap<String, Instance>>,
     gateways: RefCell<BTreeMap<String, Gateway>>,
@@ -62,10 +59,6 @@ pub struct MeshReport {
     pub network: String,
     pub directories: Vec<PathBuf>,
     pub pid: u32,
-    /// Base URL of the control plane's API.
-    pub control: String,
-    pub control_pid: Option<i32>,
-    pub control_state: String,
     pub workloads: Vec<Report>,
     pub gateways: Vec<GatewayReport>,
 }
@@ -79,42 +72,19 @@ impl MeshReport {
 
 impl Mesh {
     pub fn start(network: Network, directories: Vec<PathBuf>, log: Log) -> anyhow::Result<Self> {
-        let control = network.control();
         let instances_dir = network.run_dir().join("instances");
-        let overlay = Overlay::create(&instances_dir, SocketAddr::from((control, 15080)))?;
+        let overlay = Overlay::create(&instances_dir)?;
         let around = Surroundings {
             overlay,
-            control_ads: SocketAddrV4::new(control, 15010),
-            state_dir: network.run_dir().join("state"),
+            sources: directories.iter().chain([&instances_dir]).cloned().collect(),
             log: log.clone(),
             path: path_with_ourselves(),
-            low_ports_bindable: low_ports_bindable(control),
+            low_ports_bindable: low_ports_bindable(network.control()),
         };
-        let mut arguments = vec!["control".to_owned(), "--address".into(), control.to_string()];
-        for directory in directories.iter().chain([&instances_dir]) {
-            arguments.extend(["--manifests".into(), directory.display().to_string()]);
-        }
-        let spec = Spec {
-            name: "control".into(),
-            program: own_program(),
-            arguments,
-            environment: Vec::new(),
-            working_directory: None,
-        };
-        let settings = ReadinessSpec {
-            probe: Probe::Http { path: "/healthz/ready".into(), headers: Vec::new(), port: 15080 },
-            period: Duration::from_secs(1),
-            initial_delay: Duration::ZERO,
-            timeout: Duration::from_secs(1),
-            failure_threshold: 3,
-            success_threshold: 1,
-        };
-        let control = Kept::start(spec, Standing::new(Check::of(control, settings)), log);
         Ok(Self {
             network: RefCell::new(network),
             directories,
             plan: RefCell::default(),
-            control: RefCell::new(Some(control)),
             around,
             instances: RefCell::default(),
             gateways: RefCell::default(),
@@ -141,12 +111,7 @@ impl Mesh {
             .map(|(_, gateway)| gateway)
             .collect();
         join_all(gateways_gone.into_iter().map(|gateway| gateway.kept.stop(GATEWAY_GRACE))).await;
-        join_all(gone.into_iter().map(|instance| async {
-            let spec = instance.spec.clone();
-            instance.stop().await;
-            instance::forget(&self.around.state_dir, &spec);
-        }))
-        .await;
+        join_all(gone.into_iter().map(Instance::stop)).await;
         self.plan.replace(plan.clone());
         for spec in plan.instances {
             if !self.instances.borrow().contains_key(&key(&spec)) {
@@ -206,32 +171,23 @@ impl Mesh {
     }
 
     pub fn report(&self) -> MeshReport {
-        let control = self.control.borrow().as_ref().map(Kept::condition);
         let address = self.network.borrow().control();
         MeshReport {
             network: format!("127.{}.0.0/16", address.octets()[1]),
             directories: self.directories.clone(),
             pid: std::process::id(),
-            control: format!("http://{address}:15080"),
-            control_pid: control.and_then(|control| control.pid),
-            control_state: if control.is_some_and(|control| control.ready) { "Ready" } else { "NotReady" }
-                .into(),
             workloads: self.instances.borrow().values().map(Instance::report).collect(),
             gateways: self.gateways.borrow().values().map(|gateway| gateway.report(&self.around)).collect(),
         }
     }
 
-    /// Gateways first, so that nothing new comes in; then all instances at once; the control plane last.
+    /// Gateways first, so that nothing new comes in; then all instances at once.
     pub async fn stop(&self) {
         let _changing = self.changing.lock().await;
         let gateways = self.gateways.take();
         join_all(gateways.into_values().map(|gateway| gateway.kept.stop(GATEWAY_GRACE))).await;
         let instances = self.instances.take();
         join_all(instances.into_values().map(Instance::stop)).await;
-        let control = self.control.take();
-        if let Some(control) = control {
-            control.stop(CONTROL_GRACE).await;
-        }
     }
 
     fn start_instance(&self, spec: InstanceSpec) {
@@ -266,8 +222,6 @@ impl Mesh {
         };
         let mut arguments: Vec<String> = vec![
             "gateway".into(),
-            "--control".into(),
-            self.around.control_ads.to_string(),
             "--namespace".into(),
             spec.namespace.clone(),
             "--gateway".into(),
@@ -278,13 +232,8 @@ impl Mesh {
             "1".into(),
             "--drain-window".into(),
             "1s".into(),
-            "--state-dir".into(),
-            self.around
-                .state_dir
-                .join(format!("gateway.{}.{}", spec.namespace, spec.name))
-                .display()
-                .to_string(),
         ];
+        arguments.extend(self.around.source_arguments());
         if !self.around.low_ports_bindable {
             arguments.push("--low-port-offset".into());
             arguments.push(LOW_PORT_OFFSET.to_string());

@@ -1,6 +1,6 @@
 //! `outrigger up DIR`: a whole mesh on this machine, as ordinary processes of an ordinary user.
 //!
-//! Owns which processes run and in which order they start and end. What the mesh does is not known here: the control plane reads the
+//! Owns which processes run and in which order they start and end. What the mesh does is not known here: each proxy reads the
 //! same manifests, and `up` adds, in a directory of its own, the addresses and states of the instances it started.
 //!
 //! `plan` (what has to run) → `mesh` (what runs) → `instance` (one app with its sidecar) → `kept` (one process) → `process`.
@@ -38,7 +38,7 @@ use network::Network;
 use output::Log;
 use socket::{Answer, Asked, Request};
 
-/// Run the mesh a directory of manifests describes: control plane, apps, sidecars and gateways.
+/// Run the mesh a directory of manifests describes: apps, sidecars and gateways.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Directories (or files) of manifests.

@@ -1,6 +1,6 @@
 //! The loopback network of one mesh: a /16 of 127.0.0.0/8 that no other mesh on this machine uses.
 //!
-//! Owns which /16 is ours (a lock file held as long as the mesh runs) and hands out its addresses. `.0.1` is the control plane's.
+//! Owns which /16 is ours (a lock file held as long as the mesh runs) and hands out its addresses. `.0.1` is kept for the control plane.
 
 use std::fs::{self, File, TryLockError};
 use std::io;
@@ -13,8 +13,8 @@ use anyhow::{Context, bail};
 const FIRST: u8 = 64;
 const LAST: u8 = 127;
 
-/// What the control plane listens on; bound for a moment to see that nobody else does.
-const CONTROL_PORTS: [u16; 3] = [15010, 15014, 15080];
+/// Held at `.0.1` as long as the mesh runs: other users of the machine have lock files elsewhere, but the same addresses.
+const MARKER_PORT: u16 = 15080;
 
 #[derive(Debug)]
 pub struct Network {
@@ -23,6 +23,7 @@ pub struct Network {
     run_dir: PathBuf,
     /// The lock of the run folder; given up by the operating system whatever ends us.
     _lock: File,
+    _marker: TcpListener,
 }
 
 impl Network {
@@ -50,15 +51,12 @@ impl Network {
             Err(TryLockError::WouldBlock) => return Ok(None),
             Err(TryLockError::Error(error)) => return Err(error).context("locking the run folder"),
         }
-        let control = Ipv4Addr::new(127, second, 0, 1);
-        for port in CONTROL_PORTS {
-            match TcpListener::bind((control, port)) {
-                Ok(_) => {}
-                Err(error) if error.kind() == io::ErrorKind::AddrInUse => return Ok(None),
-                Err(error) => return Err(error).with_context(|| format!("binding {control}:{port}")),
-            }
-        }
-        Ok(Some(Self { second, next: 0, run_dir, _lock: lock }))
+        let marker = match TcpListener::bind((Ipv4Addr::new(127, second, 0, 1), MARKER_PORT)) {
+            Ok(marker) => marker,
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => return Ok(None),
+            Err(error) => return Err(error).with_context(|| format!("binding in 127.{second}.0.0/16")),
+        };
+        Ok(Some(Self { second, next: 0, run_dir, _lock: lock, _marker: marker }))
     }
 
     /// Whether a mesh holds the lock of this run folder now.
@@ -72,6 +70,7 @@ impl Network {
         &self.run_dir
     }
 
+    /// `.0.1`
     pub fn control(&self) -> Ipv4Addr {
         Ipv4Addr::new(127, self.second, 0, 1)
     }

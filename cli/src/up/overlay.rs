@@ -1,13 +1,12 @@
-//! The instances `up` started, as `Workload` objects in a directory the control plane reads beside the user's.
+//! The instances `up` started, as `Workload` objects in a directory every proxy reads beside the user's.
 //!
-//! Owns their addresses and states on disk. The source is the only thing `up` and the control plane share, so either may die
-//! and come back. Each write raises the object's generation: by it `up` learns when the mesh has heard.
+//! Owns their addresses and states on disk. The source is the only thing `up` and those who read it share, so either may die
+//! and come back.
 
 use std::cell::Cell;
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use anyhow::Context;
 use serde_json::{Value, json};
@@ -36,22 +35,20 @@ impl State {
 #[derive(Clone, Debug)]
 pub struct Overlay {
     directory: PathBuf,
-    control_api: SocketAddr,
 }
 
 impl Overlay {
     /// Starts empty: instances of an earlier run of this network are gone.
-    pub fn create(directory: &Path, control_api: SocketAddr) -> anyhow::Result<Self> {
+    pub fn create(directory: &Path) -> anyhow::Result<Self> {
         if directory.exists() {
             fs::remove_dir_all(directory).with_context(|| format!("clearing {}", directory.display()))?;
         }
         fs::create_dir_all(directory).with_context(|| format!("creating {}", directory.display()))?;
-        Ok(Self { directory: directory.to_owned(), control_api })
+        Ok(Self { directory: directory.to_owned() })
     }
 
     pub fn entry(&self, spec: &InstanceSpec, pod: Ipv4Addr, app: Ipv4Addr) -> Entry {
         Entry {
-            overlay: self.clone(),
             spec: spec.clone(),
             pod,
             app,
@@ -65,7 +62,6 @@ impl Overlay {
 /// The object of one started instance.
 #[derive(Debug)]
 pub struct Entry {
-    overlay: Overlay,
     spec: InstanceSpec,
     pod: Ipv4Addr,
     app: Ipv4Addr,
@@ -82,21 +78,6 @@ impl Entry {
         let temporary = self.path.with_extension("json~");
         fs::write(&temporary, text).with_context(|| format!("writing {}", temporary.display()))?;
         fs::rename(&temporary, &self.path).with_context(|| format!("writing {}", self.path.display()))
-    }
-
-    /// Waits until every subscriber has acknowledged the last write, at most `timeout`. Whether they did.
-    pub async fn synced(&self, timeout: Duration) -> bool {
-        let query = format!(
-            "/v1/synced?object=Workload/{}/{}&generation={}&timeout={}ms",
-            self.spec.namespace,
-            self.spec.name,
-            self.generation.get(),
-            timeout.as_millis()
-        );
-        let patience = timeout + Duration::from_millis(500);
-        crate::http::get(self.overlay.control_api, &query, patience)
-            .await
-            .is_ok_and(|(status, _)| status.is_success())
     }
 
     fn object(&self, state: State, app_ports: &[u16]) -> Value {

@@ -59,7 +59,7 @@ impl Check {
             }
             // 200 to 399 is success, as for the kubelet.
             Probe::Http { path, headers, .. } => {
-                crate::http::get_with(address, path, headers, self.settings.timeout)
+                crate::http::get(address, path, headers, self.settings.timeout)
                     .await
                     .is_ok_and(|(status, _)| (200..400).contains(&status.as_u16()))
             }

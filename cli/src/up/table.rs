@@ -27,13 +27,6 @@ pub fn table(report: &MeshReport) -> String {
             gateway.urls.join(" "),
         ]);
     }
-    table.add_row([
-        "control".into(),
-        "-".into(),
-        report.control_state.clone(),
-        "-".into(),
-        report.control.clone(),
-    ]);
     // comfy-table pads the last column too.
     table.to_string().lines().map(str::trim_end).collect::<Vec<_>>().join("\n")
 }

@@ -19,9 +19,8 @@ impl<T> Replay<T> {
         Self { first, io }
     }
 
-    /// What was not read again yet, and the connection itself.
-    pub fn into_parts(self) -> (Bytes, T) {
-        (self.first, self.io)
+    pub fn inner_mut(&mut self) -> &mut T {
+        &mut self.io
     }
 }
 

@@ -1,0 +1,319 @@
+//! What the sources say becomes the live mesh: the only writer of [`Mesh`].
+//!
+//! Owns the order in which things take effect. Endpoints and clusters do at once, in their handles. A route table, and a listener that
+//! names clusters directly, waits until each of those clusters has endpoints, or 5 s (`publish`); until then what was before stays in
+//! force, with everything it needs still subscribed. Nothing is ever taken away because a source is not there.
+
+mod own;
+mod publish;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use outrigger_config::model::{
+    Cluster as Settings, ClusterName, DestinationName, Discovery, Endpoints, Resource, ResourceKind,
+    RouteTableName, ServiceRef, UpstreamHttp, Version,
+};
+use tokio::time::Instant;
+
+use super::names::{Full, Names};
+use super::{Change, Event, Key, Own, needs, shelf};
+use crate::mesh::{Ask, Content, Known, Link, Mesh};
+use crate::telemetry::{Direction, ServiceMetrics, Telemetry};
+use crate::upstream::Cluster;
+use publish::{LiveDestination, LiveTable};
+
+#[derive(Debug)]
+pub struct Apply {
+    own: Key,
+    mesh: Arc<Mesh>,
+    telemetry: Arc<Telemetry>,
+    names: Names,
+    /// Every name subscribed to: what is in force, what is to come, and what both refer to.
+    wanted: Arc<BTreeSet<Key>>,
+    live: HashMap<DestinationName, LiveDestination>,
+    tables: HashMap<RouteTableName, LiveTable>,
+    inbound: Option<own::LiveInbound>,
+    gateway: Option<own::LiveGateway>,
+    /// Listeners and tables that are not warm, and since when.
+    waiting: HashMap<Key, Instant>,
+    /// Clusters the source says are gone, and when it said so.
+    fading: BTreeMap<ClusterName, Instant>,
+    services: HashMap<(Direction, Option<ServiceRef>), Arc<ServiceMetrics>>,
+    /// `None` while the source is there.
+    down_since: Option<Instant>,
+    /// The references from name to name may have changed.
+    restructured: bool,
+    /// Something may have to be published.
+    dirty: bool,
+    /// When something may have to be published although nothing happened.
+    deadline: Option<Instant>,
+}
+
+impl Apply {
+    pub fn new(own: &Own, mesh: Arc<Mesh>, telemetry: Arc<Telemetry>, source: Arc<str>) -> Self {
+        mesh.inventory().lock().link.source = source;
+        Self {
+            own: own.key(),
+            mesh,
+            telemetry,
+            names: Names::default(),
+            wanted: Arc::default(),
+            live: HashMap::new(),
+            tables: HashMap::new(),
+            inbound: None,
+            gateway: None,
+            waiting: HashMap::new(),
+            fading: BTreeMap::new(),
+            services: HashMap::new(),
+            down_since: Some(Instant::now()),
+            restructured: true,
+            dirty: true,
+            deadline: None,
+        }
+    }
+
+    /// Takes up what workers ask for. The slots are published before anyone is answered, so that whoever asks next finds them.
+    pub fn asked(&mut self, asks: impl IntoIterator<Item = Ask>) {
+        let now = self.mesh.seconds();
+        let mut replies = Vec::new();
+        for Ask { name, reply } in asks {
+            if self.names.get(&name).is_none() {
+                match self.names.add(name.clone(), now) {
+                    Ok(left) => left.iter().for_each(|left| self.shelve(left)),
+                    Err(Full) => {
+                        tracing::warn!(%name, "not looked up: connections hold as many destinations as there may be");
+                    }
+                }
+                self.restructured = true;
+            }
+            replies.push((self.names.get(&name).map(|name| name.slot.clone()), reply));
+        }
+        self.mesh.set_destinations(self.names.published());
+        for (slot, reply) in replies {
+            // Whoever did not wait for the answer has dropped the other end.
+            let _ = reply.send(slot);
+        }
+    }
+
+    pub fn event(&mut self, event: Event) {
+        let now = Instant::now();
+        match event {
+            Event::Connected => {
+                self.down_since = None;
+                self.link(|link| {
+                    link.connected = true;
+                    link.error = None;
+                });
+                // Whoever asks from now on may get an answer.
+                self.names.iter().for_each(|(_, name)| name.slot.retry());
+            }
+            Event::Disconnected { error } => {
+                self.down_since.get_or_insert(now);
+                self.link(|link| {
+                    // Up to now it was there.
+                    if std::mem::take(&mut link.connected) {
+                        link.confirmed = Some(now);
+                    }
+                    link.error = Some(error.into());
+                });
+                self.dirty = true;
+                return;
+            }
+            Event::Update(changes) => changes.into_iter().for_each(|change| self.change(change, now)),
+        }
+        self.link(|link| link.confirmed = Some(now));
+    }
+
+    fn link(&self, change: impl FnOnce(&mut Link)) {
+        change(&mut self.mesh.inventory().lock().link);
+    }
+
+    fn change(&mut self, change: Change, now: Instant) {
+        let key = match &change {
+            Change::There(resource) => (resource.kind(), Arc::from(resource.name())),
+            Change::Absent(key) => key.clone(),
+        };
+        // The answer to a question that was taken back meanwhile.
+        if !self.wanted.contains(&key) {
+            return;
+        }
+        match change {
+            Change::There(resource) => self.there(&key, resource),
+            Change::Absent(_) => self.absent(&key, now),
+        }
+    }
+
+    fn there(&mut self, key: &Key, resource: Resource) {
+        let version = resource.version();
+        let mesh = self.mesh.clone();
+        let mut content = mesh.inventory().lock();
+        if matches!(key.0, ResourceKind::Cluster | ResourceKind::Endpoints) {
+            self.fading.remove(&ClusterName::new(key.1.clone()));
+        }
+        if let Some(Known::There { version: known, stale, .. }) = content.resources.get_mut(key)
+            && *known == version
+        {
+            self.dirty |= std::mem::take(stale);
+            return;
+        }
+        match key.0 {
+            ResourceKind::Listener | ResourceKind::RouteTable | ResourceKind::Cluster => {
+                self.restructured = true
+            }
+            ResourceKind::Endpoints => self.dirty |= !self.waiting.is_empty(),
+            ResourceKind::Secret => self.dirty = true,
+        }
+        insert(&mut content, Arc::new(resource), version, false);
+        content.changed();
+    }
+
+    fn absent(&mut self, key: &Key, now: Instant) {
+        let mesh = self.mesh.clone();
+        let mut content = mesh.inventory().lock();
+        if matches!(content.resources.insert(key.clone(), Known::Absent), Some(Known::Absent)) {
+            return;
+        }
+        content.changed();
+        self.restructured = true;
+        if matches!(key.0, ResourceKind::Cluster | ResourceKind::Endpoints) {
+            // Routes may still name it: that they do not may be told a message later.
+            self.fading.entry(ClusterName::new(key.1.clone())).or_insert(now);
+        } else if *key == self.own {
+            tracing::warn!(listener = %key.1, "the source of configuration does not know this proxy");
+        }
+    }
+
+    /// Gives up names nobody uses; not while nobody could give them back.
+    pub fn expire(&mut self) {
+        shelf::expire(&mut self.mesh.inventory().lock(), SystemTime::now());
+        self.services.retain(|_, service| Arc::strong_count(service) > 1);
+        if self.down_since.is_some() {
+            return;
+        }
+        let expired = self.names.expire(self.mesh.seconds());
+        if !expired.is_empty() {
+            expired.iter().for_each(|name| self.shelve(name));
+            self.mesh.set_destinations(self.names.published());
+            self.restructured = true;
+        }
+    }
+
+    fn shelve(&mut self, name: &DestinationName) {
+        self.live.remove(name);
+        shelf::put(&mut self.mesh.inventory().lock(), name, SystemTime::now());
+    }
+
+    /// When [`Self::settle`] has something to do although nothing happened.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.deadline
+    }
+
+    /// Brings the live mesh in step with what is known, and returns the names it needs.
+    pub fn settle(&mut self) -> Arc<BTreeSet<Key>> {
+        let now = Instant::now();
+        let due = self.deadline.is_some_and(|deadline| deadline <= now);
+        if !(self.restructured || self.dirty || due) {
+            return self.wanted.clone();
+        }
+        let mesh = self.mesh.clone();
+        let mut content = mesh.inventory().lock();
+        self.dirty = false;
+        self.deadline = None;
+        self.fade(&content, now);
+        loop {
+            if std::mem::take(&mut self.restructured) {
+                self.restructure(&mut content);
+            }
+            self.publish(&mut content, now);
+            // What replaced something may have let go of what only that needed.
+            if !self.restructured {
+                return self.wanted.clone();
+            }
+        }
+    }
+
+    /// Follows the references from the roots to everything that is needed, and forgets the rest.
+    fn restructure(&mut self, content: &mut Content) {
+        let mut open = VecDeque::from([self.own.clone()]);
+        open.extend(self.names.iter().map(|(_, name)| name.key.clone()));
+        // What is in force stays subscribed until it is replaced.
+        open.extend(self.in_force().map(needs::cluster));
+        let mut wanted = BTreeSet::new();
+        while let Some(key) = open.pop_front() {
+            if let Some(Known::There { resource, .. }) = content.resources.get(&key)
+                && !wanted.contains(&key)
+            {
+                needs::each(resource, &mut |needed| open.push_back(needed));
+            }
+            wanted.insert(key);
+        }
+        content.resources.retain(|key, _| wanted.contains(key));
+        content.clusters.retain(|name, _| wanted.contains(&needs::cluster(name)));
+        self.fading.retain(|name, _| content.clusters.contains_key(name));
+        self.waiting.retain(|key, _| wanted.contains(key));
+        if *self.wanted != wanted {
+            self.wanted = Arc::new(wanted);
+        }
+    }
+
+    /// A cluster that is gone for certain has no endpoints any more.
+    fn fade(&mut self, content: &Content, now: Instant) {
+        let (gone, fading) = std::mem::take(&mut self.fading)
+            .into_iter()
+            .partition(|(_, since)| now >= *since + publish::WARMING);
+        self.fading = fading;
+        for (name, _) in BTreeMap::into_iter(gone) {
+            if let Some(cluster) = content.clusters.get(&name) {
+                cluster.set_endpoints(Endpoints { cluster: name, endpoints: Vec::new() });
+            }
+        }
+        if let Some(first) = self.fading.values().min() {
+            let first = *first + publish::WARMING;
+            self.wake_at(first);
+        }
+    }
+
+    fn wake_at(&mut self, at: Instant) {
+        self.deadline = Some(self.deadline.map_or(at, |deadline| deadline.min(at)));
+    }
+
+    fn service(&mut self, direction: Direction, service: Option<&ServiceRef>) -> Arc<ServiceMetrics> {
+        let metrics = &self.telemetry.metrics;
+        let entry = self.services.entry((direction, service.cloned()));
+        entry.or_insert_with(|| metrics.service(direction, service)).clone()
+    }
+}
+
+/// Makes a resource known; clusters and endpoints take effect with that.
+fn insert(content: &mut Content, resource: Arc<Resource>, version: Version, stale: bool) {
+    match &*resource {
+        Resource::Cluster(cluster) => handle(content, &cluster.name).update(cluster.clone()),
+        Resource::Endpoints(endpoints) => {
+            handle(content, &endpoints.cluster).set_endpoints(endpoints.clone())
+        }
+        Resource::Listener(_) | Resource::RouteTable(_) | Resource::Secret(_) => {}
+    }
+    let key = (resource.kind(), Arc::from(resource.name()));
+    content.resources.insert(key, Known::There { resource, version, stale });
+}
+
+/// The live cluster of a name. One whose settings are not known yet gets the defaults until they are.
+fn handle(content: &mut Content, name: &ClusterName) -> Arc<Cluster> {
+    let new = || {
+        Cluster::new(Settings {
+            name: name.clone(),
+            service: None,
+            discovery: Discovery::Endpoints,
+            http: UpstreamHttp::AsReceived,
+            connect_timeout: Settings::DEFAULT_CONNECT_TIMEOUT,
+            idle_timeout: Settings::DEFAULT_IDLE_TIMEOUT,
+            origin: None,
+        })
+    };
+    content.clusters.entry(name.clone()).or_insert_with(new).clone()
+}
+
+/// How long a source may be gone before it counts as away: less than a lookup waits, more than a reconnect takes.
+const AWAY_AFTER: Duration = Duration::from_millis(500);

@@ -1,0 +1,157 @@
+//! How the mesh becomes known: one of two sources, and one way to apply what it says.
+//!
+//! ```text
+//! workers ── Mesh::destination ──► names ── wanted ──► client (delta ADS) | files (manifests)
+//!    ▲                                                      │ events
+//!    └────────── Mesh ◄── apply (warming) ◄─────────────────┘
+//!                            └──► cache (the disk copy)
+//! ```
+//! Everything runs as tasks of the background runtime. A source is told the whole set of names wanted, and reports what is there and what
+//! is not; that it is away changes nothing that is known (static stability, design.md 2.3).
+
+mod apply;
+mod files;
+mod names;
+mod needs;
+mod shelf;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use outrigger_config::model::{Gateway, Listener, Resource, ResourceKind};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+
+use crate::mesh::{Asks, Mesh};
+use crate::telemetry::Telemetry;
+use apply::Apply;
+
+/// One name of one kind.
+pub type Key = (ResourceKind, Arc<str>);
+
+/// Which proxy this is, and so which listener it cannot do without.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Own {
+    Sidecar,
+    Gateway { namespace: Arc<str>, name: Arc<str> },
+}
+
+impl Own {
+    fn key(&self) -> Key {
+        let name = match self {
+            Self::Sidecar => Listener::INBOUND.into(),
+            Self::Gateway { namespace, name } => Gateway::resource_name(namespace, name).into(),
+        };
+        (ResourceKind::Listener, name)
+    }
+}
+
+/// A source of configuration: told what is wanted, it says what there is.
+#[derive(Debug)]
+pub struct Source {
+    /// An address or a directory, for people.
+    name: Arc<str>,
+    wanted: watch::Sender<Arc<BTreeSet<Key>>>,
+    events: mpsc::Receiver<Event>,
+}
+
+/// The other end of a [`Source`].
+#[derive(Debug)]
+struct SourceEnd {
+    wanted: watch::Receiver<Arc<BTreeSet<Key>>>,
+    events: mpsc::Sender<Event>,
+}
+
+/// What a source reports.
+#[derive(Debug)]
+enum Event {
+    /// It is there; what it says from now on is current.
+    Connected,
+    Disconnected {
+        error: String,
+    },
+    Update(Vec<Change>),
+}
+
+#[derive(Clone, Debug)]
+enum Change {
+    There(Resource),
+    Absent(Key),
+}
+
+/// Reports waiting to be applied; a source that is faster waits.
+const EVENTS: usize = 16;
+
+impl Source {
+    fn new(name: &str) -> (Self, SourceEnd) {
+        let (wanted, wanted_end) = watch::channel(Arc::default());
+        let (events_end, events) = mpsc::channel(EVENTS);
+        (Self { name: name.into(), wanted, events }, SourceEnd { wanted: wanted_end, events: events_end })
+    }
+
+    /// A source that knows `resources` and never changes: for tests and benches.
+    pub fn fixed(resources: Vec<Resource>) -> Self {
+        let (source, mut end) = Self::new("fixed");
+        tokio::spawn(async move {
+            let there = |key: &Key| {
+                let found = resources.iter().find(|r| r.kind() == key.0 && r.name() == *key.1);
+                found.map_or_else(|| Change::Absent(key.clone()), |r| Change::There(r.clone()))
+            };
+            if end.events.send(Event::Connected).await.is_err() {
+                return;
+            }
+            let mut told = BTreeSet::new();
+            loop {
+                let wanted = end.wanted.borrow_and_update().clone();
+                let changes: Vec<_> = wanted.difference(&told).map(there).collect();
+                told.clone_from(&wanted);
+                if !changes.is_empty() && end.events.send(Event::Update(changes)).await.is_err() {
+                    return;
+                }
+                if end.wanted.changed().await.is_err() {
+                    return;
+                }
+            }
+        });
+        source
+    }
+}
+
+/// Answers the workers' questions and keeps the mesh current; ends with the process.
+pub async fn run(own: Own, mesh: Arc<Mesh>, asks: Asks, telemetry: Arc<Telemetry>, mut source: Source) {
+    let Asks(mut asks) = asks;
+    let mut apply = Apply::new(&own, mesh, telemetry, source.name.clone());
+    let mut expiry = interval(EXPIRY_TICK);
+    expiry.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let (mut batch, mut ended) = (Vec::new(), false);
+    source.wanted.send_replace(apply.settle());
+    loop {
+        let deadline = apply.deadline().unwrap_or_else(|| Instant::now() + EXPIRY_TICK);
+        tokio::select! {
+            n = asks.recv_many(&mut batch, 64) => {
+                if n == 0 {
+                    return;
+                }
+                apply.asked(batch.drain(..));
+            }
+            event = source.events.recv(), if !ended => {
+                ended = event.is_none();
+                apply.event(event.unwrap_or_else(|| Event::Disconnected { error: "it ended".into() }));
+            }
+            () = sleep_until(deadline) => {}
+            _ = expiry.tick() => apply.expire(),
+        }
+        let wanted = apply.settle();
+        source.wanted.send_if_modified(|now| {
+            let changed = **now != *wanted;
+            *now = wanted;
+            changed
+        });
+    }
+}
+
+const EXPIRY_TICK: Duration = Duration::from_secs(30);
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,230 @@
+//! What is known of one connection from a client, and where its requests go.
+
+use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use http::header::{CONNECTION, HeaderValue};
+use http::{Request, Response};
+use outrigger_config::model::{DestinationName, Egress};
+
+use super::patience::{InFlight, Pulse};
+use crate::body::Body;
+use crate::drain::Active;
+use crate::exchange::{Authority, address_value};
+use crate::failure::{Failure, Reason};
+use crate::mesh::{Destination, GatewayPortSlot, ListenerTls, Lookup, Slot};
+use crate::telemetry::{Direction, ServiceMetrics};
+use crate::worker::Worker;
+
+/// Where a connection came in.
+#[derive(Clone, Debug)]
+pub struct Arrival {
+    pub worker: Rc<Worker>,
+    pub direction: Direction,
+    pub client: SocketAddr,
+    /// The port the client reached, as it knows it.
+    pub port: u16,
+    /// TLS was opened here.
+    pub secure: bool,
+}
+
+/// Where the requests of a connection go.
+#[derive(Clone, Debug)]
+pub enum Towards {
+    /// One destination of the mesh, whatever the requests say.
+    Slot(Arc<Slot>),
+    /// One destination that does not change.
+    Fixed(Arc<Destination>),
+    /// What a gateway's port has for the host.
+    Gateway(Arc<GatewayPortSlot>),
+    /// Each request names its destination: the client uses us as its HTTP proxy.
+    Asked,
+    /// Nowhere: each request is told so.
+    Nowhere(Failure),
+}
+
+/// A connection that carries HTTP.
+#[derive(Debug)]
+pub struct Connection {
+    pub worker: Rc<Worker>,
+    pub direction: Direction,
+    pub client: SocketAddr,
+    /// `client`'s address as it stands in `x-forwarded-for`.
+    pub client_address: HeaderValue,
+    pub port: u16,
+    secure: bool,
+    pub(super) http2: bool,
+    towards: Towards,
+    /// Counts requests that name no destination.
+    pub unaddressed: Arc<ServiceMetrics>,
+    pub(super) pulse: Arc<Pulse>,
+    pub(super) draining: Cell<bool>,
+    /// A request's body was not read to its end.
+    pub(super) unread: Cell<bool>,
+    /// The destination named last: a client that uses us as its proxy seldom changes it from one request to the next.
+    named: RefCell<Option<(Box<str>, Named)>>,
+}
+
+#[derive(Clone, Debug)]
+enum Named {
+    Mesh(Arc<Slot>),
+    Outside(DestinationName),
+}
+
+impl Connection {
+    pub fn new(arrival: &Arrival, towards: Towards, http2: bool) -> Rc<Self> {
+        let worker = arrival.worker.clone();
+        Rc::new(Self {
+            unaddressed: worker.unaddressed(arrival.direction),
+            direction: arrival.direction,
+            client: arrival.client,
+            client_address: address_value(arrival.client.ip()),
+            port: arrival.port,
+            secure: arrival.secure,
+            http2,
+            towards,
+            pulse: Pulse::new(!http2),
+            draining: Cell::new(false),
+            unread: Cell::new(false),
+            named: RefCell::default(),
+            worker,
+        })
+    }
+
+    /// As the client speaks to us.
+    pub fn scheme(&self) -> &'static str {
+        if self.secure { "https" } else { "http" }
+    }
+
+    /// Who calls from outside must not read about endpoints and policies; our own app may.
+    pub fn tells_details(&self) -> bool {
+        self.direction == Direction::Outbound
+    }
+
+    pub fn is_asked(&self) -> bool {
+        matches!(self.towards, Towards::Asked)
+    }
+
+    /// Whether the inbound side of a drain concerns it.
+    pub fn drains(&self) -> bool {
+        self.direction != Direction::Outbound
+    }
+
+    pub fn begin(&self) -> InFlight {
+        self.pulse.begin()
+    }
+
+    pub fn active(&self) -> Option<Active> {
+        self.drains().then(|| self.worker.shared.drain.enter())
+    }
+
+    pub fn left_unread(&self) {
+        self.unread.set(true);
+    }
+
+    /// What the connection itself has to say with a response.
+    pub fn last_word(&self, response: &mut Response<Body>) {
+        if self.draining.get() && !self.http2 {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+    }
+
+    /// The snapshot this request runs on.
+    pub async fn destination(&self, request: &Request<Body>) -> Result<Arc<Destination>, Failure> {
+        match &self.towards {
+            Towards::Fixed(destination) => Ok(destination.clone()),
+            Towards::Slot(slot) => slot
+                .current()
+                .ok_or_else(|| Failure::new(Reason::UnknownDestination, "it was removed from the mesh")),
+            Towards::Gateway(port) => {
+                let host = Authority::of(request).host();
+                let port = port.current().ok_or(Reason::NoRoute)?;
+                let fits = |tls: &ListenerTls| match tls {
+                    ListenerTls::None => !self.secure,
+                    ListenerTls::Terminate(_) => self.secure,
+                    ListenerTls::Passthrough => false,
+                };
+                let listener = port
+                    .listeners
+                    .iter()
+                    .find(|listener| listener.http && fits(&listener.tls) && listener.hostname.matches(host))
+                    .ok_or(Reason::NoRoute)?;
+                Ok(listener.destination.clone())
+            }
+            Towards::Asked => self.asked(request).await,
+            Towards::Nowhere(failure) => Err(failure.clone()),
+        }
+    }
+
+    async fn asked(&self, request: &Request<Body>) -> Result<Arc<Destination>, Failure> {
+        let absolute = request.uri().authority().is_some();
+        if request.uri().scheme() == Some(&http::uri::Scheme::HTTPS) && !self.http2 {
+            return Err(Failure::new(Reason::BadRequest, "https through a proxy begins with CONNECT"));
+        }
+        let authority = Authority::of(request);
+        let known = self
+            .named
+            .borrow()
+            .as_ref()
+            .and_then(|(last, named)| (**last == *authority.as_str()).then(|| named.clone()));
+        let named = match known {
+            Some(named) => named,
+            None => {
+                let name = authority.destination(80).ok_or_else(|| {
+                    Failure::new(Reason::BadRequest, "the request names no valid host and port")
+                })?;
+                let named = match look_up(&self.worker, &name).await? {
+                    Some(slot) => Named::Mesh(slot),
+                    // A request without a proxy's form may come from ourselves, by a name that leads back to us.
+                    None if !absolute => {
+                        let why = "it is no name of the mesh, and the request is not one for a proxy";
+                        return Err(Failure::new(Reason::UnknownDestination, why));
+                    }
+                    None => Named::Outside(name),
+                };
+                *self.named.borrow_mut() = Some((authority.as_str().into(), named.clone()));
+                named
+            }
+        };
+        match named {
+            Named::Mesh(slot) => match slot.current() {
+                Some(destination) => Ok(destination),
+                None => {
+                    *self.named.borrow_mut() = None;
+                    Err(Failure::new(Reason::UnknownDestination, "it was removed from the mesh"))
+                }
+            },
+            Named::Outside(name) => Ok(self.worker.outside(&name)),
+        }
+    }
+}
+
+/// What the mesh has by this name. `None`: it is outside, and may be called.
+pub async fn look_up(worker: &Worker, name: &DestinationName) -> Result<Option<Arc<Slot>>, Failure> {
+    match worker.shared.mesh.destination(name).await {
+        Lookup::Known(slot) => Ok(Some(slot)),
+        Lookup::Unavailable => {
+            let why = format!("the control plane could not be asked about {name} within 1 s");
+            Err(Failure::new(Reason::ConfigUnavailable, why))
+        }
+        Lookup::Unknown => outside(worker, name).map(|()| None),
+    }
+}
+
+/// Whether a destination the mesh does not know may be called.
+pub fn outside(worker: &Worker, name: &DestinationName) -> Result<(), Failure> {
+    if let Some(ip) = name.as_ip()
+        && worker.shared.listening.is_ours(SocketAddr::new(ip, name.port()))
+    {
+        return Err(Failure::new(Reason::LoopDetected, format!("{name} is this proxy itself")));
+    }
+    match worker.shared.mesh.settings().egress {
+        Egress::AllowAny => Ok(()),
+        Egress::RegistryOnly => {
+            let why = format!("the mesh does not know {name}, and its egress is RegistryOnly");
+            Err(Failure::new(Reason::UnknownDestination, why))
+        }
+    }
+}

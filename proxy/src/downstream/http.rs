@@ -1,0 +1,238 @@
+//! A connection that speaks HTTP: its codec, with all limits, and each request on its way to the exchange.
+//!
+//! Every server codec is made here, in [`http1`] and [`http2`], so that none is made without its timer and limits. hyper's types end
+//! here: an exchange gets our body, and the client's side of a tunnel if it asks for one.
+
+use std::convert::Infallible;
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::Poll;
+use std::time::Duration;
+
+use http::header::{CONNECTION, HeaderValue, UPGRADE};
+use http::{HeaderMap, Method, Request, Response};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use super::patience::{Late, Timer, Watched};
+use super::{Connection, Stream, connect};
+use crate::body::Body;
+use crate::drain::Phase;
+use crate::exchange::{self, Outgoing};
+use crate::failure::{Asker, Failure, Reason};
+use crate::runtime::LocalExecutor;
+use crate::telemetry::{Direction, Record};
+use crate::upgrade::Upgrade;
+
+/// Serves requests until either side ends the connection.
+pub async fn serve(io: impl Stream, connection: Rc<Connection>) {
+    if connection.http2 { serve_http2(io, connection).await } else { serve_http1(io, connection).await }
+}
+
+async fn serve_http1(io: impl Stream, connection: Rc<Connection>) {
+    let service = service_fn(|request| handle(request, connection.clone()));
+    let io = TokioIo::new(Watched::new(io, connection.pulse.clone()));
+    let mut codec = http1().serve_connection(io, service).with_upgrades();
+    let mut timer = Timer::start();
+    let mut drained = pin!(drained(&connection));
+    let end = poll_fn(|cx| {
+        if drained.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(End::Drained);
+        }
+        if let Poll::Ready(result) = Pin::new(&mut codec).poll(cx) {
+            return Poll::Ready(End::Codec(result));
+        }
+        timer.poll(cx, &connection.pulse).map(End::Late)
+    })
+    .await;
+    let Some(parts) = codec.into_parts() else { return };
+    let mut io = parts.io.into_inner().into_inner();
+    match end {
+        End::Drained | End::Late(Late::Idle) => {}
+        End::Codec(Ok(())) => {
+            if connection.unread.get() {
+                linger(&mut io).await;
+            }
+        }
+        End::Codec(Err(error)) => {
+            if let Some(reason) = malformed(&error) {
+                // The codec answered it already.
+                count_refused(&connection, &Failure::new(reason, error.to_string()));
+                linger(&mut io).await;
+            }
+        }
+        End::Late(Late::Head) => {
+            let failure = Failure::from(Reason::RequestHeadersTimeout);
+            count_refused(&connection, &failure);
+            let asker = Asker::new(&Method::GET, &HeaderMap::new(), connection.tells_details());
+            let answer = written(failure.response(asker)).await;
+            if io.write_all(&answer).await.is_ok() && io.shutdown().await.is_ok() {
+                linger(&mut io).await;
+            }
+        }
+    }
+}
+
+async fn serve_http2(io: impl Stream, connection: Rc<Connection>) {
+    let service = service_fn(|request| handle(request, connection.clone()));
+    let io = TokioIo::new(Watched::new(io, connection.pulse.clone()));
+    let mut codec = pin!(http2(connection.direction).serve_connection(io, service));
+    let mut timer = Timer::start();
+    let mut drained = pin!(drained(&connection));
+    let mut leaving = false;
+    poll_fn(|cx| {
+        if drained.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(());
+        }
+        let late = timer.poll(cx, &connection.pulse).is_ready();
+        if (late || connection.draining.get()) && !std::mem::replace(&mut leaving, true) {
+            // Twice GOAWAY, the first without an end, so that what the client sends meanwhile is served (RFC 9113 §6.8).
+            codec.as_mut().graceful_shutdown();
+        }
+        codec.as_mut().poll(cx).map(|result| {
+            if let Err(error) = result {
+                tracing::debug!(%error, client = %connection.client, "an HTTP/2 connection ended");
+            }
+        })
+    })
+    .await;
+}
+
+enum End {
+    Codec(Result<(), hyper::Error>),
+    Late(Late),
+    Drained,
+}
+
+/// Resolves when a drain is over; notes when it begins. Outbound connections do not take part in one.
+async fn drained(connection: &Connection) {
+    if !connection.drains() {
+        return std::future::pending().await;
+    }
+    let mut watch = connection.worker.shared.drain.watch();
+    watch.reached(Phase::Draining).await;
+    connection.draining.set(true);
+    watch.reached(Phase::Ended).await;
+}
+
+async fn handle(
+    mut request: Request<Incoming>,
+    connection: Rc<Connection>,
+) -> Result<Response<Outgoing>, Infallible> {
+    let connect = *request.method() == Method::CONNECT;
+    if let Some(protocol) = request.extensions_mut().remove::<hyper::ext::Protocol>() {
+        request.extensions_mut().insert(h2::ext::Protocol::from(protocol.as_str()));
+    }
+    if connect && connection.is_asked() && !exchange::is_extended_connect(&request) {
+        return Ok(connect::answer(request, connection).await);
+    }
+    let tunnel = (connect || request.headers().contains_key(UPGRADE))
+        .then(|| Upgrade::downstream(hyper::upgrade::on(&mut request)));
+    Ok(exchange::serve(request.map(Body::from_incoming), tunnel, &connection).await)
+}
+
+/// The HTTP/1 codec. Limits of design.md section 5; how long a client may take is `patience`'s.
+fn http1() -> hyper::server::conn::http1::Builder {
+    let mut builder = hyper::server::conn::http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        // Its own would be a timer made and dropped for each request, and would end idle connections.
+        .header_read_timeout(None)
+        // A client may end its side when it has said everything: `printf … | nc -N`.
+        .half_close(true)
+        .preserve_header_case(true)
+        .title_case_headers(true)
+        .max_headers(exchange::MAX_HEADERS)
+        .max_header_size(MAX_HEADER_BYTES)
+        .max_buf_size(MAX_HEADER_BYTES);
+    builder
+}
+
+/// The HTTP/2 codec. A gateway's clients are further away, so they get larger windows.
+fn http2(direction: Direction) -> hyper::server::conn::http2::Builder<LocalExecutor> {
+    let (stream, connection) = match direction {
+        Direction::Gateway => (256 * 1024, 4 * 1024 * 1024),
+        Direction::Inbound | Direction::Outbound => (64 * 1024, 1024 * 1024),
+    };
+    let mut builder = hyper::server::conn::http2::Builder::new(LocalExecutor);
+    builder
+        .timer(TokioTimer::new())
+        .initial_stream_window_size(stream)
+        .initial_connection_window_size(connection)
+        .adaptive_window(false)
+        .max_concurrent_streams(200)
+        .max_header_list_size(MAX_HEADER_BYTES as u32)
+        .max_send_buf_size(64 * 1024)
+        .max_pending_accept_reset_streams(20)
+        .max_local_error_reset_streams(1024)
+        .keep_alive_interval(Duration::from_secs(10))
+        .keep_alive_timeout(Duration::from_secs(20))
+        .enable_connect_protocol();
+    builder
+}
+
+/// Bytes of a head, the same on all four hops.
+const MAX_HEADER_BYTES: usize = 64 * 1024;
+
+/// What was wrong with a request that the codec refused by itself.
+fn malformed(error: &hyper::Error) -> Option<Reason> {
+    if error.is_parse_too_large() {
+        Some(Reason::RequestHeadersTooLarge)
+    } else if error.is_parse() {
+        Some(Reason::BadRequest)
+    } else {
+        None
+    }
+}
+
+/// A request that never became one still counts.
+fn count_refused(connection: &Connection, failure: &Failure) {
+    let (telemetry, worker) = (&connection.worker.shared.telemetry, connection.worker.id);
+    let mut record = Record::http(telemetry, worker, &connection.unaddressed, &Request::new(()));
+    record.client(connection.client);
+    record.status(failure.reason.status());
+    record.fail(failure);
+}
+
+/// A short response as HTTP/1 bytes, for a connection whose codec is gone.
+async fn written(response: Response<Body>) -> Vec<u8> {
+    let (mut head, body) = response.into_parts();
+    head.headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    let reason = head.status.canonical_reason().unwrap_or_default();
+    let mut bytes = format!("HTTP/1.1 {} {reason}\r\n", head.status.as_u16()).into_bytes();
+    for (name, value) in &head.headers {
+        bytes.extend_from_slice(name.as_str().as_bytes());
+        bytes.extend_from_slice(b": ");
+        bytes.extend_from_slice(value.as_bytes());
+        bytes.extend_from_slice(b"\r\n");
+    }
+    bytes.extend_from_slice(b"\r\n");
+    if let Ok(body) = body.collect().await {
+        bytes.extend_from_slice(&body.to_bytes());
+    }
+    bytes
+}
+
+/// Reads on for a moment after our side ended: closing with unread bytes would reset the connection, and the client might lose the answer
+/// it has not read yet (RFC 9112 §9.6).
+async fn linger(io: &mut impl Stream) {
+    let mut discarded = [0; 4096];
+    let read = async {
+        let mut total = 0;
+        while let Ok(count @ 1..) = io.read(&mut discarded).await {
+            total += count;
+            if total > LINGER_BYTES {
+                return;
+            }
+        }
+    };
+    // Whoever goes on sending after that is cut off.
+    let _ = tokio::time::timeout(LINGER, read).await;
+}
+
+const LINGER: Duration = Duration::from_secs(2);
+const LINGER_BYTES: usize = 1024 * 1024;

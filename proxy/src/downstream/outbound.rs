@@ -1,0 +1,129 @@
+//! The app's connections: redirected ones, those to a service address, and those that use us as an HTTP proxy.
+//!
+//! Owns how a connection finds its destination. From there on all three are the same: [`destination`].
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use outrigger_config::model::{DestinationName, Protocol};
+
+use super::connection::{Arrival, look_up, outside};
+use super::detect::Spoken;
+use super::sniff::{self, Opening};
+use super::{Connection, Stream, Towards, http, tcp};
+use crate::failure::{Failure, Reason};
+use crate::mesh::{Destination, Lookup, Slot};
+use crate::telemetry::Record;
+
+/// A connection the kernel sent here that was going to `original`.
+pub async fn redirected(io: impl Stream, arrival: Arrival, original: SocketAddr) {
+    let name = DestinationName::ip(original.ip(), original.port());
+    let worker = &arrival.worker;
+    let slot = match worker.shared.mesh.destination(&name).await {
+        Lookup::Known(slot) => Ok(Some(slot)),
+        Lookup::Unknown => outside(worker, &name).map(|()| None),
+        // Where it was going is known: it goes there as it would without us, this once.
+        Lookup::Unavailable => {
+            worker.shared.telemetry.metrics.passed_without_config(worker.id);
+            outside(worker, &name).map(|()| None)
+        }
+    };
+    match slot {
+        Ok(Some(slot)) => destination(io, arrival, name, Some(slot)).await,
+        Ok(None) => destination(io, arrival, name, None).await,
+        Err(failure) => refused(io, arrival, failure).await,
+    }
+}
+
+/// A connection to the loopback address that stands for one service.
+pub async fn service_address(io: impl Stream, arrival: Arrival, name: DestinationName) {
+    match look_up(&arrival.worker, &name).await {
+        Ok(slot) => destination(io, arrival, name, slot).await,
+        Err(failure) => refused(io, arrival, failure).await,
+    }
+}
+
+/// A connection to the outbound port itself: the client uses us as its HTTP proxy.
+pub async fn proxied(io: impl Stream, arrival: Arrival) {
+    let Some(Opening { spoken, io, .. }) = sniff::look(io).await else { return };
+    match spoken {
+        Spoken::Http1 | Spoken::Http2 => {
+            let http2 = spoken == Spoken::Http2;
+            http::serve(io, Connection::new(&arrival, Towards::Asked, http2)).await;
+        }
+        Spoken::Tls { .. } | Spoken::Opaque => {
+            let why =
+                "only HTTP can be spoken to the outbound port, unless the connection was redirected to it";
+            tcp::refuse(io, &arrival, &Failure::new(Reason::BadRequest, why));
+        }
+    }
+}
+
+/// A connection whose destination is known by name; `slot` where it is one of the mesh.
+pub async fn destination(io: impl Stream, arrival: Arrival, name: DestinationName, slot: Option<Arc<Slot>>) {
+    let Some(slot) = slot else {
+        // Beyond the mesh: untouched.
+        let destination = arrival.worker.outside(&name);
+        return tcp::carry(io, &arrival, &destination, &destination.tcp, None).await;
+    };
+    let Some(destination) = slot.current() else {
+        let failure = Failure::new(Reason::UnknownDestination, format!("{name} was removed from the mesh"));
+        return refused(io, arrival, failure).await;
+    };
+    let found = find(io, &arrival, &destination, Some(&name)).await;
+    carry(found, arrival, &destination, Towards::Slot(slot)).await;
+}
+
+/// Finds out what the connection carries.
+pub(super) async fn find<T: Stream>(
+    io: T,
+    arrival: &Arrival,
+    destination: &Destination,
+    name: Option<&DestinationName>,
+) -> Option<Opening<T>> {
+    let worker = &arrival.worker;
+    let memory = name.map(|name| (&worker.server_first, name));
+    let dial = || async {
+        let mut record = Record::tcp(&worker.shared.telemetry, worker.id, &destination.metrics);
+        let dialled = tcp::dial(arrival, &destination.tcp, &mut record).await;
+        // It only asks who speaks first.
+        record.complete();
+        dialled.ok()
+    };
+    sniff::find(io, destination.protocol, memory, dial).await
+}
+
+/// Carries a connection whose protocol was found.
+pub(super) async fn carry(
+    found: Option<Opening<impl Stream>>,
+    arrival: Arrival,
+    destination: &Destination,
+    towards: Towards,
+) {
+    let Some(Opening { spoken, io, dialled }) = found else { return };
+    match spoken {
+        Spoken::Http1 | Spoken::Http2 => {
+            let connection = Connection::new(&arrival, towards, spoken == Spoken::Http2);
+            http::serve(io, connection).await;
+        }
+        Spoken::Tls { sni } => {
+            tcp::carry(io, &arrival, destination, destination.tls(sni.as_deref()), dialled).await;
+        }
+        Spoken::Opaque => tcp::carry(io, &arrival, destination, &destination.tcp, dialled).await,
+    }
+}
+
+/// Tells a client that speaks HTTP why its requests go nowhere, and resets any other.
+async fn refused(io: impl Stream, arrival: Arrival, failure: Failure) {
+    let Some(Opening { spoken, io, .. }) = sniff::find(io, Protocol::Detect, None, || async { None }).await
+    else {
+        return;
+    };
+    match spoken {
+        Spoken::Http1 | Spoken::Http2 => {
+            let http2 = spoken == Spoken::Http2;
+            http::serve(io, Connection::new(&arrival, Towards::Nowhere(failure), http2)).await;
+        }
+        Spoken::Tls { .. } | Spoken::Opaque => tcp::refuse(io, &arrival, &failure),
+    }
+}

@@ -1,0 +1,152 @@
+//! Connections that are carried as bytes.
+//!
+//! Owns the choice of an endpoint and the record of the connection; `upstream::relay` carries.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use smallvec::SmallVec;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Instant;
+
+use super::Stream;
+use super::connection::Arrival;
+use super::counted::{Counted, Pauses};
+use super::replay::Replay;
+use crate::drain::Phase;
+use crate::failure::{Failure, Reason};
+use crate::mesh::{Backends, Destination};
+use crate::telemetry::{Direction, Record, Way};
+use crate::upstream::connect::Transport;
+use crate::upstream::relay::{Resettable, relay};
+use crate::upstream::{Cluster, EndpointId, Picked};
+
+/// A connection to an endpoint, counted there until dropped.
+#[derive(Debug)]
+pub struct Dialled {
+    transport: Transport,
+    _picked: Picked,
+}
+
+/// Attempts to connect after the first: a connection that does not stand has carried nothing.
+const MORE: usize = 2;
+
+/// Carries a connection to one of the backends until both sides ended; refused, it is reset.
+pub async fn carry(
+    mut io: impl Stream,
+    arrival: &Arrival,
+    destination: &Destination,
+    backends: &Backends,
+    dialled: Option<Replay<Dialled>>,
+) {
+    let worker = &arrival.worker;
+    let mut record = Record::tcp(&worker.shared.telemetry, worker.id, &destination.metrics);
+    record.client(arrival.client);
+    let inbound = arrival.direction != Direction::Outbound;
+    let _active = inbound.then(|| worker.shared.drain.enter());
+    let dialled = match dialled {
+        Some(dialled) => Ok(dialled),
+        None => {
+            dial(arrival, backends, &mut record).await.map(|dialled| Replay::new(Default::default(), dialled))
+        }
+    };
+    let dialled = match dialled {
+        Ok(dialled) => dialled,
+        Err(failure) => {
+            tracing::debug!(client = %arrival.client, %failure, "a connection was refused");
+            record.fail(&failure);
+            io.reset();
+            return;
+        }
+    };
+    let pauses = Pauses::new(None);
+    let io = Counted::new(io, record.count(Way::Request), record.count(Way::Response), &pauses);
+    let mut drain = worker.shared.drain.watch();
+    tokio::select! {
+        result = relay(io, dialled) => match result {
+            Ok(_) => record.complete(),
+            Err(broken) if broken.first => record.fail(&Reason::ClientClosed.into()),
+            Err(broken) => record.fail(&Failure::new(Reason::UpstreamReset, broken.error.to_string())),
+        },
+        () = drain.reached(Phase::Ended), if inbound => record.fail(&Reason::Draining.into()),
+    }
+}
+
+/// Refuses a connection so that its client sees an error instead of an orderly end.
+pub fn refuse(mut io: impl Stream, arrival: &Arrival, failure: &Failure) {
+    let worker = &arrival.worker;
+    let mut record = Record::tcp(&worker.shared.telemetry, worker.id, &worker.unaddressed(arrival.direction));
+    record.client(arrival.client);
+    record.fail(failure);
+    tracing::debug!(client = %arrival.client, %failure, "a connection was refused");
+    io.reset();
+}
+
+/// Opens a connection to an endpoint of one of the backends.
+pub async fn dial(arrival: &Arrival, backends: &Backends, record: &mut Record) -> Result<Dialled, Failure> {
+    let worker = &arrival.worker;
+    let cluster = &backends.draw(|total| worker.below(total)).ok_or(Reason::NoBackend)?.cluster;
+    let name = cluster.settings().name.clone();
+    let mut tried: SmallVec<[EndpointId; MORE + 1]> = SmallVec::new();
+    loop {
+        let picked = pick(arrival, cluster, &tried).await?;
+        record.attempt(&name, &picked.endpoint().address);
+        let begun = Instant::now();
+        match worker.pools.open_tcp(cluster, picked.endpoint()).await {
+            Ok(transport) => {
+                let now = Instant::now();
+                picked.observe(now - begun, now);
+                return Ok(Dialled { transport, _picked: picked });
+            }
+            Err(failure) => {
+                let now = Instant::now();
+                picked.failed(now - begun, now);
+                tried.push(picked.endpoint().id);
+                if tried.len() > MORE {
+                    return Err(failure);
+                }
+            }
+        }
+    }
+}
+
+async fn pick(arrival: &Arrival, cluster: &Cluster, tried: &[EndpointId]) -> Result<Picked, Failure> {
+    let now = || arrival.worker.with_rng(|rng| cluster.pick(Instant::now(), rng, tried));
+    if let Ok(picked) = now() {
+        return Ok(picked);
+    }
+    let refused = |why: &dyn std::fmt::Display| Failure::new(Reason::NoEndpoint, why.to_string());
+    cluster.ready(Instant::now() + Cluster::DEFAULT_WAIT).await.map_err(|why| refused(&why))?;
+    now().map_err(|why| refused(&why))
+}
+
+impl AsyncRead for Dialled {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.transport).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Dialled {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.transport).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.transport).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.transport).poll_shutdown(cx)
+    }
+}
+
+impl Resettable for Dialled {
+    fn reset(&mut self) {
+        self.transport.reset();
+    }
+}

@@ -1,0 +1,157 @@
+//! One request, whole: the function every request walks through. Read it first.
+//!
+//! Owns the order of things. What each step means is a file of its own: the route (`route/`), the endpoint and its connection
+//! (`upstream/`), the fields of the head (`headers`), a copy for somebody else (`mirror`), what leaves HTTP (`tunnel`), the end (`outgoing`).
+//! Never knows how the connection found its destination or which codec carries the bytes.
+
+mod attempts;
+mod headers;
+mod mirror;
+mod outgoing;
+mod received;
+mod tunnel;
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use http::{Method, Request, Response, StatusCode, Version, header};
+use outrigger_config::model::RequestHead;
+
+pub use outgoing::Outgoing;
+
+use crate::body::Body;
+use crate::downstream::Connection;
+use crate::failure::{Asker, Failure, Reason};
+use crate::mesh::Destination;
+use crate::route::cors::{self, Cors};
+use crate::route::{self, Action, Route, Target};
+use crate::upgrade::Upgrade;
+pub use headers::{Authority, MAX_HEADERS, address_value};
+use outgoing::Held;
+use tunnel::Tunnel;
+
+/// Answers one request; never fails, because a failure is an answer too.
+///
+/// `client` is the client's side of the tunnel that an upgrade or CONNECT asks for.
+pub async fn serve(
+    request: Request<Body>,
+    client: Option<Upgrade>,
+    connection: &Rc<Connection>,
+) -> Response<Outgoing> {
+    let asker = Asker::new(request.method(), request.headers(), connection.tells_details());
+    let found = connection.destination(&request).await;
+    let mut held = Held::begin(connection, found.as_ref().ok(), &request);
+    let answer = match found {
+        Ok(destination) => run(request, client, &destination, connection, &mut held).await,
+        Err(failure) => Err(failure),
+    };
+    let mut response = answer.unwrap_or_else(|failure| {
+        held.record.fail(&failure);
+        failure.response(asker)
+    });
+    connection.last_word(&mut response);
+    Outgoing::of(response, held)
+}
+
+async fn run(
+    mut request: Request<Body>,
+    client: Option<Upgrade>,
+    destination: &Destination,
+    connection: &Rc<Connection>,
+    held: &mut Held,
+) -> Result<Response<Body>, Failure> {
+    let protocols = headers::receive(&mut request, connection, &mut held.record)?;
+    let route = find(&request, destination).ok_or(Reason::NoRoute)?.clone();
+    held.record.route(&route.metrics, &route.origin);
+
+    let cors = route.cors.as_ref().map(|rule| (rule, rule.allows(request.headers())));
+    if let Some((rule, allowed)) = &cors
+        && Cors::is_preflight(request.method(), request.headers())
+    {
+        return Ok(preflight(rule, allowed.as_ref(), &request));
+    }
+    let forward = match &route.action {
+        Action::Forward(forward) => forward,
+        Action::Redirect(redirect) => return redirected(redirect, &request, connection),
+    };
+    let drawn = forward.split.draw(|total| connection.worker.below(total)).ok_or(Reason::NoBackend)?;
+    let backend = &forward.backends[drawn];
+    let upstream = match &backend.target {
+        Target::Cluster(upstream) => upstream,
+        Target::Invalid(why) => return Err(Failure::new(Reason::BackendInvalid, &**why)),
+    };
+
+    route::apply_header_edits(&route.request_headers, request.headers_mut());
+    route::apply_header_edits(&backend.request_headers, request.headers_mut());
+    headers::rewrite(&mut request, &backend.rewrite)?;
+    let tunnel = Tunnel::asked(&mut request, protocols, client);
+    received::watch(&mut request, connection, held);
+    mirror::send(&mut request, &route.mirrors, connection);
+
+    let mut response = attempts::run(request, upstream, route.timeouts, connection, held).await?;
+
+    headers::strip_response(&mut response);
+    route::apply_header_edits(&backend.response_headers, response.headers_mut());
+    route::apply_header_edits(&route.response_headers, response.headers_mut());
+    if let Some((rule, Some(allowed))) = &cors {
+        rule.answer(allowed, response.headers_mut());
+    }
+    held.limit(&response, route.timeouts);
+    tunnel.open(&mut response, route.timeouts, held)?;
+    Ok(response)
+}
+
+/// The route that takes the request.
+fn find<'a>(request: &Request<Body>, destination: &'a Destination) -> Option<&'a Arc<Route>> {
+    let path = request.uri().path();
+    destination.routes.find(&RequestHead {
+        method: request.method(),
+        host: Authority::of(request).host(),
+        // CONNECT names no path; a rule for all paths takes it.
+        path: if path.is_empty() { "/" } else { path },
+        query: request.uri().query(),
+        headers: request.headers(),
+    })
+}
+
+fn preflight(rule: &Cors, allowed: Option<&cors::Allowed>, request: &Request<Body>) -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    rule.answer_preflight(allowed, request.headers(), response.headers_mut());
+    response
+}
+
+fn redirected(
+    redirect: &outrigger_config::model::Redirect,
+    request: &Request<Body>,
+    connection: &Connection,
+) -> Result<Response<Body>, Failure> {
+    let authority = Authority::of(request);
+    let seen = route::Seen {
+        scheme: connection.scheme(),
+        host: authority.host(),
+        port: connection.port,
+        path: request.uri().path(),
+        query: request.uri().query(),
+    };
+    let location = route::location(redirect, seen)
+        .ok_or_else(|| Failure::new(Reason::Internal, "the redirect's words cannot stand in a Location"))?;
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = redirect.status;
+    response.headers_mut().insert(header::LOCATION, location);
+    Ok(response)
+}
+
+/// Whether a request's answers may take as long as they like.
+fn is_http2(version: Version) -> bool {
+    version == Version::HTTP_2
+}
+
+fn is_connect<B>(request: &Request<B>) -> bool {
+    request.method() == Method::CONNECT
+}
+
+/// CONNECT that names a protocol (RFC 8441), as WebSocket over HTTP/2 does.
+pub fn is_extended_connect<B>(request: &Request<B>) -> bool {
+    is_connect(request) && request.extensions().get::<h2::ext::Protocol>().is_some()
+}

@@ -1,0 +1,304 @@
+//! The fields of a message's head that a proxy has to do with: those of one hop, and those that say who asked.
+//!
+//! After [`receive`] a request has one form: over HTTP/1 an origin-form target and `Host`, over HTTP/2 an authority in its target and no
+//! `Host`. What a sidecar's app says of its own callers is passed on; a gateway says it itself, because its clients cannot be believed.
+
+use std::fmt::Write;
+
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderName, HeaderValue, PROXY_AUTHENTICATE,
+    PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
+};
+use http::uri::Uri;
+use http::{HeaderMap, Request, Response, StatusCode, Version};
+use outrigger_config::model::DestinationName;
+use smallvec::SmallVec;
+
+use super::{is_connect, is_http2};
+use crate::body::Body;
+use crate::downstream::Connection;
+use crate::failure::{Failure, Reason};
+use crate::route::{self, Rewrite};
+use crate::telemetry::{Direction, Record};
+
+/// Whom a request is addressed to, as it says itself.
+#[derive(Clone, Copy, Debug)]
+pub struct Authority<'a>(&'a str);
+
+impl<'a> Authority<'a> {
+    /// The target's authority, or else `Host`; empty where HTTP/1.0 names none.
+    pub fn of<B>(request: &'a Request<B>) -> Self {
+        let host = || request.headers().get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+        Self(request.uri().authority().map_or_else(host, |authority| authority.as_str()))
+    }
+
+    pub fn as_str(self) -> &'a str {
+        self.0
+    }
+
+    /// What it names; `default` where it names no port. `None` where it is no host.
+    pub fn destination(self, default: u16) -> Option<DestinationName> {
+        let host = self.host();
+        let at = host.as_ptr() as usize - self.0.as_ptr() as usize + host.len();
+        let port = match &self.0[at..] {
+            "" => default,
+            port => port.strip_prefix(':')?.parse().ok()?,
+        };
+        DestinationName::new(host, port)
+    }
+
+    /// Without port.
+    pub fn host(self) -> &'a str {
+        let host = self.0.rsplit_once('@').map_or(self.0, |(_, host)| host);
+        match host.rfind(':') {
+            // A colon within brackets is part of an IPv6 address.
+            Some(colon) if !host[colon..].contains(']') => &host[..colon],
+            _ => host,
+        }
+    }
+}
+
+/// Checks a request's head and makes it ours: fields of the client's hop go, forwarding fields come. Returns the protocols an
+/// HTTP/1 client would like to upgrade to.
+pub fn receive(
+    request: &mut Request<Body>,
+    connection: &Connection,
+    record: &mut Record,
+) -> Result<Option<HeaderValue>, Failure> {
+    if request.headers().len() > MAX_HEADERS {
+        return Err(Reason::RequestHeadersTooLarge.into());
+    }
+    one_host(request)?;
+    // Over HTTP/2 such fields are malformed, and its codec refuses them (RFC 9113 §8.2.2).
+    let protocols = if is_http2(request.version()) { None } else { strip(request.headers_mut(), true) };
+    // The codec answers `100-continue` when the body is first read, which is when an endpoint was found for it.
+    request.headers_mut().remove(EXPECT);
+    forwarded(request.headers_mut(), connection);
+    request_id(request.headers_mut(), connection, record);
+    Ok(protocols.filter(|_| request.version() == Version::HTTP_11))
+}
+
+/// RFC 9112 §3.2: one `Host`, replaced by an absolute-form target's authority. RFC 9113 §8.3.1: `:authority` alone decides.
+fn one_host(request: &mut Request<Body>) -> Result<(), Failure> {
+    if is_http2(request.version()) {
+        if request.uri().authority().is_some() {
+            request.headers_mut().remove(HOST);
+        } else if !request.headers().contains_key(HOST) {
+            return Err(Failure::new(Reason::BadRequest, "the request names no host"));
+        }
+        return Ok(());
+    }
+    if let Some(authority) = request.uri().authority()
+        && !is_connect(request)
+    {
+        let host = HeaderValue::from_str(authority.as_str())
+            .map_err(|_| Failure::new(Reason::BadRequest, "the target's authority is no host"))?;
+        request.headers_mut().insert(HOST, host);
+        let mut parts = std::mem::take(request.uri_mut()).into_parts();
+        (parts.scheme, parts.authority) = (None, None);
+        *request.uri_mut() =
+            Uri::from_parts(parts).map_err(|_| Failure::new(Reason::BadRequest, "the target has no path"))?;
+        return Ok(());
+    }
+    let mut hosts = request.headers().get_all(HOST).iter();
+    match (hosts.next(), hosts.next()) {
+        (Some(_), None) => Ok(()),
+        (None, _) if request.version() == Version::HTTP_10 => Ok(()),
+        (None, _) => Err(Failure::new(Reason::BadRequest, "the request has no Host (RFC 9112 §3.2)")),
+        (Some(_), Some(_)) => {
+            Err(Failure::new(Reason::BadRequest, "the request has two Hosts (RFC 9112 §3.2)"))
+        }
+    }
+}
+
+/// Removes what concerns one hop only (RFC 9110 §7.6.1), and returns the protocols to upgrade to, of those that can be passed on.
+fn strip(headers: &mut HeaderMap, request: bool) -> Option<HeaderValue> {
+    let mut upgrade = None;
+    if headers.contains_key(CONNECTION) {
+        let mut named: SmallVec<[HeaderName; 4]> = SmallVec::new();
+        let mut upgrades = false;
+        for line in headers.get_all(CONNECTION) {
+            for token in line.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
+                upgrades |= token.eq_ignore_ascii_case(b"upgrade");
+                named.extend(HeaderName::from_bytes(token).ok().filter(may_be_named));
+            }
+        }
+        if upgrades {
+            upgrade = protocols(headers);
+        }
+        headers.remove(CONNECTION);
+        for name in &named {
+            headers.remove(name);
+        }
+    }
+    for name in HOP {
+        headers.remove(name);
+    }
+    let trailers = request && headers.get_all(TE).iter().any(wants_trailers);
+    headers.remove(TE);
+    if trailers {
+        headers.insert(TE, HeaderValue::from_static("trailers"));
+    }
+    upgrade
+}
+
+/// A `Connection` field must not name what is meant for all hops; somebody who does would cut off a host, a length or what proxies say of him.
+fn may_be_named(name: &HeaderName) -> bool {
+    *name != HOST && *name != CONTENT_LENGTH && *name != TE && !name.as_str().starts_with("x-forwarded-")
+}
+
+fn wants_trailers(te: &HeaderValue) -> bool {
+    te.as_bytes()
+        .split(|byte| *byte == b',')
+        .any(|token| token.trim_ascii().eq_ignore_ascii_case(b"trailers"))
+}
+
+/// What is left of `Upgrade` without the HTTP and TLS versions clients offer on the side (RFC 9110 §7.8): between hops they mean
+/// nothing, and a request must not fail for an offer.
+fn protocols(headers: &HeaderMap) -> Option<HeaderValue> {
+    let mut lines = headers.get_all(UPGRADE).iter();
+    let (first, more) = (lines.next()?, lines.next());
+    let ours = |token: &[u8]| {
+        let name = token.split(|byte| *byte == b'/').next().unwrap_or_default();
+        [&b"h2c"[..], b"h2", b"tls", b"http"].iter().any(|known| name.eq_ignore_ascii_case(known))
+    };
+    let tokens = |line: &HeaderValue| {
+        let tokens = line.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
+        tokens.filter(|token| !token.is_empty() && !ours(token)).map(<[u8]>::to_vec).collect::<Vec<_>>()
+    };
+    if more.is_none() && !first.as_bytes().contains(&b',') {
+        return (!ours(first.as_bytes().trim_ascii())).then(|| first.clone());
+    }
+    let kept = headers.get_all(UPGRADE).iter().flat_map(tokens).collect::<Vec<_>>();
+    if kept.is_empty() { None } else { HeaderValue::from_bytes(&kept.join(&b", "[..])).ok() }
+}
+
+/// Fields of a response that concern its hop only. A 101 keeps what it switched to.
+pub fn strip_response(response: &mut Response<Body>) {
+    let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+    let upgrade = if switched { response.headers().get(UPGRADE).cloned() } else { None };
+    strip(response.headers_mut(), false);
+    if let Some(upgrade) = upgrade {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        response.headers_mut().insert(UPGRADE, upgrade);
+    }
+}
+
+/// Puts the rule's host and path in place of the request's.
+pub fn rewrite(request: &mut Request<Body>, rewrite: &Rewrite) -> Result<(), Failure> {
+    if let Some(host) = &rewrite.host {
+        if request.uri().authority().is_none() {
+            request.headers_mut().insert(HOST, host.header.clone());
+        } else {
+            set_authority(request, host.authority.clone())?;
+        }
+    } else if request.uri().authority().is_some()
+        && !is_connect(request)
+        && let Some(host) = request.headers_mut().remove(HOST)
+    {
+        // A rule that sets the field `host` means the authority.
+        let authority = http::uri::Authority::try_from(host.as_bytes())
+            .map_err(|_| Failure::new(Reason::Internal, "the rule's Host is no authority"))?;
+        set_authority(request, authority)?;
+    }
+    if let Some(path) = &rewrite.path {
+        *request.uri_mut() = route::with_path(request.uri(), path)
+            .map_err(|_| Failure::new(Reason::Internal, "the rewritten path cannot stand in a request"))?;
+    }
+    Ok(())
+}
+
+fn set_authority(request: &mut Request<Body>, authority: http::uri::Authority) -> Result<(), Failure> {
+    let mut parts = std::mem::take(request.uri_mut()).into_parts();
+    parts.authority = Some(authority);
+    *request.uri_mut() = Uri::from_parts(parts)
+        .map_err(|_| Failure::new(Reason::Internal, "the rewritten host cannot stand in a request"))?;
+    Ok(())
+}
+
+/// `x-forwarded-*`: who asked us, and how.
+fn forwarded(headers: &mut HeaderMap, connection: &Connection) {
+    match connection.direction {
+        // Callers can write what they want: the last address is the one that can be believed, the rest is theirs.
+        Direction::Gateway => {
+            match headers.get(&FORWARDED_FOR) {
+                None => headers.insert(FORWARDED_FOR, connection.client_address.clone()),
+                Some(before) => {
+                    let all = [before.as_bytes(), b", ", connection.client_address.as_bytes()].concat();
+                    let all = HeaderValue::from_maybe_shared(bytes::Bytes::from(all));
+                    headers.insert(FORWARDED_FOR, all.unwrap_or_else(|_| connection.client_address.clone()))
+                }
+            };
+            headers.insert(FORWARDED_PROTO, HeaderValue::from_static(connection.scheme()));
+            if let Some(host) = headers.get(HOST).cloned() {
+                headers.insert(FORWARDED_HOST, host);
+            }
+        }
+        // The app sees our address, so it is told its caller's, unless somebody before us did.
+        Direction::Inbound => {
+            if !headers.contains_key(&FORWARDED_FOR) {
+                headers.insert(FORWARDED_FOR, connection.client_address.clone());
+            }
+            proto_if_absent(headers, connection);
+        }
+        Direction::Outbound => proto_if_absent(headers, connection),
+    }
+}
+
+fn proto_if_absent(headers: &mut HeaderMap, connection: &Connection) {
+    if !headers.contains_key(&FORWARDED_PROTO) {
+        headers.insert(FORWARDED_PROTO, HeaderValue::from_static(connection.scheme()));
+    }
+}
+
+/// Keeps the request's id, if it is one; else makes one (a version 4 UUID, RFC 9562 §5.4).
+fn request_id(headers: &mut HeaderMap, connection: &Connection, record: &mut Record) {
+    if let Some(id) = headers.get(&REQUEST_ID)
+        && (1..=LONGEST_REQUEST_ID).contains(&id.len())
+    {
+        return;
+    }
+    let random: u128 = connection.worker.with_rng(rand::RngExt::random);
+    let id = random & !(0xf << 76) & !(0b11 << 62) | (4 << 76) | (0b10 << 62);
+    let mut text = String::with_capacity(36);
+    for (index, byte) in id.to_be_bytes().iter().enumerate() {
+        if matches!(index, 4 | 6 | 8 | 10) {
+            text.push('-');
+        }
+        text.push(char::from(HEX[usize::from(byte >> 4)]));
+        text.push(char::from(HEX[usize::from(byte & 15)]));
+    }
+    let id = HeaderValue::from_maybe_shared(bytes::Bytes::from(text)).expect("hexadecimal digits and dashes");
+    record.request_id(&id);
+    headers.insert(REQUEST_ID, id);
+}
+
+/// An address as it stands in `x-forwarded-for`; made once a connection.
+pub fn address_value(address: std::net::IpAddr) -> HeaderValue {
+    let mut text = String::new();
+    let _ = write!(text, "{}", address.to_canonical());
+    HeaderValue::try_from(text).expect("addresses are ASCII")
+}
+
+const HEX: &[u8; 16] = b"0123456789abcdef";
+
+/// The same on all four hops (design.md section 5).
+pub const MAX_HEADERS: usize = 128;
+
+/// Bytes; a longer one is replaced, so that a log line has a bound.
+const LONGEST_REQUEST_ID: usize = 128;
+
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// `Trailer` is not among them: it announces fields that go on with the body.
+const HOP: [HeaderName; 6] = [
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    PROXY_AUTHENTICATE,
+    PROXY_AUTHORIZATION,
+    TRANSFER_ENCODING,
+    UPGRADE,
+];

@@ -1,0 +1,202 @@
+//! The end of an exchange: its response on the way to the client.
+//!
+//! Owns what has to live until the last byte went out (the record, the endpoint's count, the connection's) and the limits that hold
+//! while the body flows. One type for the codec, so that no response is boxed.
+
+use std::cell::Cell;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, Request, Response, header};
+use http_body::{Body as _, Frame, SizeHint};
+use outrigger_config::model::Timeouts;
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use super::received::Fate;
+use super::tunnel::Opened;
+use crate::body::{Body, BodyError};
+use crate::downstream::{Connection, InFlight};
+use crate::drain::Active;
+use crate::failure::{Failure, Reason, is_grpc};
+use crate::mesh::Destination;
+use crate::telemetry::{Record, Way};
+use crate::upstream::Picked;
+
+/// A response's body with everything its end is told to.
+#[derive(Debug)]
+pub struct Outgoing {
+    body: Body,
+    /// Gone to the tunnel where the response opened one.
+    held: Option<Held>,
+}
+
+/// What an exchange holds until its response ended.
+#[derive(Debug)]
+pub struct Held {
+    pub record: Record,
+    /// Counts as in flight at its endpoint until dropped.
+    pub picked: Option<Picked>,
+    pub(super) tunnel: Option<Box<Opened>>,
+    pub(super) request_body: Option<Rc<Cell<Fate>>>,
+    limit: Option<Limit>,
+    _in_flight: InFlight,
+    _active: Option<Active>,
+}
+
+impl Held {
+    pub(super) fn begin(
+        connection: &Rc<Connection>,
+        destination: Option<&std::sync::Arc<Destination>>,
+        request: &Request<Body>,
+    ) -> Self {
+        let telemetry = &connection.worker.shared.telemetry;
+        let service = destination.map_or(&connection.unaddressed, |destination| &destination.metrics);
+        let mut record = Record::http(telemetry, connection.worker.id, service, request);
+        record.client(connection.client);
+        Self {
+            record,
+            picked: None,
+            tunnel: None,
+            request_body: None,
+            limit: None,
+            _in_flight: connection.begin(),
+            _active: connection.active(),
+        }
+    }
+
+    /// Why the request's body did not come whole, if it is its client's doing.
+    pub(super) fn request_body_failed(&self) -> Option<Reason> {
+        match self.request_body.as_ref()?.get() {
+            Fate::Stalled => Some(Reason::RequestBodyStalled),
+            Fate::Broken => Some(Reason::ClientClosed),
+            Fate::Reading | Fate::Whole => None,
+        }
+    }
+
+    /// The limits that go on behind the head: `request` for an answer of known length, `stream_idle` for a stream.
+    pub(super) fn limit(&mut self, response: &Response<Body>, timeouts: Timeouts) {
+        let stream = is_stream(response.headers());
+        let after = if stream { timeouts.stream_idle } else { timeouts.request };
+        self.limit = after.map(|after| {
+            let from = if stream { Instant::now() } else { self.record.begun() };
+            Limit { sleep: Box::pin(sleep_until(from + after)), after, each_pause: stream }
+        });
+    }
+
+    fn see(&mut self, frame: &Frame<Bytes>) {
+        if let Some(data) = frame.data_ref() {
+            self.record.bytes(Way::Response, data.len() as u64);
+        } else if let Some(trailers) = frame.trailers_ref() {
+            self.grpc_status(trailers);
+        }
+    }
+
+    fn grpc_status(&mut self, headers: &HeaderMap) {
+        if let Some(status) = headers.get("grpc-status")
+            && let Some(status) = status.to_str().ok().and_then(|text| text.parse().ok())
+        {
+            self.record.grpc_status(status);
+        }
+    }
+}
+
+/// A response whose end nobody knows beforehand: events, gRPC, anything without a length.
+fn is_stream(headers: &HeaderMap) -> bool {
+    !headers.contains_key(header::CONTENT_LENGTH) || is_grpc(headers)
+}
+
+/// One limit holds for a body: on the whole of it, or on each pause of a stream.
+#[derive(Debug)]
+struct Limit {
+    sleep: Pin<Box<Sleep>>,
+    after: Duration,
+    each_pause: bool,
+}
+
+impl Limit {
+    /// Ready when it is exceeded.
+    fn poll(&mut self, cx: &mut Context<'_>, moved: bool) -> Poll<Failure> {
+        if moved && self.each_pause {
+            self.sleep.as_mut().reset(Instant::now() + self.after);
+        }
+        std::task::ready!(self.sleep.as_mut().poll(cx));
+        let (what, after) = (if self.each_pause { "go on" } else { "end" }, self.after);
+        Poll::Ready(Failure::new(
+            Reason::RequestTimeout,
+            format!("the response did not {what} within {after:?}"),
+        ))
+    }
+}
+
+impl Outgoing {
+    pub(super) fn of(response: Response<Body>, mut held: Held) -> Response<Self> {
+        held.record.status(response.status());
+        if is_grpc(response.headers()) {
+            held.grpc_status(response.headers());
+        }
+        response.map(|body| match held.tunnel.take() {
+            Some(opened) => {
+                opened.spawn(held);
+                Self { body, held: None }
+            }
+            None => Self { body, held: Some(held) },
+        })
+    }
+
+    /// A response nobody keeps a record of.
+    pub fn plain(response: Response<Body>) -> Response<Self> {
+        response.map(|body| Self { body, held: None })
+    }
+}
+
+impl http_body::Body for Outgoing {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let Self { body, held } = &mut *self;
+        let polled = Pin::new(body).poll_frame(cx);
+        let Some(held) = held else { return polled };
+        if let Some(limit) = &mut held.limit
+            && !matches!(polled, Poll::Ready(None))
+            && let Poll::Ready(failure) = limit.poll(cx, polled.is_ready())
+        {
+            held.record.fail(&failure);
+            return Poll::Ready(Some(Err(BodyError::Ended(failure.reason))));
+        }
+        match &polled {
+            Poll::Pending => {}
+            Poll::Ready(None) => held.record.complete(),
+            Poll::Ready(Some(Ok(frame))) => held.see(frame),
+            Poll::Ready(Some(Err(error))) => {
+                held.record.fail(&Failure::new(Reason::UpstreamReset, error.to_string()));
+            }
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Drop for Outgoing {
+    fn drop(&mut self) {
+        // The codec does not ask again once it knows that the body ended.
+        if self.body.is_end_stream()
+            && let Some(held) = &mut self.held
+        {
+            held.record.complete();
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! A request's body on its way from the client: counted, and not waited for without end.
+
+use std::cell::Cell;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::Request;
+use http_body::{Body as _, Frame, SizeHint};
+use tokio::time::{Instant, Sleep, sleep};
+
+use super::outgoing::Held;
+use crate::body::{Body, BodyError};
+use crate::downstream::Connection;
+use crate::failure::is_grpc;
+use crate::telemetry::{ByteCount, Way};
+
+/// What became of a request's body so far.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    Reading,
+    Whole,
+    /// The client sent nothing for too long.
+    Stalled,
+    /// The client broke it off, or its codec found no valid end.
+    Broken,
+}
+
+/// No byte for this long ends the request (design.md section 5); streams may pause as long as they like.
+const NO_PROGRESS: Duration = Duration::from_secs(60);
+
+/// Puts a watch on the request's body, if it has one.
+pub fn watch(request: &mut Request<Body>, connection: &Rc<Connection>, held: &mut Held) {
+    if request.body().is_end_stream() {
+        return;
+    }
+    let fate = Rc::new(Cell::new(Fate::Reading));
+    held.request_body = Some(fate.clone());
+    let stream = is_grpc(request.headers()) || super::is_connect(request);
+    let received = Received {
+        body: std::mem::take(request.body_mut()),
+        count: held.record.count(Way::Request),
+        fate,
+        stall: None,
+        patient: stream,
+        connection: connection.clone(),
+    };
+    *request.body_mut() = Body::wrapped(received);
+}
+
+struct Received {
+    body: Body,
+    count: ByteCount,
+    fate: Rc<Cell<Fate>>,
+    /// Made when the client is first waited for; most bodies come with their head.
+    stall: Option<Pin<Box<Sleep>>>,
+    patient: bool,
+    connection: Rc<Connection>,
+}
+
+impl Received {
+    fn stalled(&mut self, cx: &mut Context<'_>) -> bool {
+        if self.patient {
+            return false;
+        }
+        let stall = self.stall.get_or_insert_with(|| Box::pin(sleep(NO_PROGRESS)));
+        stall.as_mut().poll(cx).is_ready()
+    }
+
+    fn moved(&mut self) {
+        // Moving a timer costs more than letting it be a second early.
+        if let Some(stall) = &mut self.stall {
+            let deadline = Instant::now() + NO_PROGRESS;
+            if deadline.duration_since(stall.deadline()) >= Duration::from_secs(1) {
+                stall.as_mut().reset(deadline);
+            }
+        }
+    }
+}
+
+impl http_body::Body for Received {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        match &polled {
+            Poll::Pending => {
+                if self.stalled(cx) {
+                    self.fate.set(Fate::Stalled);
+                    return Poll::Ready(Some(Err(BodyError::Stalled(NO_PROGRESS))));
+                }
+            }
+            Poll::Ready(None) => self.fate.set(Fate::Whole),
+            Poll::Ready(Some(Ok(frame))) => {
+                if let Some(data) = frame.data_ref() {
+                    self.count.add(data.len() as u64);
+                }
+                self.moved();
+                if self.body.is_end_stream() {
+                    self.fate.set(Fate::Whole);
+                }
+            }
+            Poll::Ready(Some(Err(_))) => self.fate.set(Fate::Broken),
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Drop for Received {
+    fn drop(&mut self) {
+        if self.fate.get() != Fate::Whole {
+            self.connection.left_unread();
+        }
+    }
+}

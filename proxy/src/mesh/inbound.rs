@@ -1,0 +1,26 @@
+//! The inbound side of a workload: which ports its app has, and where the app listens.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use outrigger_config::model::{ProxySettings, WorkloadRef};
+
+use super::Slot;
+
+#[derive(Clone, Debug)]
+pub struct Inbound {
+    pub workload: WorkloadRef,
+    /// By the port callers see.
+    pub ports: BTreeMap<u16, Arc<InboundPort>>,
+    pub settings: ProxySettings,
+}
+
+#[derive(Clone, Debug)]
+pub struct InboundPort {
+    pub port: u16,
+    /// Where the app listens.
+    pub app: SocketAddr,
+    /// One route, to the app. The slot outlives updates of the port.
+    pub destination: Arc<Slot>,
+}

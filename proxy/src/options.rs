@@ -1,0 +1,121 @@
+//! The command line of a proxy, the same for `outrigger proxy`, `outrigger gateway` and `outrigger-proxy`.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use outrigger_config::model::DestinationName;
+
+/// The sidecar of one workload, or a gateway.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Options {
+    /// Directories (or files) of manifests, resolved by the proxy itself; repeatable.
+    #[arg(long, required = true, value_name = "DIR")]
+    pub manifests: Vec<PathBuf>,
+    /// Namespace of the workload or gateway.
+    #[arg(long, default_value = "default")]
+    pub namespace: String,
+    /// The Workload this proxy stands beside.
+    #[arg(long, required_unless_present = "gateway", conflicts_with = "gateway")]
+    pub workload: Option<String>,
+    /// The Gateway this proxy is.
+    #[arg(long)]
+    pub gateway: Option<String>,
+    /// The address others reach this proxy at.
+    #[arg(long, value_name = "IP", default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
+    pub pod_address: IpAddr,
+    /// Where the app's own calls arrive: redirected, or with this as their HTTP proxy. Default: pod address, port 15001.
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub outbound: Option<SocketAddr>,
+    /// Where redirected calls to the app arrive. Default: pod address, port 15006.
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub inbound: Option<SocketAddr>,
+    /// Listen on each declared port of the workload at the pod address: for apps whose traffic is not redirected.
+    #[arg(long)]
+    pub inbound_listen: bool,
+    /// Stands for a service: what connects there goes to HOST:PORT; repeatable.
+    #[arg(long, value_name = "ADDR:PORT=HOST:PORT")]
+    pub service_address: Vec<ServiceAddress>,
+    /// Admin port. Default: pod address, port 15000.
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub admin: Option<SocketAddr>,
+    /// Metrics and health. Default: pod address, port 15020.
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub metrics: Option<SocketAddr>,
+    /// Added to gateway ports below 1024, where those cannot be bound.
+    #[arg(long, default_value_t = 0)]
+    pub low_port_offset: u16,
+    /// Threads that carry traffic. Default: the CPU limit rounded up, at most 2.
+    #[arg(long)]
+    pub workers: Option<usize>,
+    /// How long callers may need to hear that this instance leaves.
+    #[arg(long, value_parser = seconds, default_value = "5s")]
+    pub drain_window: Duration,
+    /// From the first signal to the end.
+    #[arg(long, value_parser = seconds, default_value = "25s")]
+    pub drain_deadline: Duration,
+}
+
+impl Options {
+    pub fn outbound(&self) -> SocketAddr {
+        self.outbound.unwrap_or((self.pod_address, 15001).into())
+    }
+
+    pub fn inbound(&self) -> SocketAddr {
+        self.inbound.unwrap_or((self.pod_address, 15006).into())
+    }
+
+    pub fn admin(&self) -> SocketAddr {
+        self.admin.unwrap_or((self.pod_address, 15000).into())
+    }
+
+    pub fn metrics(&self) -> SocketAddr {
+        self.metrics.unwrap_or((self.pod_address, 15020).into())
+    }
+}
+
+/// A loopback address that stands for one service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceAddress {
+    pub listen: SocketAddr,
+    pub service: DestinationName,
+}
+
+impl FromStr for ServiceAddress {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (listen, service) = text.split_once('=').ok_or("not ADDR:PORT=HOST:PORT")?;
+        Ok(Self {
+            listen: listen.parse().map_err(|_| format!("{listen:?} is not ADDR:PORT"))?,
+            service: service.parse().map_err(|error| format!("{error}"))?,
+        })
+    }
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("{text:?} is not a duration in seconds, such as 5s");
+    let number: u32 = text.strip_suffix('s').unwrap_or(text).parse().map_err(|_| wrong())?;
+    if number > 86_400 {
+        return Err(format!("{text} is more than a day"));
+    }
+    Ok(Duration::from_secs(number.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn service_addresses_and_durations_are_read_or_refused() {
+        let parsed: ServiceAddress = "127.64.1.9:80=reviews.default.svc.cluster.local:9080".parse().unwrap();
+        assert_eq!(parsed.listen, "127.64.1.9:80".parse().unwrap());
+        assert_eq!(parsed.service.to_string(), "reviews.default.svc.cluster.local:9080");
+        for wrong in ["127.64.1.9:80", "x=reviews:80", "127.64.1.9:80=reviews"] {
+            assert!(wrong.parse::<ServiceAddress>().is_err(), "{wrong}");
+        }
+        assert_eq!(seconds("5s"), Ok(Duration::from_secs(5)));
+        assert!(seconds("5m").is_err() && seconds("90000").is_err());
+    }
+}

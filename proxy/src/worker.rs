@@ -1,0 +1,171 @@
+//! What all workers share, and what each has for itself.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use outrigger_config::model::{
+    self, ClusterName, DestinationName, Discovery, Endpoint, Endpoints, Health, Origin, Protocol,
+    UpstreamHttp,
+};
+use rand::rngs::SmallRng;
+use rand::{RngExt, SeedableRng};
+use tokio::time::Instant;
+
+use crate::dns::Resolver;
+use crate::drain::Drain;
+use crate::mesh::{Backends, Destination, Mesh};
+use crate::route::{Table, Upstream};
+use crate::telemetry::{self, Direction, ServiceMetrics, Telemetry};
+use crate::upstream::{Cluster, Pools};
+
+/// One a proxy.
+#[derive(Debug)]
+pub struct Shared {
+    pub mesh: Arc<Mesh>,
+    pub telemetry: Arc<Telemetry>,
+    pub drain: Arc<Drain>,
+    pub dns: Arc<Resolver>,
+    pub listening: crate::downstream::Listening,
+}
+
+/// One a thread; its tasks alone use it.
+#[derive(Debug)]
+pub struct Worker {
+    pub shared: Arc<Shared>,
+    pub id: telemetry::Worker,
+    pub pools: Rc<Pools>,
+    rng: RefCell<SmallRng>,
+    outside: RefCell<HashMap<DestinationName, (Arc<Destination>, Instant)>>,
+    pub server_first: crate::downstream::ServerFirst,
+    mirrors: Cell<usize>,
+    unaddressed: [Arc<ServiceMetrics>; 3],
+}
+
+impl Worker {
+    pub fn new(shared: Arc<Shared>, id: usize) -> Rc<Self> {
+        let metrics = &shared.telemetry.metrics;
+        let unaddressed = [Direction::Inbound, Direction::Outbound, Direction::Gateway]
+            .map(|direction| metrics.service(direction, None));
+        Rc::new(Self {
+            pools: Pools::new(shared.dns.clone()),
+            shared,
+            id: telemetry::Worker(id),
+            rng: RefCell::new(SmallRng::from_rng(&mut rand::rng())),
+            outside: RefCell::default(),
+            server_first: Default::default(),
+            mirrors: Cell::new(0),
+            unaddressed,
+        })
+    }
+
+    /// The handles of what is addressed to nothing the mesh knows.
+    pub fn unaddressed(&self, direction: Direction) -> Arc<ServiceMetrics> {
+        self.unaddressed[direction as usize].clone()
+    }
+
+    /// Not for keys or anything else an outsider may not guess.
+    pub fn with_rng<T>(&self, use_it: impl FnOnce(&mut SmallRng) -> T) -> T {
+        use_it(&mut self.rng.borrow_mut())
+    }
+
+    /// A number below `bound`.
+    pub fn below(&self, bound: u64) -> u64 {
+        self.with_rng(|rng| rng.random_range(0..bound))
+    }
+
+    /// A place for one more mirrored request, as long as there are not too many.
+    pub fn begin_mirror(self: &Rc<Self>) -> Option<Mirroring> {
+        let now = self.mirrors.get();
+        (now < MIRRORS).then(|| {
+            self.mirrors.set(now + 1);
+            Mirroring(self.clone())
+        })
+    }
+
+    /// Something the mesh does not know, by name or address. Remembered for a while, so that its connections are used again.
+    pub fn outside(&self, name: &DestinationName) -> Arc<Destination> {
+        let mut outside = self.outside.borrow_mut();
+        let now = Instant::now();
+        if let Some((destination, used)) = outside.get_mut(name) {
+            *used = now;
+            return destination.clone();
+        }
+        if outside.len() >= OUTSIDE {
+            let oldest = outside.iter().min_by_key(|(_, (_, used))| *used).map(|(name, _)| name.clone());
+            oldest.map(|name| outside.remove(&name));
+        }
+        let destination = Arc::new(self.make_outside(name));
+        outside.insert(name.clone(), (destination.clone(), now));
+        destination
+    }
+
+    fn make_outside(&self, name: &DestinationName) -> Destination {
+        let address = name.as_ip();
+        let discovery = match address {
+            Some(_) => Discovery::Endpoints,
+            None => Discovery::Dns { host: name.host().into(), port: name.port() },
+        };
+        let cluster_name = ClusterName::outbound(name.port(), "", name.host());
+        let cluster = Cluster::new(model::Cluster {
+            name: cluster_name.clone(),
+            service: None,
+            discovery,
+            http: UpstreamHttp::AsReceived,
+            connect_timeout: OUTSIDE_CONNECT_TIMEOUT,
+            idle_timeout: model::Cluster::DEFAULT_IDLE_TIMEOUT,
+            origin: None,
+        });
+        if let Some(ip) = address {
+            let endpoint = Endpoint {
+                address: (ip, name.port()).into(),
+                health: Health::Healthy,
+                weight: 1,
+                workload: None,
+                zone: None,
+                identity: None,
+                meshed: false,
+            };
+            cluster.set_endpoints(Endpoints { cluster: cluster_name.clone(), endpoints: vec![endpoint] });
+        }
+        let metrics = &self.shared.telemetry.metrics;
+        let service = metrics.service(Direction::Outbound, None);
+        let upstream = Upstream { cluster, attempts: metrics.attempts(None) };
+        let origin = Origin::new("Mesh", "", "", "spec.egress");
+        Destination {
+            service: None,
+            protocol: Protocol::Detect,
+            tcp: Backends::new(vec![(upstream.clone(), 1)]),
+            routes: Arc::new(Table::forwarding(
+                cluster_name.as_str().into(),
+                upstream,
+                service.route("default"),
+                origin,
+            )),
+            tls: Vec::new(),
+            metrics: service,
+            origin: None,
+            stale: false,
+        }
+    }
+}
+
+/// A mirrored request on its way.
+#[derive(Debug)]
+pub struct Mirroring(Rc<Worker>);
+
+impl Drop for Mirroring {
+    fn drop(&mut self) {
+        self.0.mirrors.set(self.0.mirrors.get() - 1);
+    }
+}
+
+/// Mirrored requests a worker has on their way at most; what comes on top is not mirrored. Each may hold a body of 64 KiB.
+const MIRRORS: usize = 256;
+
+/// Destinations outside the mesh a worker remembers at most.
+const OUTSIDE: usize = 256;
+
+/// Beyond the mesh round trips are longer.
+const OUTSIDE_CONNECT_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(5);
