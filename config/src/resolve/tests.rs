@@ -1,8 +1,10 @@
 //! Whole registries from manifests, and what each subscriber is told.
 
 mod bookinfo;
+mod gateway;
 mod instances;
 mod mesh;
+mod policy;
 
 use crate::model::{
     Action, BackendTarget, Cluster, Destination, Endpoints, Inbound, Listener, Resource, ResourceKind, Route,

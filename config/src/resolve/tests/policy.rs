@@ -1,0 +1,129 @@
+//! TrafficPolicies through whole registries: which one decides for whom.
+
+use std::time::Duration;
+
+use super::*;
+use crate::registry::tests::{registry, services};
+
+fn policy(id: &str, target: &str, timeout: &str) -> String {
+    let (namespace, name) = id.split_once('/').unwrap();
+    format!(
+        "apiVersion: outrigger.dev/v1alpha1\nkind: TrafficPolicy\n\
+         metadata: {{name: {name}, namespace: {namespace}}}\n\
+         spec: {{targetRefs: [{target}], timeout: {timeout}}}\n---\n"
+    )
+}
+
+/// Seconds a request to `SERVICE.default:80/PATH` may take for a caller of a namespace; 0 for no limit.
+fn limit(registry: &Registry, caller: &str, service: &str, path: &str) -> u64 {
+    let table =
+        registry.table_of(&sidecar(caller), &format!("outbound|80|{service}.default.svc.cluster.local"));
+    let route = table.hosts[0].routes.iter().find(|route| route.matches.path.matches(path)).expect("a route");
+    route.timeouts.request.map_or(0, |limit| limit.as_secs())
+}
+
+const ROUTE: &str = "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: routed}\n\
+    spec:\n  parentRefs: [{group: '', kind: Service, name: routed}]\n  rules:\n  \
+    - {name: named, matches: [{path: {value: /named}}], backendRefs: [{name: plain, port: 80}]}\n  \
+    - {name: own, matches: [{path: {value: /own}}], timeouts: {request: 9s}, backendRefs: [{name: plain, port: 80}]}\n  \
+    - {name: never, matches: [{path: {value: /never}}], timeouts: {request: 0s}, backendRefs: [{name: plain, port: 80}]}\n  \
+    - {backendRefs: [{name: plain, port: 80}]}\n---\n";
+
+#[test]
+fn the_most_specific_target_decides_and_a_consumer_before_all_producers() {
+    let all = services(&["default/plain", "default/routed", "default/third", "far/away"])
+        + ROUTE
+        + &policy("ops/mesh", "{kind: Mesh, name: default}", "{request: 1s}")
+        + &policy("default/namespace", "{kind: Namespace, name: default}", "{request: 2s}")
+        + &policy(
+            "default/service",
+            "{kind: Service, name: routed}, {kind: Service, name: plain}",
+            "{request: 3s}",
+        )
+        + &policy("default/port", "{kind: Service, name: plain, port: 80}", "{request: 4s}")
+        + &policy("default/route", "{kind: HTTPRoute, name: routed}", "{request: 5s}")
+        + &policy("default/rule", "{kind: HTTPRoute, name: routed, sectionName: named}", "{request: 6s}")
+        + &policy("eager/mine", "{kind: Service, name: routed, namespace: default}", "{request: 7s}");
+    let registry = registry(&all);
+    for (caller, service, path, want, why) in [
+        ("default", "third", "/", 2, "the namespace before the mesh"),
+        ("default", "plain", "/", 4, "the port before the service"),
+        ("default", "routed", "/", 5, "the route before the service"),
+        ("default", "routed", "/named", 6, "the rule before the route"),
+        ("default", "routed", "/own", 9, "what the rule says itself before every policy"),
+        ("default", "routed", "/never", 0, "also where it says: no limit"),
+        ("eager", "routed", "/named", 7, "the caller's own namespace before all of it"),
+        ("eager", "routed", "/own", 7, "also before what a producer's rule says itself"),
+        ("eager", "plain", "/", 4, "a consumer's policy is about its target alone"),
+        ("other", "routed", "/named", 6, "and about its own namespace's callers alone"),
+    ] {
+        assert_eq!(limit(&registry, caller, service, path), want, "{caller} {service}{path}: {why}");
+    }
+    let away = registry.table_of(&sidecar("default"), "outbound|80|away.far.svc.cluster.local");
+    assert_eq!(
+        away.hosts[0].routes[0].timeouts.request,
+        Some(Duration::from_secs(1)),
+        "the mesh's, everywhere"
+    );
+}
+
+#[test]
+fn a_section_is_taken_as_a_whole_and_an_empty_one_takes_the_defaults() {
+    let base = services(&["default/routed", "default/plain"])
+        + ROUTE
+        + &policy(
+            "default/namespace",
+            "{kind: Namespace, name: default}",
+            "{request: 2s, idle: 30s, connect: 3s}",
+        );
+    let timeouts = |text: &str, path: &str| {
+        let table =
+            registry(text).table_of(&sidecar("default"), "outbound|80|routed.default.svc.cluster.local");
+        let route = table.hosts[0].routes.iter().find(|route| route.matches.path.matches(path)).unwrap();
+        let seconds = |limit: Option<Duration>| limit.map(|limit| limit.as_secs());
+        (seconds(route.timeouts.request), seconds(route.timeouts.stream_idle))
+    };
+    assert_eq!(timeouts(&base, "/x"), (Some(2), Some(30)));
+    // The rule's own fields override one by one: they are no section of a policy.
+    assert_eq!(timeouts(&base, "/own"), (Some(9), Some(30)));
+    let partial = base.clone() + &policy("default/service", "{kind: Service, name: routed}", "{idle: 5s}");
+    assert_eq!(timeouts(&partial, "/x"), (None, Some(5)), "no request timeout is inherited into a section");
+    let empty = base.clone() + &policy("default/service", "{kind: Service, name: routed}", "{}");
+    assert_eq!(timeouts(&empty, "/x"), (None, None));
+
+    let connect = |text: &str, caller: &str, service: &str| {
+        let name = format!("outbound|80||{service}.default.svc.cluster.local");
+        registry(text).cluster_of(&sidecar(caller), &name).connect_timeout.as_secs()
+    };
+    assert_eq!(connect(&base, "default", "plain"), 3);
+    assert_eq!(connect(&empty, "default", "routed"), 1, "the default");
+    let consumer =
+        base + &policy("eager/mine", "{kind: Service, name: plain, namespace: default}", "{connect: 8s}");
+    assert_eq!((connect(&consumer, "eager", "plain"), connect(&consumer, "other", "plain")), (8, 3));
+}
+
+#[test]
+fn through_a_gateway_the_route_decides_then_the_service_behind_it() {
+    let base = services(&["default/a", "default/b"])
+        + "apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: {name: gate}\n\
+           spec: {gatewayClassName: outrigger, listeners: [{name: http, port: 80, protocol: HTTP}]}\n---\n\
+           apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: r}\n\
+           spec:\n  parentRefs: [{name: gate}]\n  rules:\n  \
+           - {matches: [{path: {value: /one}}], backendRefs: [{name: a, port: 80}]}\n  \
+           - {matches: [{path: {value: /two}}], backendRefs: [{name: a, port: 80}, {name: b, port: 80}]}\n  \
+           - {matches: [{path: {value: /gone}}], backendRefs: [{name: a, port: 80}, {name: b, port: 80, weight: 0}]}\n---\n"
+        + &policy("ops/mesh", "{kind: Mesh, name: default}", "{request: 1s}")
+        + &policy("default/a", "{kind: Service, name: a}", "{request: 3s}");
+    let limits = |text: &str| {
+        let who = Subscriber::gateway("default", "gate");
+        let table = registry(text).table_of(&who, "gateway|default/gate|80|http");
+        ["/one", "/two", "/gone"].map(|path| {
+            let route = table.hosts[0].routes.iter().find(|route| route.matches.path.matches(path)).unwrap();
+            route.timeouts.request.map_or(0, |limit| limit.as_secs())
+        })
+    };
+    // With two Services behind a rule neither one's policy can hold for the exchange.
+    assert_eq!(limits(&base), [3, 1, 3]);
+    let routed = base + &policy("default/r", "{kind: HTTPRoute, name: r}", "{request: 5s}");
+    assert_eq!(limits(&routed), [5, 5, 5]);
+}
