@@ -1,5 +1,6 @@
 //! Whole sets of manifests: what is found in them, and what stays in force when they change.
 
+mod changes;
 mod check;
 mod store;
 

@@ -4,6 +4,7 @@ mod bookinfo;
 mod gateway;
 mod instances;
 mod mesh;
+mod order;
 mod policy;
 
 use crate::model::{
