@@ -2,6 +2,7 @@
 
 mod changes;
 mod check;
+mod scale;
 mod store;
 
 use std::sync::Arc;

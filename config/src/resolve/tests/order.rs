@@ -137,7 +137,7 @@ impl Match {
     fn fits(&self, request: &Request) -> bool {
         let path = if self.exact {
             // An exact path with a slash at its end is another path; requests here have none.
-            self.path == request.path && !(self.trailing_slash && !self.path.is_empty())
+            self.path == request.path && (self.path.is_empty() || !self.trailing_slash)
         } else {
             request.path.starts_with(&self.path)
         };
