@@ -211,11 +211,6 @@ impl Slot {
         }
     }
 
-    /// Whether nothing was said of it yet.
-    pub(crate) fn is_unanswered(&self) -> bool {
-        matches!(**self.standing.load(), Standing::Pending | Standing::Unavailable)
-    }
-
     pub(crate) fn is_pending(&self) -> bool {
         matches!(**self.standing.load(), Standing::Pending)
     }

@@ -12,14 +12,14 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use outrigger_config::model::{
-    Cluster as Settings, ClusterName, DestinationName, Discovery, Endpoints, Resource, ResourceKind,
-    RouteTableName, ServiceRef, UpstreamHttp, Version,
+    Cluster as Settings, ClusterName, DestinationName, Discovery, Endpoints, Listener, Resource,
+    ResourceKind, RouteTableName, ServiceRef, UpstreamHttp, Version,
 };
 use tokio::time::Instant;
 
 use super::names::{Full, Names};
 use super::{Change, Event, Key, Own, needs, shelf};
-use crate::mesh::{Ask, Content, Known, Link, Mesh};
+use crate::mesh::{Ask, Content, Known, Link, Mesh, Shelved};
 use crate::telemetry::{Direction, ServiceMetrics, Telemetry};
 use crate::upstream::Cluster;
 use publish::{LiveDestination, LiveTable};
@@ -32,6 +32,8 @@ pub struct Apply {
     names: Names,
     /// Every name subscribed to: what is in force, what is to come, and what both refer to.
     wanted: Arc<BTreeSet<Key>>,
+    /// Names whose place does not say yet what was said of them, or of which nothing was said.
+    unsettled: BTreeSet<DestinationName>,
     live: HashMap<DestinationName, LiveDestination>,
     tables: HashMap<RouteTableName, LiveTable>,
     inbound: Option<own::LiveInbound>,
@@ -43,12 +45,20 @@ pub struct Apply {
     services: HashMap<(Direction, Option<ServiceRef>), Arc<ServiceMetrics>>,
     /// `None` while the source is there.
     down_since: Option<Instant>,
-    /// The references from name to name may have changed.
+    /// Something may not be needed any more.
     restructured: bool,
     /// Something may have to be published.
     dirty: bool,
     /// When something may have to be published although nothing happened.
     deadline: Option<Instant>,
+}
+
+/// Everything known at one time, as it is put on disk and taken from there.
+#[derive(Clone, Debug, Default)]
+pub struct Remembered {
+    pub written: Option<SystemTime>,
+    pub resources: Vec<Arc<Resource>>,
+    pub shelf: Vec<(DestinationName, Shelved)>,
 }
 
 impl Apply {
@@ -60,6 +70,7 @@ impl Apply {
             telemetry,
             names: Names::default(),
             wanted: Arc::default(),
+            unsettled: BTreeSet::new(),
             live: HashMap::new(),
             tables: HashMap::new(),
             inbound: None,
@@ -74,19 +85,47 @@ impl Apply {
         }
     }
 
+    /// Begins with what an earlier process knew. What the source says later replaces it piece by piece.
+    pub fn restore(&mut self, remembered: Remembered) {
+        let mesh = self.mesh.clone();
+        let mut content = mesh.inventory().lock();
+        content.link.copy_written = remembered.written;
+        content.shelf.extend(remembered.shelf);
+        let now = mesh.seconds();
+        for resource in remembered.resources {
+            if let Resource::Listener(Listener::Destination(destination)) = &*resource
+                && self.names.get(&destination.name).is_none()
+                && self.names.add(destination.name.clone(), now).is_err()
+            {
+                continue;
+            }
+            let version = resource.version();
+            insert(&mut content, resource, version, false);
+        }
+        mesh.set_destinations(self.names.published());
+        self.unsettled.extend(self.names.iter().map(|(name, _)| name.clone()));
+        self.restructured = true;
+    }
+
     /// Takes up what workers ask for. The slots are published before anyone is answered, so that whoever asks next finds them.
-    pub fn asked(&mut self, asks: impl IntoIterator<Item = Ask>) {
+    pub(crate) fn asked(&mut self, asks: impl IntoIterator<Item = Ask>) {
         let now = self.mesh.seconds();
         let mut replies = Vec::new();
+        let mesh = self.mesh.clone();
+        let mut content = mesh.inventory().lock();
         for Ask { name, reply } in asks {
             if self.names.get(&name).is_none() {
                 match self.names.add(name.clone(), now) {
-                    Ok(left) => left.iter().for_each(|left| self.shelve(left)),
+                    Ok(left) => {
+                        left.iter().for_each(|left| self.shelve(&mut content, left));
+                        self.need(&content, shelf::listener(&name));
+                        self.unsettled.insert(name.clone());
+                        self.dirty = true;
+                    }
                     Err(Full) => {
                         tracing::warn!(%name, "not looked up: connections hold as many destinations as there may be");
                     }
                 }
-                self.restructured = true;
             }
             replies.push((self.names.get(&name).map(|name| name.slot.clone()), reply));
         }
@@ -97,7 +136,7 @@ impl Apply {
         }
     }
 
-    pub fn event(&mut self, event: Event) {
+    pub(super) fn event(&mut self, event: Event) {
         let now = Instant::now();
         match event {
             Event::Connected => {
@@ -155,34 +194,51 @@ impl Apply {
         if let Some(Known::There { version: known, stale, .. }) = content.resources.get_mut(key)
             && *known == version
         {
-            self.dirty |= std::mem::take(stale);
+            if std::mem::take(stale) {
+                self.touch(key);
+            }
             return;
         }
-        match key.0 {
-            ResourceKind::Listener | ResourceKind::RouteTable | ResourceKind::Cluster => {
-                self.restructured = true
-            }
-            ResourceKind::Endpoints => self.dirty |= !self.waiting.is_empty(),
-            ResourceKind::Secret => self.dirty = true,
-        }
+        let (before, after) = (content.resources.get(key).map(needs_of), needs_in(&resource));
         insert(&mut content, Arc::new(resource), version, false);
         content.changed();
+        match before.filter(|before| !before.is_empty()) {
+            Some(before) => self.restructured |= before != after,
+            None => after.into_iter().for_each(|needed| self.need(&content, needed)),
+        }
+        self.touch(key);
     }
 
     fn absent(&mut self, key: &Key, now: Instant) {
         let mesh = self.mesh.clone();
         let mut content = mesh.inventory().lock();
-        if matches!(content.resources.insert(key.clone(), Known::Absent), Some(Known::Absent)) {
-            return;
+        match content.resources.insert(key.clone(), Known::Absent) {
+            Some(Known::Absent) => return,
+            Some(Known::There { .. }) => self.restructured = true,
+            None => {}
         }
         content.changed();
-        self.restructured = true;
+        self.touch(key);
         if matches!(key.0, ResourceKind::Cluster | ResourceKind::Endpoints) {
             // Routes may still name it: that they do not may be told a message later.
             self.fading.entry(ClusterName::new(key.1.clone())).or_insert(now);
         } else if *key == self.own {
             tracing::warn!(listener = %key.1, "the source of configuration does not know this proxy");
         }
+    }
+
+    /// Something was said of `key`: whatever goes by it is looked at again. What waits for clusters is looked at in any case.
+    fn touch(&mut self, key: &Key) {
+        match key.0 {
+            ResourceKind::Listener => self.unsettled.extend(DestinationName::from_resource_name(&key.1)),
+            ResourceKind::RouteTable => {
+                let by_it = self.live.iter().filter(|(_, live)| *live.table.as_str() == *key.1);
+                self.unsettled.extend(by_it.map(|(name, _)| name.clone()));
+            }
+            ResourceKind::Cluster | ResourceKind::Endpoints if self.waiting.is_empty() => return,
+            ResourceKind::Cluster | ResourceKind::Endpoints | ResourceKind::Secret => {}
+        }
+        self.dirty = true;
     }
 
     /// Gives up names nobody uses; not while nobody could give them back.
@@ -194,15 +250,20 @@ impl Apply {
         }
         let expired = self.names.expire(self.mesh.seconds());
         if !expired.is_empty() {
-            expired.iter().for_each(|name| self.shelve(name));
+            let mesh = self.mesh.clone();
+            let mut content = mesh.inventory().lock();
+            expired.iter().for_each(|name| self.shelve(&mut content, name));
             self.mesh.set_destinations(self.names.published());
             self.restructured = true;
         }
     }
 
-    fn shelve(&mut self, name: &DestinationName) {
+    /// A name left.
+    fn shelve(&mut self, content: &mut Content, name: &DestinationName) {
+        self.unsettled.remove(name);
         self.live.remove(name);
-        shelf::put(&mut self.mesh.inventory().lock(), name, SystemTime::now());
+        shelf::put(content, name, SystemTime::now());
+        self.restructured = true;
     }
 
     /// When [`Self::settle`] has something to do although nothing happened.
@@ -234,6 +295,17 @@ impl Apply {
         }
     }
 
+    /// Subscribes to a name, and to what is already known to be needed for it.
+    fn need(&mut self, content: &Content, key: Key) {
+        let mut open = VecDeque::from([key]);
+        while let Some(key) = open.pop_front() {
+            if !self.wanted.contains(&key) {
+                open.extend(content.resources.get(&key).into_iter().flat_map(needs_of));
+                Arc::make_mut(&mut self.wanted).insert(key);
+            }
+        }
+    }
+
     /// Follows the references from the roots to everything that is needed, and forgets the rest.
     fn restructure(&mut self, content: &mut Content) {
         let mut open = VecDeque::from([self.own.clone()]);
@@ -242,12 +314,10 @@ impl Apply {
         open.extend(self.in_force().map(needs::cluster));
         let mut wanted = BTreeSet::new();
         while let Some(key) = open.pop_front() {
-            if let Some(Known::There { resource, .. }) = content.resources.get(&key)
-                && !wanted.contains(&key)
-            {
-                needs::each(resource, &mut |needed| open.push_back(needed));
+            if !wanted.contains(&key) {
+                open.extend(content.resources.get(&key).into_iter().flat_map(needs_of));
+                wanted.insert(key);
             }
-            wanted.insert(key);
         }
         content.resources.retain(|key, _| wanted.contains(key));
         content.clusters.retain(|name, _| wanted.contains(&needs::cluster(name)));
@@ -256,6 +326,7 @@ impl Apply {
         if *self.wanted != wanted {
             self.wanted = Arc::new(wanted);
         }
+        self.drop_tables();
     }
 
     /// A cluster that is gone for certain has no endpoints any more.
@@ -284,6 +355,21 @@ impl Apply {
         let entry = self.services.entry((direction, service.cloned()));
         entry.or_insert_with(|| metrics.service(direction, service)).clone()
     }
+}
+
+fn needs_of(known: &Known) -> BTreeSet<Key> {
+    match known {
+        Known::There { resource, .. } => needs_in(resource),
+        Known::Absent => BTreeSet::new(),
+    }
+}
+
+fn needs_in(resource: &Resource) -> BTreeSet<Key> {
+    let mut needed = BTreeSet::new();
+    needs::each(resource, &mut |key| {
+        needed.insert(key);
+    });
+    needed
 }
 
 /// Makes a resource known; clusters and endpoints take effect with that.

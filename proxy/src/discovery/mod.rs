@@ -9,7 +9,7 @@
 //! Everything runs as tasks of the background runtime. A source is told the whole set of names wanted, and reports what is there and what
 //! is not; that it is away changes nothing that is known (static stability, design.md 2.3).
 
-mod apply;
+pub mod apply;
 mod files;
 mod names;
 mod needs;

@@ -26,7 +26,7 @@ pub(super) const FIRST_WARMING: Duration = Duration::from_millis(800);
 pub(super) struct LiveDestination {
     version: Version,
     destination: Arc<Destination>,
-    table: RouteTableName,
+    pub table: RouteTableName,
     uses: Vec<ClusterName>,
 }
 
@@ -58,20 +58,24 @@ impl Apply {
     }
 
     pub(super) fn publish(&mut self, content: &mut Content, now: Instant) {
-        let names: Vec<_> = self
-            .names
-            .iter()
-            .map(|(name, Name { slot, key, .. })| (name.clone(), slot.clone(), key.clone()))
-            .collect();
-        for (name, slot, key) in names {
-            self.publish_destination(content, &name, &slot, &key, now);
+        for name in std::mem::take(&mut self.unsettled) {
+            let Some(Name { slot, key }) = self.names.get(&name) else { continue };
+            let (slot, key) = (slot.clone(), key.clone());
+            if !self.publish_destination(content, &name, &slot, &key, now) {
+                self.unsettled.insert(name);
+            }
         }
         self.publish_own(content, now);
+    }
+
+    /// Tables that nothing leads to any more.
+    pub(super) fn drop_tables(&mut self) {
         let used: BTreeSet<_> = self.tables_in_force().into_iter().cloned().collect();
         let wanted = &self.wanted;
         self.tables.retain(|name, _| used.contains(name) || wanted.contains(&needs::table(name)));
     }
 
+    /// Whether the place of `name` now says what was said of it.
     fn publish_destination(
         &mut self,
         content: &mut Content,
@@ -79,39 +83,39 @@ impl Apply {
         slot: &Slot,
         key: &Key,
         now: Instant,
-    ) {
+    ) -> bool {
         let (model, version, stale) = match content.resources.get(key) {
-            None => return self.unanswered(content, name, slot, now),
+            None => {
+                self.unanswered(content, name, slot, now);
+                return false;
+            }
             Some(Known::Absent) => {
-                if self.live.remove(name).is_some() || slot.is_unanswered() {
-                    slot.set(Standing::Unknown);
-                    self.restructured = true;
-                }
-                return;
+                self.restructured |= self.live.remove(name).is_some();
+                slot.set(Standing::Unknown);
+                return true;
             }
             Some(Known::There { resource, version, stale }) => (resource.clone(), *version, *stale),
         };
         let Resource::Listener(Listener::Destination(model)) = &*model else {
             tracing::warn!(%name, "the listener of this name is not a destination's");
-            return;
+            return true;
         };
         let metrics = self.service(Direction::Outbound, model.service.as_ref());
-        let Some(routes) = self.table(content, &model.routes, &metrics, now) else { return };
-        let live = self.live.get(name);
-        let same = |live: &LiveDestination| {
-            live.version == version
-                && Arc::ptr_eq(&live.destination.routes, &routes)
-                && live.destination.stale == stale
-        };
-        if live.is_some_and(same) {
-            return;
-        }
         let uses: Vec<_> = needs::clusters_of(model).cloned().collect();
-        let replaced = live.is_some();
-        if live.is_none_or(|live| live.version != version)
-            && !self.is_warm(content, key, &uses, replaced, now)
-        {
-            return;
+        let (replaces, same_version) =
+            self.live.get(name).map_or((false, false), |live| (true, live.version == version));
+        // Both are looked at before either ends this, so that they wait at the same time.
+        let warm = same_version || self.is_warm(content, key, &uses, replaces, now);
+        let Some(routes) = self.table(content, &model.routes, &metrics, now).filter(|_| warm) else {
+            return false;
+        };
+        let settled = self.is_current(content, &model.routes);
+        let same = |live: &LiveDestination| {
+            let live = &live.destination;
+            same_version && Arc::ptr_eq(&live.routes, &routes) && live.stale == stale
+        };
+        if self.live.get(name).is_some_and(same) {
+            return settled;
         }
         let all = self.telemetry.metrics.clone();
         let destination = Arc::new(Destination {
@@ -128,7 +132,18 @@ impl Apply {
         slot.set(Standing::Known(destination.clone()));
         let table = model.routes.clone();
         self.live.insert(name.clone(), LiveDestination { version, destination, table, uses });
-        self.restructured = true;
+        self.restructured |= replaces;
+        settled
+    }
+
+    /// Whether the table in force is the one received last.
+    fn is_current(&self, content: &Content, name: &RouteTableName) -> bool {
+        let received = match content.resources.get(&needs::table(name)) {
+            None => return true,
+            Some(Known::Absent) => None,
+            Some(Known::There { version, .. }) => Some(*version),
+        };
+        self.tables.get(name).is_some_and(|live| live.version == received)
     }
 
     /// Nothing was said about `name`. While the source is away, an old answer is better than none.
@@ -179,7 +194,7 @@ impl Apply {
         }
         let table = Arc::new(self.compile(content, model, metrics));
         self.tables.insert(name.clone(), LiveTable { version, table: table.clone(), uses });
-        self.restructured = true;
+        self.restructured |= in_force.is_some();
         Some(table)
     }
 
