@@ -144,8 +144,12 @@ impl Registry {
             });
         }
         let service = self.services.get(id).ok_or_else(|| Problem::NoSuchService(id.clone()))?;
+        if service.external().is_some() && !in_mesh {
+            return Err(Problem::External(id.clone()));
+        }
+        let service = self.meant_by(service);
         if service.external().is_some() {
-            return if in_mesh { Ok(cluster(service, port)) } else { Err(Problem::External(id.clone())) };
+            return Ok(cluster(service, port));
         }
         match service.port(port) {
             Some(_) => Ok(cluster(service, port)),

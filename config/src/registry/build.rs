@@ -7,11 +7,14 @@ use std::sync::Arc;
 use crate::diagnostic::Diagnostic;
 use crate::manifest::mesh::{AccessLogMode, EgressMode, Mesh as MeshManifest};
 use crate::manifest::{self, Kind, Manifest, Object, ObjectKey};
-use crate::model::{self, Fraction, ProxySettings, SecretName};
+use crate::model::{self, Fraction, ProxySettings, SecretName, ServiceRef};
 
 use super::backends::Grant;
 use super::lower::{self, Identity, Labels, Slice, SliceEndpoint};
-use super::{Backing, Instance, Member, Mesh, ParentTarget, PolicyTarget, Registry, Route, RouteKind, check};
+use super::{
+    Backing, Instance, Member, Mesh, ParentTarget, PolicyTarget, Registry, Route, RouteKind, check,
+    full_service_name,
+};
 
 impl Registry {
     /// `found` is what reading the objects' sources has already found.
@@ -42,6 +45,12 @@ impl Registry {
                 let service = Arc::new(lower::service(&id, manifest, &self.mesh.cluster_domain));
                 for address in &service.cluster_ips {
                     self.services_by_ip.entry(*address).or_insert_with(|| service.id.clone());
+                }
+                if let Some((name, namespace)) =
+                    service.external().and_then(|host| full_service_name(host, &self.mesh.cluster_domain))
+                {
+                    let meant = ServiceRef::new(namespace, name);
+                    self.aliases.entry(meant).or_default().push(service.id.clone());
                 }
                 self.services.insert(service.id.clone(), service);
             }

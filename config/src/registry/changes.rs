@@ -242,8 +242,11 @@ impl Collector<'_> {
                     .workloads
                     .extend(workload.map(|workload| (workload.namespace.clone(), workload.name.clone())));
             }
-            for route in view.routes_to(service) {
-                touch_parents(&mut self.changes, route);
+            let registry = view.registry;
+            for service in std::iter::once(service).chain(registry.aliases_of(service)) {
+                for route in view.routes_to(service) {
+                    touch_parents(&mut self.changes, route);
+                }
             }
         }
     }
@@ -332,6 +335,9 @@ impl Collector<'_> {
     fn finish(self) -> Changes {
         let mut changes = self.changes;
         for registry in [self.old.registry, self.new.registry] {
+            let aliases: Vec<_> =
+                changes.services.iter().flat_map(|service| registry.aliases_of(service)).cloned().collect();
+            changes.services.extend(aliases);
             for service in changes.services.iter().filter_map(|id| registry.services.get(id)) {
                 changes.addresses.extend(&service.cluster_ips);
             }

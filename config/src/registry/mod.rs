@@ -50,6 +50,8 @@ pub struct Registry {
     mesh: Mesh,
     services: HashMap<ServiceRef, Arc<Service>>,
     services_by_ip: HashMap<IpAddr, ServiceRef>,
+    /// The Services of type ExternalName whose name outside is the full name of another Service, whether that exists or not.
+    aliases: HashMap<ServiceRef, Vec<ServiceRef>>,
     /// Everything that may stand behind a Service, in a stable order.
     members: HashMap<ServiceRef, Vec<Member>>,
     instances_by_ip: HashMap<IpAddr, Vec<Arc<Instance>>>,
@@ -167,6 +169,16 @@ impl Registry {
         }
     }
 
+    /// The Service that is meant by this one: another where it is of type ExternalName and names it in full, else itself. An alias of an
+    /// alias is a name like any other outside.
+    pub(crate) fn meant_by<'r>(&'r self, service: &'r Arc<Service>) -> &'r Arc<Service> {
+        service
+            .external()
+            .and_then(|host| self.service_by_host(host))
+            .filter(|meant| meant.external().is_none())
+            .unwrap_or(service)
+    }
+
     /// The Service whose full name this is; other spellings are not names of resources.
     pub(crate) fn service_by_host(&self, host: &str) -> Option<&Arc<Service>> {
         let (name, namespace) = full_service_name(host, self.cluster_domain())?;
@@ -228,6 +240,10 @@ impl Registry {
 
     pub(crate) fn routes_to_gateway(&self, id: &Id) -> &[(Arc<Route>, usize)] {
         self.routes_by_gateway.get(id).map(Vec::as_slice).unwrap_or_default()
+    }
+
+    fn aliases_of(&self, service: &ServiceRef) -> &[ServiceRef] {
+        self.aliases.get(service).map(Vec::as_slice).unwrap_or_default()
     }
 
     fn policy_named(&self, id: &Id) -> Option<Arc<TrafficPolicy>> {

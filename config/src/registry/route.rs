@@ -103,7 +103,6 @@ pub struct Backend {
     pub request_headers: HeaderEdits,
     pub response_headers: HeaderEdits,
     pub rewrite: Option<Rewrite>,
-    pub mirrors: Vec<Mirror>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -218,9 +217,10 @@ impl Route {
     /// Every Service this route sends anything to.
     pub fn backends(&self) -> impl Iterator<Item = &BackendRef> {
         self.rules.iter().flat_map(|rule| {
-            let mirrors =
-                rule.mirrors.iter().chain(rule.backends.iter().flat_map(|backend| &backend.mirrors));
-            rule.backends.iter().map(|backend| &backend.to).chain(mirrors.map(|mirror| &mirror.to))
+            rule.backends
+                .iter()
+                .map(|backend| &backend.to)
+                .chain(rule.mirrors.iter().map(|mirror| &mirror.to))
         })
     }
 }

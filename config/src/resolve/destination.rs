@@ -43,7 +43,7 @@ impl Registry {
     fn find(&self, who: &Subscriber, name: &DestinationName) -> Option<Found<'_>> {
         let Some(address) = name.as_ip() else {
             let service = self.service_called(name.host(), who.namespace())?;
-            return self.found(service, name.port());
+            return self.found(self.meant_by(service), name.port());
         };
         if let Some(service) = self.service_by_ip(address) {
             return self.found(service, name.port());
@@ -56,7 +56,12 @@ impl Registry {
         if let Ok(address) = host.parse::<IpAddr>() {
             return self.instance_at(address, port).map(|instance| Found::Instance { instance, port });
         }
-        self.found(self.service_by_host(host)?, port)
+        let service = self.service_by_host(host)?;
+        // What an alias leads to has the names of the Service it means.
+        if !Arc::ptr_eq(service, self.meant_by(service)) {
+            return None;
+        }
+        self.found(service, port)
     }
 
     fn found<'r>(&'r self, service: &'r Arc<Service>, port: u16) -> Option<Found<'r>> {

@@ -41,6 +41,14 @@ fn target_exists(report: &mut Report<'_>, policy: &TrafficPolicy, target: &Targe
     let wrong = match &target.to {
         PolicyTarget::Service { service: id, port } => match (registry.services.get(id), port) {
             (None, _) => Some(("name", Problem::NoSuchService(id.clone()).to_string())),
+            (Some(service), _) if !Arc::ptr_eq(service, registry.meant_by(service)) => {
+                let meant = &registry.meant_by(service).id;
+                let text = format!(
+                    "Service {}/{} is another name for {}/{} (ExternalName); policies belong to that one",
+                    id.namespace, id.name, meant.namespace, meant.name
+                );
+                Some(("name", text))
+            }
             (Some(service), Some(port)) if service.port(*port).is_none() && service.external().is_none() => {
                 Some(("port", Problem::no_such_port(service, *port).to_string()))
             }

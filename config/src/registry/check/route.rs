@@ -68,6 +68,14 @@ fn to_service(report: &mut Report<'_>, route: &Arc<Route>, index: usize, id: &Se
     let Some(service) = report.registry.services.get(id).cloned() else {
         return wrong(report, "name", Problem::NoSuchService(id.clone()).to_string());
     };
+    let meant = report.registry.meant_by(&service);
+    if !Arc::ptr_eq(meant, &service) {
+        let text = format!(
+            "Service {}/{} is another name for {}/{} (ExternalName); routes belong to that one",
+            id.namespace, id.name, meant.id.namespace, meant.id.name
+        );
+        return wrong(report, "name", text);
+    }
     if let Some(port) = parent.port
         && service.port(port).is_none()
         && service.external().is_none()
@@ -236,11 +244,6 @@ fn backends(report: &mut Report<'_>, route: &Arc<Route>) {
     for rule in &route.rules {
         for backend in &rule.backends {
             reference(report, route, &backend.to, mesh, gateway);
-            for mirror in &backend.mirrors {
-                let text =
-                    "mirroring what goes to one backend is not available yet; put the filter on the rule";
-                report.error(&route.origin, &mirror.to.field, text);
-            }
         }
         for mirror in &rule.mirrors {
             reference(report, route, &mirror.to, mesh, gateway);

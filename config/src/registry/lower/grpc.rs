@@ -62,16 +62,14 @@ fn lower_backend(id: &Identity<'_>, manifest: &GrpcBackendRef, field: String) ->
         request_headers: Default::default(),
         response_headers: Default::default(),
         rewrite: None,
-        mirrors: vec![],
-        to: backend(id, &manifest.to, field.clone()),
+        to: backend(id, &manifest.to, field),
     };
-    for (i, filter) in manifest.filters.iter().enumerate() {
+    for filter in &manifest.filters {
         match filter {
             GrpcFilter::RequestHeaderModifier(modifier) => lowered.request_headers = edits(modifier),
             GrpcFilter::ResponseHeaderModifier(modifier) => lowered.response_headers = edits(modifier),
-            GrpcFilter::RequestMirror(manifest) => {
-                lowered.mirrors.push(mirror(id, manifest, &format!("{field}.filters[{i}]")));
-            }
+            // A manifest that gives it to one backend is refused.
+            GrpcFilter::RequestMirror(_) => {}
         }
     }
     lowered

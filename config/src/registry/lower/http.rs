@@ -102,19 +102,15 @@ fn lower_backend(id: &Identity<'_>, manifest: &http_route::HttpBackendRef, field
         request_headers: Default::default(),
         response_headers: Default::default(),
         rewrite: None,
-        mirrors: vec![],
-        to: backend(id, &manifest.to, field.clone()),
+        to: backend(id, &manifest.to, field),
     };
-    for (i, filter) in manifest.filters.iter().enumerate() {
+    for filter in &manifest.filters {
         match filter {
             HttpFilter::RequestHeaderModifier(modifier) => lowered.request_headers = edits(modifier),
             HttpFilter::ResponseHeaderModifier(modifier) => lowered.response_headers = edits(modifier),
             HttpFilter::UrlRewrite(manifest) => lowered.rewrite = Some(rewrite(manifest)),
-            HttpFilter::RequestMirror(manifest) => {
-                lowered.mirrors.push(mirror(id, manifest, &format!("{field}.filters[{i}]")));
-            }
             // Filters of a whole rule; a manifest that gives them to one backend is refused.
-            HttpFilter::RequestRedirect(_) | HttpFilter::Cors(_) => {}
+            HttpFilter::RequestRedirect(_) | HttpFilter::Cors(_) | HttpFilter::RequestMirror(_) => {}
         }
     }
     lowered

@@ -59,7 +59,6 @@ fn rules(id: &Identity<'_>, manifests: &[StreamRule]) -> Vec<Rule> {
                     request_headers: Default::default(),
                     response_headers: Default::default(),
                     rewrite: None,
-                    mirrors: vec![],
                     to: backend(id, reference, format!("{field}.backendRefs[{j}]")),
                 })
                 .collect(),

@@ -56,7 +56,8 @@ fn object(rng: &mut Rng) -> (String, String) {
             let backing = match rng.below(4) {
                 0 => "selector: {app: x}".to_owned(),
                 1 => "selector: {app: y}".to_owned(),
-                2 => "type: ExternalName, externalName: example.com".to_owned(),
+                2 if rng.chance(50) => "type: ExternalName, externalName: example.com".to_owned(),
+                2 => format!("type: ExternalName, externalName: {backend}.{other}.svc.cluster.local"),
                 _ => "type: ClusterIP".to_owned(),
             };
             let ip = if rng.chance(50) {

@@ -181,6 +181,34 @@ fn an_external_name_is_resolved_by_the_proxy() {
 }
 
 #[test]
+fn an_external_name_of_a_service_inside_is_that_service() {
+    let alias = |name: &str, of: &str| {
+        format!(
+            "---\napiVersion: v1\nkind: Service\nmetadata: {{name: {name}}}\n\
+             spec: {{type: ExternalName, externalName: {of}}}\n"
+        )
+    };
+    let text = SELECTED.to_owned()
+        + &alias("www", "web.default.svc.cluster.local")
+        + &alias("twice", "www.default.svc.cluster.local")
+        + &alias("gone", "nobody.default.svc.cluster.local");
+    let registry = registry(&text);
+    let who = sidecar("default");
+    let destination = registry.destination_of(&who, "www:80").unwrap();
+    assert_eq!(destination.service.unwrap().to_string(), "web.default");
+    assert_eq!(destination.routes.as_str(), "outbound|80|web.default.svc.cluster.local");
+    assert_eq!(registry.destination_of(&who, "www:81"), None, "its ports are the other's");
+    let aliased = "outbound|80||www.default.svc.cluster.local";
+    assert_eq!(registry.resolve(&who, ResourceKind::Cluster, aliased), None, "one name as a resource");
+    // What leads nowhere inside is left to whoever resolves names.
+    for name in ["twice", "gone"] {
+        let destination = registry.destination_of(&who, &format!("{name}:80")).expect(name);
+        let cluster = registry.cluster_of(&who, destination.tcp[0].cluster.as_str());
+        assert!(matches!(cluster.discovery, Discovery::Dns { .. }), "{name}");
+    }
+}
+
+#[test]
 fn names_have_one_spelling_as_resources() {
     let registry = registry(SELECTED);
     let who = sidecar("default");
