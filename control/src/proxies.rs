@@ -72,7 +72,13 @@ impl Proxies {
     }
 
     pub fn leave(&self, proxy: &Proxy, why: String) {
-        self.connected.lock().remove(&proxy.id);
+        let mut connected = self.connected.lock();
+        connected.remove(&proxy.id);
+        let still_there = connected.values().any(|other| other.node.role == proxy.node.role);
+        drop(connected);
+        if still_there {
+            return self.note_progress();
+        }
         let mut gone = self.gone.lock();
         gone.retain(|gone| gone.node.role != proxy.node.role);
         if gone.len() >= REMEMBERED {

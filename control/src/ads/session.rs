@@ -165,7 +165,11 @@ impl Session {
         while bytes < RESPONSE_BYTES {
             let Some(name) = names.take_stale(phase) else { break };
             bytes += name.len();
-            let now = match self.view.entry(&self.who, kind, &name) {
+            let entry = match phase {
+                Phase::Make => self.view.entry(&self.who, kind, &name),
+                Phase::Break => None,
+            };
+            let now = match entry {
                 Some(entry) => {
                     let resource = Resource {
                         name: name.to_string(),

@@ -42,6 +42,8 @@ pub struct Name {
     refused: Option<(Told, Refusal)>,
     /// Not asked for by name.
     implied: bool,
+    /// Implied before and no longer: to be taken back, whether the resource is still there or not.
+    leaving: bool,
 }
 
 /// What a proxy was told of a name.
@@ -181,22 +183,29 @@ impl Names {
         let mut implied = view.implied(who, kind);
         implied.retain(|name| view.entry(who, kind, name).is_some());
         for name in &implied {
-            if !self.all.contains_key(name) {
-                self.all.insert(name.clone(), Name { implied: true, ..Name::default() });
+            let known = self.all.entry(name.clone()).or_insert_with(|| Name {
+                implied: true,
+                leaving: true,
+                ..Name::default()
+            });
+            if known.leaving {
+                known.leaving = false;
                 self.compare(name.clone(), kind, who, view);
             }
         }
         let left: Vec<_> = self
             .all
             .iter()
-            .filter(|(name, known)| known.implied && !implied.contains(*name) && !self.gone.contains(*name))
-            .map(|(name, known)| (name.clone(), matches!(known.told, Told::Has(_))))
+            .filter(|(name, known)| known.implied && !known.leaving && !implied.contains(*name))
+            .map(|(name, _)| name.clone())
             .collect();
-        for (name, has) in left {
-            self.make.remove(&name);
-            if has {
-                self.gone.insert(name);
+        for name in left {
+            let Some(known) = self.all.get_mut(&name) else { continue };
+            known.leaving = true;
+            if matches!(known.told, Told::Has(_)) {
+                self.compare(name, kind, who, view);
             } else {
+                self.make.remove(&name);
                 self.all.remove(&name);
             }
         }
@@ -222,7 +231,7 @@ impl Names {
         self.make.remove(&name);
         self.gone.remove(&name);
         let Some(known) = self.all.get(&name) else { return };
-        let entry = view.entry(who, kind, &name);
+        let entry = if known.leaving { None } else { view.entry(who, kind, &name) };
         match (&known.told, entry) {
             (Told::Has(version), Some(entry)) if version == entry.version() => {}
             (Told::Absent, None) => {}
