@@ -66,18 +66,18 @@ impl Registry {
                 }
                 self.workloads.insert(name, lowered.workload);
             }
-            Manifest::HttpRoute(manifest) => self.route(lower::http_route(&id, manifest)),
-            Manifest::GrpcRoute(manifest) => self.route(lower::grpc_route(&id, manifest)),
-            Manifest::TcpRoute(manifest) => self.route(lower::tcp_route(&id, manifest)),
-            Manifest::TlsRoute(manifest) => self.route(lower::tls_route(&id, manifest)),
+            Manifest::HttpRoute(manifest) => self.insert_route(lower::http_route(&id, manifest)),
+            Manifest::GrpcRoute(manifest) => self.insert_route(lower::grpc_route(&id, manifest)),
+            Manifest::TcpRoute(manifest) => self.insert_route(lower::tcp_route(&id, manifest)),
+            Manifest::TlsRoute(manifest) => self.insert_route(lower::tls_route(&id, manifest)),
             Manifest::Gateway(manifest) => {
                 self.gateways.insert(name, Arc::new(lower::gateway(&id, manifest)));
             }
             Manifest::Secret(manifest) => {
                 self.secrets.extend(tls_secret(key, manifest).map(|secret| (name, secret)));
             }
-            Manifest::ReferenceGrant(manifest) => self.grant(&key.namespace, manifest),
-            Manifest::TrafficPolicy(manifest) => self.policy(lower::traffic_policy(&id, manifest)),
+            Manifest::ReferenceGrant(manifest) => self.insert_grants(&key.namespace, manifest),
+            Manifest::TrafficPolicy(manifest) => self.insert_policy(lower::traffic_policy(&id, manifest)),
             // Refused when it is read, until there is something that enforces it.
             Manifest::AccessPolicy(_) => {}
             // Read first: everything else depends on it.
@@ -85,7 +85,7 @@ impl Registry {
         }
     }
 
-    fn route(&mut self, route: Route) {
+    fn insert_route(&mut self, route: Route) {
         let route = Arc::new(route);
         for (i, parent) in route.parents.iter().enumerate() {
             match &parent.target {
@@ -102,7 +102,7 @@ impl Registry {
         self.routes.insert((route.kind, route.namespace.clone(), route.name.clone()), route);
     }
 
-    fn policy(&mut self, policy: super::TrafficPolicy) {
+    fn insert_policy(&mut self, policy: super::TrafficPolicy) {
         let policy = Arc::new(policy);
         let id = (policy.origin.namespace.clone(), policy.origin.name.clone());
         self.policies.all.insert(id, policy.clone());
@@ -125,7 +125,7 @@ impl Registry {
         }
     }
 
-    fn grant(&mut self, namespace: &Arc<str>, manifest: &manifest::ReferenceGrant) {
+    fn insert_grants(&mut self, namespace: &Arc<str>, manifest: &manifest::ReferenceGrant) {
         for from in &manifest.spec.from {
             for to in &manifest.spec.to {
                 // Kinds that never refer, or are never referred to, grant nothing here.

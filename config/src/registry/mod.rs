@@ -160,6 +160,11 @@ impl Registry {
         self.gateways.get(&(namespace.into(), name.into()))
     }
 
+    /// A route by its kind as manifests write it.
+    pub fn route(&self, kind: &str, namespace: &str, name: &str) -> Option<&Arc<Route>> {
+        self.routes.get(&(RouteKind::from_name(kind)?, namespace.into(), name.into()))
+    }
+
     /// The Service a host name means to a caller: `NAME` in its namespace, `NAME.NAMESPACE`, `NAME.NAMESPACE.svc`, or
     /// in full. The order of a resolver's search path.
     pub fn service_called(&self, host: &str, namespace: &str) -> Option<&Arc<Service>> {

@@ -13,6 +13,7 @@ mod policy;
 pub mod precedence;
 mod route_table;
 mod secret;
+mod why;
 
 use std::sync::Arc;
 

@@ -127,3 +127,39 @@ fn through_a_gateway_the_route_decides_then_the_service_behind_it() {
     let routed = base + &policy("default/r", "{kind: HTTPRoute, name: r}", "{request: 5s}");
     assert_eq!(limits(&routed), [5, 5, 5]);
 }
+
+#[test]
+fn a_decision_can_be_asked_for_with_those_who_lost_and_why() {
+    let registry = registry(
+        &(services(&["default/plain", "default/routed"])
+            + ROUTE
+            + &policy("default/namespace", "{kind: Namespace, name: default}", "{request: 2s}")
+            + &policy("default/b", "{kind: Service, name: routed}", "{request: 3s}")
+            + &policy("default/a", "{kind: Service, name: routed}", "{request: 4s}")),
+    );
+    let who = sidecar("default");
+    let name = "outbound|80|routed.default.svc.cluster.local";
+    let table = registry.table_of(&who, name);
+    let route = table.hosts[0].routes.iter().find(|route| route.matches.path.matches("/own")).unwrap();
+    let decision = registry.why_timeouts(&who, name, &route.origin).expect("the route is in the table");
+    assert_eq!(decision.section.exchange, route.timeouts);
+    let winner = decision.winner.expect("somebody says something");
+    assert_eq!(winner.origin.to_string(), "HTTPRoute/default/routed spec.rules[1].timeouts");
+    let losers: Vec<_> =
+        decision.losers.iter().map(|(loser, why)| (loser.origin.to_string(), why.to_string())).collect();
+    let lost = |name: &str, why: &str| (format!("TrafficPolicy/default/{name} spec.timeout"), why.to_owned());
+    assert_eq!(
+        losers,
+        [
+            lost("a", "the rule's own field goes before a policy for the service"),
+            lost("b", "the rule's own field goes before a policy for the service"),
+            lost("namespace", "the rule's own field goes before a policy for the namespace"),
+        ]
+    );
+    let nobody = registry.why_timeouts(&who, "outbound|80|gone.default.svc.cluster.local", &route.origin);
+    assert!(nobody.is_none());
+
+    let [first, second] = ["spec.rules[0].matches[0]", "spec.rules[3]"].map(|field| route.origin.at(field));
+    let why = registry.why_before(&first, &second).expect("both are there");
+    assert_eq!(why.to_string(), "the longer path goes first");
+}
