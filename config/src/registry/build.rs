@@ -1,6 +1,6 @@
 //! A registry from its objects: each lowered, then all of them indexed by what is asked of them, then checked.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -10,10 +10,9 @@ use crate::manifest::{self, Kind, Manifest, Object, ObjectKey};
 use crate::model::{self, Fraction, ProxySettings, SecretName, ServiceRef};
 
 use super::backends::Grant;
-use super::lower::{self, Identity, Labels, Slice, SliceEndpoint};
+use super::lower::{self, Identity, LoweredWorkload, Slice, SliceEndpoint};
 use super::{
-    Backing, Instance, Member, Mesh, ParentTarget, PolicyTarget, Registry, Route, RouteKind, check,
-    full_service_name,
+    Instance, Member, Mesh, ParentTarget, PolicyTarget, Registry, Route, RouteKind, check, full_service_name,
 };
 
 impl Registry {
@@ -61,10 +60,8 @@ impl Registry {
             }
             Manifest::Workload(manifest) => {
                 let lowered = lower::workload(&id, manifest);
-                if let Some(instance) = lowered.instance {
-                    candidates.workloads.push((instance, lowered.labels));
-                }
-                self.workloads.insert(name, lowered.workload);
+                self.workloads.insert(name, lowered.workload.clone());
+                candidates.workloads.push(lowered);
             }
             Manifest::HttpRoute(manifest) => self.insert_route(lower::http_route(&id, manifest)),
             Manifest::GrpcRoute(manifest) => self.insert_route(lower::grpc_route(&id, manifest)),
@@ -147,11 +144,11 @@ impl Registry {
 
     fn index_instances(&mut self, candidates: Candidates) {
         let mut by_address: HashMap<IpAddr, Arc<Instance>> = HashMap::new();
-        for (instance, _) in &candidates.workloads {
+        for instance in candidates.workloads.iter().filter_map(|lowered| lowered.instance.as_ref()) {
             by_address.entry(instance.address).or_insert_with(|| instance.clone());
             self.instances_by_ip.entry(instance.address).or_default().push(instance.clone());
         }
-        self.select(&candidates.workloads);
+        self.select_workloads(&candidates.workloads);
         for (slice, origin) in candidates.slices {
             for endpoint in &slice.endpoints {
                 let instance = listed(&slice, endpoint, by_address.get(&endpoint.address), &origin);
@@ -161,49 +158,12 @@ impl Registry {
             }
         }
     }
-
-    /// Who stands behind the Services that select by labels. Of a selector's labels the rarest is looked up, and only who carries it is
-    /// compared with the others.
-    fn select(&mut self, workloads: &[(Arc<Instance>, Labels)]) {
-        let mut carrying: HashMap<(&str, &str, &str), Vec<usize>> = HashMap::new();
-        for (i, (instance, labels)) in workloads.iter().enumerate() {
-            let Some(workload) = &instance.workload else { continue };
-            for (key, value) in labels {
-                carrying.entry((&workload.namespace, key, value)).or_default().push(i);
-            }
-        }
-        let services: BTreeSet<_> = self.services.keys().cloned().collect();
-        for id in services {
-            let Backing::Selected(selector) = &self.services[&id].backing else { continue };
-            let carriers =
-                selector.iter().map(|(key, value)| carrying.get(&(&*id.namespace, &**key, &**value)));
-            // A label that nobody carries rules everybody out.
-            let carriers: Option<Vec<&Vec<usize>>> = carriers.collect();
-            let Some(rarest) = carriers.and_then(|lists| lists.into_iter().min_by_key(|list| list.len()))
-            else {
-                continue;
-            };
-            let mut members = Vec::new();
-            for (instance, labels) in rarest.iter().map(|i| &workloads[*i]) {
-                if selector.iter().all(|(key, value)| labels.get(key) == Some(value)) {
-                    members.push(Member::Selected(instance.clone()));
-                    if let Some(workload) = &instance.workload {
-                        let workload = (workload.namespace.clone(), workload.name.clone());
-                        self.selecting.entry(workload).or_default().push(id.clone());
-                    }
-                }
-            }
-            if !members.is_empty() {
-                self.members.insert(id, members);
-            }
-        }
-    }
 }
 
 /// What may stand behind Services, before it is known whose.
 #[derive(Default)]
 struct Candidates {
-    workloads: Vec<(Arc<Instance>, Labels)>,
+    workloads: Vec<LoweredWorkload>,
     slices: Vec<(Slice, model::Origin)>,
 }
 

@@ -15,6 +15,7 @@ mod policy;
 pub mod protocol;
 mod route;
 mod routes;
+mod select;
 mod service;
 mod status;
 mod store;
@@ -56,7 +57,9 @@ pub struct Registry {
     members: HashMap<ServiceRef, Vec<Member>>,
     instances_by_ip: HashMap<IpAddr, Vec<Arc<Instance>>>,
     workloads: HashMap<Id, Arc<Workload>>,
-    /// The Services that select a workload, by name.
+    /// The Workloads a Service selects, templates included, in alphabetical order.
+    selected: HashMap<ServiceRef, Vec<Arc<Workload>>>,
+    /// The Services that select an instance, by name.
     selecting: HashMap<Id, Vec<ServiceRef>>,
     routes_by_service: HashMap<ServiceRef, Vec<(Arc<Route>, usize)>>,
     routes_by_gateway: HashMap<Id, Vec<(Arc<Route>, usize)>>,

@@ -7,7 +7,7 @@ use crate::manifest::{Kind, Manifest};
 use crate::model::{Origin, ServiceRef};
 
 use super::{Report, State};
-use crate::registry::{Member, Service, TargetPort};
+use crate::registry::{Backing, Service, TargetPort};
 
 pub(super) fn check(report: &mut Report<'_>) {
     let services: BTreeMap<_, _> = report.registry.services.iter().collect();
@@ -32,21 +32,39 @@ fn cluster_ips(report: &mut Report<'_>, id: &ServiceRef, service: &Service) {
     }
 }
 
-/// A port name that none of the workloads behind the Service has leads nowhere.
+/// A Service whose calls would reach nobody. Of Pods nothing is known here, so nothing is said where there are no Workloads.
 fn target_ports(report: &mut Report<'_>, service: &Service) {
-    let members = report.registry.members.get(&service.id).map(Vec::as_slice).unwrap_or_default();
-    let selected: Vec<_> = members
-        .iter()
-        .filter_map(|member| match member {
-            Member::Selected(instance) => Some(instance),
-            Member::Listed(_) => None,
-        })
-        .collect();
+    if !matches!(service.backing, Backing::Selected(_)) {
+        return;
+    }
+    let Some(selected) = report.registry.selected.get(&service.id).cloned() else {
+        let here = report.registry.workloads.keys().any(|(namespace, _)| *namespace == service.id.namespace);
+        if here && !report.registry.members.contains_key(&service.id) {
+            let text = format!("no Workload in namespace {} has these labels", service.id.namespace);
+            report.warning(&service.origin, "spec.selector", text);
+        }
+        return;
+    };
+    let ports = || selected.iter().flat_map(|workload| &workload.ports).map(|port| &port.port);
     for port in &service.ports {
-        let TargetPort::Name(name) = &port.target else { continue };
-        if !selected.is_empty() && selected.iter().all(|instance| instance.port_named(name).is_none()) {
-            let text = format!("none of the workloads it selects has a port named {name}");
-            report.error(&service.origin, &format!("{}.targetPort", port.field), text);
+        let (reached, wanted) = match &port.target {
+            TargetPort::Name(name) => {
+                (ports().any(|p| p.name.as_ref() == Some(name)), format!("a port named {name}"))
+            }
+            TargetPort::Number(number) => (ports().any(|p| p.number == *number), format!("port {number}")),
+        };
+        if !reached {
+            let mut numbers: Vec<_> = ports().map(|port| port.number.to_string()).collect();
+            numbers.sort();
+            numbers.dedup();
+            let has = if numbers.is_empty() { "none".to_owned() } else { numbers.join(", ") };
+            let text = format!("none of the Workloads it selects has {wanted}; they have {has}");
+            let field = format!("{}.targetPort", port.field);
+            match &port.target {
+                TargetPort::Name(_) => report.error(&service.origin, &field, text),
+                // An app without a sidecar may well listen on what it does not declare.
+                TargetPort::Number(_) => report.warning(&service.origin, &field, text),
+            }
         }
     }
 }

@@ -17,7 +17,7 @@ pub(super) use http::http_route;
 pub(super) use policy::traffic_policy;
 pub(super) use service::{Slice, SliceEndpoint, endpoint_slice, service};
 pub(super) use stream::{tcp_route, tls_route};
-pub(super) use workload::{Labels, workload};
+pub(super) use workload::{Labels, Lowered as LoweredWorkload, workload};
 
 use std::sync::Arc;
 

@@ -367,13 +367,38 @@ fn what_is_odd_about_services_and_instances() {
     finds(
         &text,
         &[
-            "test.yaml:4:80: spec.ports[0].targetPort: none of the workloads it selects has a port named http",
+            "test.yaml:4:80: spec.ports[0].targetPort: none of the Workloads it selects has a port named http; they have 8080",
             "test.yaml:9:19: warning: spec.clusterIP: 10.0.0.1 is Service default/a's already; calls to it go there",
             "test.yaml:13:58: warning: metadata.labels[\"kubernetes.io/service-name\"]: Service default/gone does not exist",
             "test.yaml:24:17: warning: spec.address: Workload default/one has 127.64.1.1 and port 8080 as well; \
              calls may reach either",
         ],
     );
+}
+
+#[test]
+fn a_service_nobody_could_answer_for() {
+    let service =
+        |spec: &str| format!("apiVersion: v1\nkind: Service\nmetadata: {{name: a}}\nspec: {{{spec}}}\n");
+    let template = "---\napiVersion: outrigger.dev/v1alpha1\nkind: Workload\nmetadata: {name: t, labels: {app: a}}\n\
+                    spec: {command: [x], ports: [{name: web, port: 9080}]}\n";
+    for (spec, want) in [
+        ("selector: {app: a}, ports: [{port: 80, targetPort: 9080}]", ""),
+        ("selector: {app: a}, ports: [{port: 80, targetPort: web}]", ""),
+        (
+            "selector: {app: a}, ports: [{port: 80}]",
+            "test.yaml:4:36: warning: spec.ports[0].targetPort: none of the Workloads it selects has port 80; they have 9080",
+        ),
+        (
+            "selector: {app: b}, ports: [{port: 80}]",
+            "test.yaml:4:18: warning: spec.selector: no Workload in namespace default has these labels",
+        ),
+        ("ports: [{port: 80}]", ""), // what its EndpointSlices list
+    ] {
+        let want: Vec<_> = Some(want).filter(|want| !want.is_empty()).into_iter().collect();
+        finds(&(service(spec) + template), &want);
+        finds(&service(spec), &[]); // perhaps Pods
+    }
 }
 
 #[test]
