@@ -1,7 +1,8 @@
 //! From watched directories to views.
 //!
 //! Owns the one place where a new state of the files becomes a new generation, and says in the log what is wrong with it. The
-//! burst of writes that a change consists of is waited out by the watch (100 ms of quiet, 1 s at most).
+//! burst of writes that a change consists of is waited out (100 ms of quiet, 1 s at most), unless all of it so far are endpoints and
+//! instances, and in files that were replaced or removed whole: these are passed on within milliseconds.
 
 use std::collections::HashSet;
 use std::io;
@@ -10,7 +11,7 @@ use std::sync::Arc;
 
 use outrigger_config::diagnostic::{Diagnostic, Severity};
 use outrigger_config::registry::{Registry, Store};
-use outrigger_config::source::{Directory, Watch};
+use outrigger_config::source::{Directory, Moment, Watch};
 use tokio::sync::watch;
 
 use crate::metrics::Metrics;
@@ -33,21 +34,24 @@ impl Source {
         tracing::info!(files = files.len(), objects = registry.objects().count(), "manifests read");
         metrics.read(&registry);
         let (views, newest) = watch::channel(Arc::new(View::first(registry)));
-        let watch = Watch::start(directory, files, move |files| {
+        let watch = Watch::start_glancing(directory, files, move |files, moment| {
             let registry = store.update(&files);
             let before = views.borrow().clone();
             if Arc::ptr_eq(&registry, before.registry()) {
                 return;
             }
-            said = report(&registry, &said);
-            metrics.read(&registry);
             let view = View::next(&before, registry);
+            if moment == Moment::Glance && !view.is_endpoints_only() {
+                return;
+            }
+            said = report(view.registry(), &said);
+            metrics.read(view.registry());
+            metrics.generation.set(view.generation() as i64);
             tracing::info!(
                 generation = view.generation(),
                 endpoints_only = view.is_endpoints_only(),
                 "manifests changed"
             );
-            metrics.generation.set(view.generation() as i64);
             // Nobody listening means that the server is going down.
             let _ = views.send(Arc::new(view));
         })?;

@@ -66,6 +66,7 @@ impl Changes {
     pub fn is_empty(&self) -> bool {
         !self.everything
             && self.is_endpoints_only()
+            && self.workloads.is_empty()
             && self.endpoints.is_empty()
             && self.addresses.is_empty()
             && self.endpoint_addresses.is_empty()
@@ -75,7 +76,6 @@ impl Changes {
     pub fn is_endpoints_only(&self) -> bool {
         !self.everything
             && self.services.is_empty()
-            && self.workloads.is_empty()
             && self.gateways.is_empty()
             && !self.all_gateways
             && self.secrets.is_empty()

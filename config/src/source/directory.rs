@@ -191,13 +191,13 @@ fn has_settled(metadata: &Metadata) -> bool {
         .is_some_and(|age| age > STAMP_GRANULARITY)
 }
 
-fn is_manifest(path: &Path) -> bool {
+pub(super) fn is_manifest(path: &Path) -> bool {
     let extension = path.extension().and_then(OsStr::to_str).unwrap_or_default();
     ["yaml", "yml", "json"].iter().any(|known| extension.eq_ignore_ascii_case(known))
 }
 
 /// Hidden files, Kubernetes' `..data`, and what editors leave: `x~`, `#x#`, `.x.swp`, `4913`.
-fn is_leftover(name: &OsStr) -> bool {
+pub(super) fn is_leftover(name: &OsStr) -> bool {
     let bytes = name.as_encoded_bytes();
     bytes.starts_with(b".") || bytes.ends_with(b"~") || bytes.starts_with(b"#")
 }

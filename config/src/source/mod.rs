@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 pub use directory::Directory;
-pub use watch::Watch;
+pub use watch::{Moment, Watch};
 
 /// Largest file read. Bytes. A ConfigMap holds 1 MiB at most, a generated file of 5,000 services some 3 MiB.
 pub const MAX_FILE_BYTES: u64 = 16 << 20;

@@ -5,13 +5,17 @@
 //! files by renaming others over them, and the watch of a replaced file stays with the old one.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use notify::event::{EventKind, ModifyKind, RenameMode};
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 
-use super::settle::Settle;
+use super::directory::{is_leftover, is_manifest};
+use super::settle::{Change, Settle};
 use super::{Directory, Files};
 
 /// How often everything is looked at without having been asked to.
@@ -29,21 +33,48 @@ enum Signal {
     Stop,
 }
 
+/// Whether the burst that a state of the files belongs to is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moment {
+    /// More may follow within the burst. What is there is whole, as far as anybody knows.
+    Glance,
+    Settled,
+}
+
 impl Watch {
     /// Calls `changed` on a thread of its own with the whole new state whenever it differs from the last, `known` at
     /// first: what changed since `known` was read is not missed. A change is read 100 ms after the last of a burst, 1 s after
     /// its first at most.
     pub fn start(
+        source: Directory,
+        known: Files,
+        mut changed: impl FnMut(Files) + Send + 'static,
+    ) -> std::io::Result<Self> {
+        Self::begin(source, known, false, move |files, _| changed(files))
+    }
+
+    /// The same, and also calls `changed` in the middle of a burst, a few milliseconds after files were renamed into place or
+    /// removed and as long as no other is being written. Once the burst is over it is called again, also where nothing more changed.
+    pub fn start_glancing(
+        source: Directory,
+        known: Files,
+        changed: impl FnMut(Files, Moment) + Send + 'static,
+    ) -> std::io::Result<Self> {
+        Self::begin(source, known, true, changed)
+    }
+
+    fn begin(
         mut source: Directory,
         known: Files,
-        changed: impl FnMut(Files) + Send + 'static,
+        glances: bool,
+        changed: impl FnMut(Files, Moment) + Send + 'static,
     ) -> std::io::Result<Self> {
         // One waiting signal says as much as a thousand; the bound is for bursts of thousands of files.
         let (signals, inbox) = mpsc::sync_channel(16);
         let stirred = signals.clone();
         let thread = thread::Builder::new().name("watch-files".into()).spawn(move || {
             let eyes = Eyes::open(source.paths(), stirred);
-            run(&mut source, known, &inbox, eyes, changed);
+            run(&mut source, known, &inbox, eyes, glances, changed);
         })?;
         Ok(Self { signals, thread: Some(thread) })
     }
@@ -64,38 +95,59 @@ fn run(
     mut known: Files,
     inbox: &Receiver<Signal>,
     mut eyes: Eyes,
-    mut changed: impl FnMut(Files),
+    glances: bool,
+    mut changed: impl FnMut(Files, Moment),
 ) {
     let clock = Clock::start();
     let mut settle = Settle::default();
     // The first look comes at once: something may have changed before the watch stood.
-    settle.stir(clock.now());
+    settle.stir(clock.now(), Change::Part);
     let mut poll = clock.now() + POLL;
+    // A glance was reported of a burst that goes on.
+    let mut unsettled = false;
     loop {
-        let next = settle.due().unwrap_or(poll).min(poll);
+        let glance = settle.glance().filter(|_| glances);
+        let next = [settle.due(), glance].into_iter().flatten().fold(poll, Duration::min);
         match inbox.recv_timeout(next.saturating_sub(clock.now())) {
-            Ok(Signal::Stirred) => settle.stir(clock.now()),
+            Ok(Signal::Stirred) => {
+                let now = clock.now();
+                eyes.seen.take().for_each(|change| settle.stir(now, change));
+            }
             Ok(Signal::Stop) | Err(RecvTimeoutError::Disconnected) => return,
             Err(RecvTimeoutError::Timeout) => {}
         }
         let now = clock.now();
-        let noticed = settle.due().is_some_and(|due| due <= now);
-        if !noticed && now < poll {
+        let settled = settle.due().is_some_and(|due| due <= now);
+        if !settled && glances && settle.glance().is_some_and(|due| due <= now) {
+            let files = source.read();
+            // What was begun to be written meanwhile may have been read by halves.
+            eyes.seen.take().for_each(|change| settle.stir(now, change));
+            let whole = settle.glance().is_some();
+            settle.glanced(now, clock.now());
+            if whole && files != known {
+                unsettled = true;
+                known = files.clone();
+                changed(files, Moment::Glance);
+            }
+            continue;
+        }
+        if !settled && now < poll {
             continue;
         }
         poll = now + POLL;
         let files = source.read();
-        if files == known {
-            settle = if noticed { Settle::Calm } else { settle };
-        } else if noticed {
-            settle = Settle::Calm;
-            known = files.clone();
-            changed(files);
-        } else {
+        if settled {
+            settle.calm();
+            if files != known || unsettled {
+                unsettled = false;
+                known = files.clone();
+                changed(files, Moment::Settled);
+            }
+        } else if files != known {
             // Nobody told us: the watch may be gone with a directory that was replaced. What was found may be half
             // written; it is read again once it had the time to become whole.
             eyes.reopen(source.paths());
-            settle.stir(now);
+            settle.stir(now, Change::Part);
         }
     }
 }
@@ -104,22 +156,54 @@ fn run(
 struct Eyes {
     watcher: Option<RecommendedWatcher>,
     stirred: SyncSender<Signal>,
+    seen: Arc<Seen>,
+}
+
+/// The kinds of change since it was last asked. Kept beside the signals, of which any but the first may be lost.
+#[derive(Debug, Default)]
+struct Seen {
+    whole: AtomicBool,
+    part: AtomicBool,
+    aside: AtomicBool,
+}
+
+impl Seen {
+    fn note(&self, change: Change) {
+        self.flag(change).store(true, Ordering::Release);
+    }
+
+    fn take(&self) -> impl Iterator<Item = Change> {
+        let seen = |change: &Change| self.flag(*change).swap(false, Ordering::AcqRel);
+        [Change::Whole, Change::Part, Change::Aside].into_iter().filter(seen)
+    }
+
+    fn flag(&self, change: Change) -> &AtomicBool {
+        match change {
+            Change::Whole => &self.whole,
+            Change::Part => &self.part,
+            Change::Aside => &self.aside,
+        }
+    }
 }
 
 impl Eyes {
     fn open(paths: &[PathBuf], stirred: SyncSender<Signal>) -> Self {
-        let mut eyes = Self { watcher: None, stirred };
+        let mut eyes = Self { watcher: None, stirred, seen: Arc::default() };
         eyes.reopen(paths);
         eyes
     }
 
     fn reopen(&mut self, paths: &[PathBuf]) {
-        let stirred = self.stirred.clone();
+        let (stirred, seen, named) = (self.stirred.clone(), self.seen.clone(), paths.to_vec());
         self.watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
             // An error (an overflowing queue) may stand for any change. Reading is not one: it would wake us forever.
-            if event.map_or(true, |event| !event.kind.is_access()) {
-                let _ = stirred.try_send(Signal::Stirred);
-            }
+            let change = match &event {
+                Ok(event) if event.kind.is_access() => return,
+                Ok(event) => change_of(event, &named),
+                Err(_) => Change::Part,
+            };
+            seen.note(change);
+            let _ = stirred.try_send(Signal::Stirred);
         })
         .ok();
         let Some(watcher) = &mut self.watcher else { return };
@@ -131,6 +215,21 @@ impl Eyes {
                 watcher.watch(directory_of(path), RecursiveMode::NonRecursive)
             };
         }
+    }
+}
+
+fn change_of(event: &notify::Event, named: &[PathBuf]) -> Change {
+    let leftover = |path: &PathBuf| path.file_name().is_some_and(is_leftover);
+    let counts = |path: &PathBuf| is_manifest(path) || named.contains(path);
+    match event.kind {
+        _ if event.paths.iter().all(leftover) => Change::Aside,
+        EventKind::Remove(_) | EventKind::Modify(ModifyKind::Name(RenameMode::To | RenameMode::Both)) => {
+            Change::Whole
+        }
+        // The other half of a rename says where to, unless that is out of sight; then it is a removal.
+        EventKind::Modify(ModifyKind::Name(RenameMode::From)) => Change::Whole,
+        _ if event.paths.iter().any(counts) => Change::Part,
+        _ => Change::Aside,
     }
 }
 
@@ -217,5 +316,38 @@ mod tests {
 
         drop(watch);
         assert!(states.recv().is_err(), "the thread is gone and with it the callback");
+    }
+
+    #[test]
+    fn what_is_renamed_into_place_or_removed_is_seen_before_the_burst_is_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let (a, b) = (dir.path().join("a.yaml"), dir.path().join("b.yaml"));
+        let mut source = Directory::new([dir.path()]);
+        let known = source.read();
+        let (sender, states) = mpsc::channel();
+        let watch = Watch::start_glancing(source, known, move |files, moment| {
+            sender.send((files, moment)).unwrap();
+        })
+        .unwrap();
+        let next = || states.recv_timeout(POLL * 4).expect("a change is seen");
+
+        fs::write(&a, "written in place").unwrap();
+        let (files, moment) = next();
+        assert_eq!(moment, Moment::Settled, "a file being written may be half written");
+        assert!(has(&files, &a, "written in place"));
+
+        fs::write(dir.path().join("b.new"), "whole").unwrap();
+        fs::rename(dir.path().join("b.new"), &b).unwrap();
+        for want in [Moment::Glance, Moment::Settled] {
+            let (files, moment) = next();
+            assert_eq!(moment, want);
+            assert!(has(&files, &b, "whole"));
+        }
+        fs::remove_file(&b).unwrap();
+        for want in [Moment::Glance, Moment::Settled] {
+            let (files, moment) = next();
+            assert_eq!((moment, files.len()), (want, 1));
+        }
+        drop(watch);
     }
 }
