@@ -1,321 +1,285 @@
-//! The proxy put together: sockets, workers, configuration, admin.
+//! One proxy, put together: what every other module has is built here and handed down; nothing is global.
 //!
-//! Owns what is started, in which order, and what a connection is given to by where it arrived. All sockets that are known from
-//! the start are bound before any thread runs, so that a port that is taken ends the start. Those that follow the configuration (the
-//! workload's ports, a gateway's) open and close with it.
+//! Owns the order of starting (sockets are bound before any thread runs, so that a port that is taken fails the start) and of stopping.
+//! Used as a library by tests and by both binaries.
 
-use std::collections::{BTreeMap, HashMap};
+mod listeners;
+
 use std::io;
-use std::net::SocketAddr;
-use std::rc::Rc;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::thread::JoinHandle;
 
 use anyhow::Context;
 use outrigger_config::model::DestinationName;
-use outrigger_config::resolve::Subscriber;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
+use tokio::sync::{mpsc, watch};
 
 use crate::admin;
 use crate::discovery::{self, Own, Source};
 use crate::dns::Resolver;
-use crate::downstream::accept::{Accepted, Handed, Lanes, accept};
-use crate::downstream::{Arrival, Listening, gateway, inbound, listen, original_dst, outbound};
-use crate::drain::{Drain, Phase, Timing};
+use crate::downstream::accept::{Handed, Lanes};
+use crate::downstream::{self, Listening, Role, listen};
+use crate::drain::{self, Drain};
 use crate::mesh::Mesh;
-use crate::options::Options;
 use crate::runtime;
-use crate::telemetry::{Direction, Telemetry, Tls};
+use crate::telemetry::Telemetry;
 use crate::worker::{Shared, Worker};
+use listeners::Listeners;
+pub use listeners::Offered;
 
-/// What a listening socket is for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Entry {
-    Outbound,
-    Service(DestinationName),
-    /// Redirected: each connection knows its port.
-    Inbound,
-    InboundPort(u16),
-    GatewayPort(u16),
+/// What a proxy is and where it listens. Port 0 lets the kernel choose; [`Running`] knows what it chose.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    pub own: Own,
+    /// `None`: by the CPU limit ([`runtime::worker_count`]).
+    pub workers: Option<usize>,
+    /// Where the app's connections arrive, redirected or as to an HTTP proxy.
+    pub outbound: Vec<SocketAddr>,
+    /// Where connections to the workload arrive that were redirected.
+    pub inbound: Vec<SocketAddr>,
+    /// Listen on each declared port of the workload at this address, because nothing redirects.
+    pub inbound_listen: Option<IpAddr>,
+    /// A socket that stands for one destination.
+    pub service_addresses: Vec<(SocketAddr, DestinationName)>,
+    /// Where a gateway listens on the ports of its listeners.
+    pub gateway: Vec<IpAddr>,
+    /// Added to listener ports below 1024. Default 0.
+    pub low_port_offset: u16,
+    /// Admin port; 15000 by its name.
+    pub admin: SocketAddr,
+    /// Metrics and health; 15020 by its name.
+    pub metrics: SocketAddr,
+    pub drain: drain::Timing,
 }
 
-impl Entry {
-    fn direction(&self) -> Direction {
-        match self {
-            Self::Outbound | Self::Service(_) => Direction::Outbound,
-            Self::Inbound | Self::InboundPort(_) => Direction::Inbound,
-            Self::GatewayPort(_) => Direction::Gateway,
+impl Setup {
+    /// A proxy that listens nowhere but for those who look after it, on ports the kernel chooses.
+    pub fn new(own: Own) -> Self {
+        Self {
+            own,
+            workers: None,
+            outbound: Vec::new(),
+            inbound: Vec::new(),
+            inbound_listen: None,
+            service_addresses: Vec::new(),
+            gateway: Vec::new(),
+            low_port_offset: 0,
+            admin: (Ipv4Addr::LOCALHOST, 0).into(),
+            metrics: (Ipv4Addr::LOCALHOST, 0).into(),
+            drain: drain::Timing::default(),
         }
     }
 }
 
-/// What a worker is told.
-enum Order {
-    Open { address: SocketAddr, socket: std::net::TcpListener, entry: Entry },
-    Close { address: SocketAddr },
+/// A proxy at work. Dropping it ends it at once.
+#[derive(Debug)]
+pub struct Running {
+    pub shared: Arc<Shared>,
+    /// As bound, in the order of [`Setup`].
+    pub outbound: Vec<SocketAddr>,
+    pub inbound: Vec<SocketAddr>,
+    pub service_addresses: Vec<SocketAddr>,
+    pub admin: SocketAddr,
+    pub metrics: SocketAddr,
+    /// The ports that follow the configuration, as they are bound now.
+    pub offered: watch::Receiver<Offered>,
+    stop: watch::Sender<bool>,
+    workers: Vec<JoinHandle<()>>,
+    background: Option<tokio::runtime::Runtime>,
 }
 
-/// Orders waiting for one worker.
-const ORDERS: usize = 256;
-
-/// Runs a proxy until it is told to end. Must be called on a multi-thread runtime, which becomes the background one.
-pub async fn run(options: Options) -> anyhow::Result<()> {
+/// Starts a proxy. `source` is made on the background runtime.
+pub fn start(setup: Setup, source: impl FnOnce() -> anyhow::Result<Source>) -> anyhow::Result<Running> {
+    // An error says that another one is installed already, by whoever runs us.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let workers = runtime::worker_count(setup.workers);
     if let Err(error) = runtime::raise_open_files() {
         tracing::warn!(%error, "the limit of open files stays as it is");
     }
-    // An error says that another one is installed already, by whoever runs us.
-    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let workers = runtime::worker_count(options.workers);
-    let telemetry = Telemetry::new(workers);
-    let drain = Drain::new(Timing { window: options.drain_window, deadline: options.drain_deadline });
+    let mut bound = Bound::default();
+    bound.all(&setup, workers)?;
+    let (admin, metrics) = (admin::bind(setup.admin)?, admin::bind(setup.metrics)?);
+    let (admin_address, metrics_address) = (admin.local_addr()?, metrics.local_addr()?);
+
+    let background = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .thread_name("background")
+        .enable_all()
+        .build()?;
     let (mesh, asks) = Mesh::new();
     let shared = Arc::new(Shared {
         mesh: mesh.clone(),
-        telemetry: telemetry.clone(),
-        drain: drain.clone(),
-        dns: Resolver::system(tokio::runtime::Handle::current()),
+        telemetry: Telemetry::new(workers),
+        drain: Drain::new(setup.drain),
+        dns: Resolver::system(background.handle().clone()),
         listening: Listening::default(),
     });
-
-    let (own, who) = match &options.gateway {
-        Some(name) => (
-            Own::Gateway { namespace: options.namespace.as_str().into(), name: name.as_str().into() },
-            Subscriber::gateway(&options.namespace, name),
-        ),
-        None => {
-            let name = options.workload.as_deref().context("--workload or --gateway is needed")?;
-            (Own::Sidecar, Subscriber::sidecar(&options.namespace, name))
+    shared.listening.set(bound.addresses());
+    let _entered = background.enter();
+    let source = source()?;
+    background.spawn(discovery::run(setup.own.clone(), mesh, asks, shared.telemetry.clone(), source));
+    let (stop, stopping) = watch::channel(false);
+    let (lanes, receivers) = Lanes::new(workers);
+    let mut commands = Vec::new();
+    let mut threads = Vec::new();
+    for (index, handed) in receivers.into_iter().enumerate() {
+        let (command, received) = mpsc::unbounded_channel();
+        for (role, sockets) in &mut bound.sockets {
+            let socket = sockets.pop().expect("one socket for each worker was bound");
+            let listen = Command::Listen { socket, role: role.clone() };
+            command.send(listen).expect("the receiving end was made above and not dropped yet");
         }
-    };
-    let mut sockets = Sockets { shared: shared.clone(), workers: Vec::new(), open: BTreeMap::new() };
-    let mut receivers = Vec::new();
-    for _ in 0..workers {
-        let (orders, receiver) = mpsc::channel(ORDERS);
-        sockets.workers.push(orders);
-        receivers.push(receiver);
+        commands.push(command);
+        let worker =
+            Lane { index, handed, commands: received, lanes: lanes.clone(), stopping: stopping.clone() };
+        let shared = shared.clone();
+        let thread = runtime::spawn(format!("worker-{index}"), move || worker.run(shared));
+        threads.push(thread.context("starting a worker")?);
     }
-    if options.gateway.is_none() {
-        sockets.open(options.outbound(), Entry::Outbound).await?;
-        sockets.open(options.inbound(), Entry::Inbound).await?;
-        for address in &options.service_address {
-            sockets.open(address.listen, Entry::Service(address.service.clone())).await?;
-        }
-    }
-    let admin_socket = admin::bind(options.admin())?;
-    let metrics_socket = admin::bind(options.metrics())?;
-
-    let (lanes, handed) = Lanes::new(workers);
-    for (id, (orders, handed)) in receivers.into_iter().zip(handed).enumerate() {
-        let (shared, lanes) = (shared.clone(), lanes.clone());
-        runtime::spawn(format!("worker-{id}"), move || {
-            attend(Worker::new(shared, id), id, lanes, orders, handed)
-        })
-        .context("starting a worker")?;
-    }
-
-    let source = Source::files(options.manifests.clone(), who).context("watching the manifests")?;
-    tokio::spawn(discovery::run(own, mesh.clone(), asks, telemetry, source));
     let listening = admin::Listening::default();
-    tokio::spawn(admin::serve(admin_socket, metrics_socket, shared.clone(), listening.clone()));
-    tokio::spawn(follow(sockets, options, listening));
-    drain.on_signals().context("listening for signals")?;
-    drain.run().await;
-    Ok(())
+    background.spawn(admin::serve(admin, metrics, shared.clone(), listening.clone()));
+    let (listeners, offered) = Listeners::new(&setup, shared.clone(), commands, listening);
+    background.spawn(listeners.follow());
+    Ok(Running {
+        shared,
+        outbound: bound.outbound,
+        inbound: bound.inbound,
+        service_addresses: bound.service_addresses,
+        admin: admin_address,
+        metrics: metrics_address,
+        offered,
+        stop,
+        workers: threads,
+        background: Some(background),
+    })
 }
 
-/// The sockets of all workers.
-struct Sockets {
-    shared: Arc<Shared>,
-    workers: Vec<mpsc::Sender<Order>>,
-    open: BTreeMap<SocketAddr, Entry>,
+impl Running {
+    /// Drains on SIGTERM and SIGINT, and returns when the process is to end.
+    pub fn wait(&self) -> anyhow::Result<()> {
+        self.background().block_on(async {
+            self.shared.drain.on_signals().context("listening for signals")?;
+            self.shared.drain.run().await;
+            Ok(())
+        })
+    }
+
+    fn background(&self) -> &tokio::runtime::Handle {
+        self.background.as_ref().expect("only dropping takes it away").handle()
+    }
 }
 
-impl Sockets {
-    async fn open(&mut self, address: SocketAddr, entry: Entry) -> io::Result<()> {
-        let sockets = listen::bind(address, self.workers.len())?;
-        for (orders, socket) in self.workers.iter().zip(sockets) {
-            let order = Order::Open { address, socket, entry: entry.clone() };
-            orders.send(order).await.map_err(|_| io::Error::other("a worker is gone"))?;
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.stop.send_replace(true);
+        for worker in self.workers.drain(..) {
+            if worker.join().is_err() {
+                tracing::error!("a worker panicked");
+            }
         }
-        self.open.insert(address, entry);
-        self.publish();
+        if let Some(background) = self.background.take() {
+            background.shutdown_background();
+        }
+    }
+}
+
+/// What a worker is told while it runs.
+#[derive(Debug)]
+enum Command {
+    Listen {
+        socket: std::net::TcpListener,
+        role: Role,
+    },
+    /// Take what still waits for this role and close its sockets.
+    Close {
+        role: Role,
+    },
+}
+
+#[derive(Default)]
+struct Bound {
+    sockets: Vec<(Role, Vec<std::net::TcpListener>)>,
+    outbound: Vec<SocketAddr>,
+    inbound: Vec<SocketAddr>,
+    service_addresses: Vec<SocketAddr>,
+}
+
+impl Bound {
+    fn all(&mut self, setup: &Setup, workers: usize) -> io::Result<()> {
+        for address in &setup.outbound {
+            let bound = self.one(*address, Role::Outbound, workers)?;
+            self.outbound.push(bound);
+        }
+        for address in &setup.inbound {
+            let bound = self.one(*address, Role::Inbound, workers)?;
+            self.inbound.push(bound);
+        }
+        for (address, name) in &setup.service_addresses {
+            let bound = self.one(*address, Role::ServiceAddress(name.clone()), workers)?;
+            self.service_addresses.push(bound);
+        }
         Ok(())
     }
 
-    async fn close(&mut self, address: SocketAddr) {
-        self.open.remove(&address);
-        self.publish();
-        for orders in &self.workers {
-            // A worker that is gone has no sockets.
-            let _ = orders.send(Order::Close { address }).await;
-        }
+    fn one(&mut self, address: SocketAddr, role: Role, workers: usize) -> io::Result<SocketAddr> {
+        let sockets = listen::bind(address, workers)?;
+        let bound = sockets[0].local_addr()?;
+        self.sockets.push((role, sockets));
+        Ok(bound)
     }
 
-    fn publish(&self) {
-        self.shared.listening.set(self.open.keys().copied().collect());
+    /// Where a connection made by us would come back to us.
+    fn addresses(&self) -> Vec<SocketAddr> {
+        self.outbound.iter().chain(&self.inbound).chain(&self.service_addresses).copied().collect()
     }
 }
 
-/// Keeps the sockets that follow the configuration in line with it. Readiness waits for them.
-async fn follow(mut sockets: Sockets, options: Options, listening: admin::Listening) {
-    let mesh = sockets.shared.mesh.clone();
-    let (mut inbound, mut gateway) = (mesh.inbound(), mesh.gateway());
-    let mut drain = sockets.shared.drain.watch();
-    loop {
-        let wanted = wanted(&mesh, &options);
-        let dynamic = |entry: &Entry| matches!(entry, Entry::InboundPort(_) | Entry::GatewayPort(_));
-        let gone: Vec<_> = sockets
-            .open
-            .iter()
-            .filter(|(address, entry)| dynamic(entry) && wanted.get(*address) != Some(*entry))
-            .map(|(address, _)| *address)
-            .collect();
-        for address in gone {
-            sockets.close(address).await;
-        }
-        let mut failed = Vec::new();
-        for (address, entry) in wanted {
-            if !sockets.open.contains_key(&address)
-                && let Err(error) = sockets.open(address, entry).await
-            {
-                tracing::error!("{error}");
-                failed.push(error.to_string());
-            }
-        }
-        let retry = !failed.is_empty();
-        if mesh.is_configured() {
-            listening.set(failed);
-        }
-        tokio::select! {
-            _ = inbound.changed() => {}
-            _ = gateway.changed() => {}
-            // Somebody else may leave the port.
-            () = tokio::time::sleep(std::time::Duration::from_secs(1)), if retry => {}
-            () = drain.reached(Phase::Ended) => break,
-        }
-    }
-    let closing: Vec<_> = sockets
-        .open
-        .iter()
-        .filter(|(_, entry)| entry.direction() != Direction::Outbound)
-        .map(|(address, _)| *address)
-        .collect();
-    for address in closing {
-        sockets.close(address).await;
-    }
-    // Outbound goes on as long as the process does.
-    std::future::pending::<()>().await;
+/// A worker's thread before it runs.
+struct Lane {
+    index: usize,
+    handed: mpsc::Receiver<Handed<Role>>,
+    commands: mpsc::UnboundedReceiver<Command>,
+    lanes: Lanes<Role>,
+    stopping: watch::Receiver<bool>,
 }
 
-fn wanted(mesh: &Mesh, options: &Options) -> BTreeMap<SocketAddr, Entry> {
-    let mut wanted = BTreeMap::new();
-    if options.inbound_listen
-        && let Some(inbound) = mesh.inbound().borrow().as_ref()
-    {
-        let ports =
-            inbound.ports.keys().map(|port| ((options.pod_address, *port).into(), Entry::InboundPort(*port)));
-        wanted.extend(ports);
-    }
-    if let Some(gateway) = mesh.gateway().borrow().as_ref() {
-        for port in gateway.ports.keys() {
-            let offset = if *port < 1024 { options.low_port_offset } else { 0 };
-            wanted.insert((options.pod_address, port + offset).into(), Entry::GatewayPort(*port));
-        }
-    }
-    wanted
-}
-
-/// One worker: opens and closes sockets as told, serves what arrives.
-async fn attend(
-    worker: Rc<Worker>,
-    id: usize,
-    lanes: Lanes<Entry>,
-    mut orders: mpsc::Receiver<Order>,
-    mut handed: mpsc::Receiver<Handed<Entry>>,
-) {
-    let mut sockets: HashMap<SocketAddr, JoinHandle<()>> = HashMap::new();
-    loop {
-        tokio::select! {
-            order = orders.recv() => match order {
-                Some(Order::Open { address, socket, entry }) => match TcpListener::from_std(socket) {
-                    Ok(socket) => {
-                        let (lanes, worker) = (lanes.clone(), worker.clone());
-                        let serve = move |accepted| serve(&worker, accepted);
-                        sockets.insert(address, tokio::task::spawn_local(accept(socket, entry, lanes, id, serve)));
+impl Lane {
+    async fn run(mut self, shared: Arc<Shared>) {
+        let worker = Worker::new(shared, self.index);
+        let mut accepting: Vec<(Role, tokio::task::AbortHandle)> = Vec::new();
+        loop {
+            tokio::select! {
+                Some(command) = self.commands.recv() => match command {
+                    Command::Listen { socket, role } => {
+                        let socket = match tokio::net::TcpListener::from_std(socket) {
+                            Ok(socket) => socket,
+                            Err(error) => {
+                                tracing::error!(%error, ?role, "cannot listen");
+                                continue;
+                            }
+                        };
+                        let (worker, served) = (worker.clone(), role.clone());
+                        let serve = move |accepted| { tokio::task::spawn_local(downstream::serve(accepted, worker.clone())); };
+                        let accept = downstream::accept::accept(socket, served, self.lanes.clone(), self.index, serve);
+                        accepting.push((role, tokio::task::spawn_local(accept).abort_handle()));
                     }
-                    Err(error) => tracing::error!(%address, %error, "a socket cannot be watched"),
+                    Command::Close { role } => accepting.retain(|(open, task)| {
+                        if *open == role {
+                            task.abort();
+                        }
+                        *open != role
+                    }),
                 },
-                Some(Order::Close { address }) => {
-                    if let Some(accepting) = sockets.remove(&address) {
-                        accepting.abort();
-                    }
+                Some(handed) = self.handed.recv() => match handed.accept() {
+                    Ok(accepted) => { tokio::task::spawn_local(downstream::serve(accepted, worker.clone())); }
+                    Err(error) => tracing::warn!(%error, "a connection from another worker was lost"),
+                },
+                stopped = self.stopping.wait_for(|stop| *stop) => {
+                    // An error says that whoever could stop us is gone.
+                    let _ = stopped;
+                    return;
                 }
-                None => return,
-            },
-            Some(given) = handed.recv() => match given.accept() {
-                Ok(accepted) => serve(&worker, accepted),
-                Err(error) => tracing::warn!(%error, "a connection cannot be watched"),
-            },
-        }
-    }
-}
-
-fn serve(worker: &Rc<Worker>, accepted: Accepted<Entry>) {
-    let Accepted { stream, peer, listener, open } = accepted;
-    let worker = worker.clone();
-    tokio::task::spawn_local(async move {
-        let _open = open;
-        let direction = listener.direction();
-        let metrics = &worker.shared.telemetry.metrics;
-        let _counted = metrics.connection(worker.id, direction, Tls::None);
-        if let Err(error) = connection(worker, stream, peer, listener).await {
-            tracing::debug!(client = %peer, %error, "a connection was gone before it was served");
-        }
-    });
-}
-
-async fn connection(
-    worker: Rc<Worker>,
-    stream: TcpStream,
-    client: SocketAddr,
-    entry: Entry,
-) -> io::Result<()> {
-    let local = original_dst::canonical(stream.local_addr()?);
-    let original = original_dst::original_dst(&stream);
-    let arrival = |port| Arrival {
-        worker: worker.clone(),
-        direction: entry.direction(),
-        client: original_dst::canonical(client),
-        port,
-        secure: false,
-    };
-    let mesh = &worker.shared.mesh;
-    match &entry {
-        Entry::Outbound => match original {
-            Some(original) => outbound::redirected(stream, arrival(original.port()), original).await,
-            None => outbound::proxied(stream, arrival(local.port())).await,
-        },
-        Entry::Service(name) => outbound::service_address(stream, arrival(name.port()), name.clone()).await,
-        Entry::Inbound => {
-            let reached = original.unwrap_or(local);
-            let port =
-                mesh.inbound().borrow().as_ref().and_then(|own| own.ports.get(&reached.port()).cloned());
-            // Our own ports are no ports of the app: from outside they are redirected here like any other.
-            let original = original.filter(|original| !worker.shared.listening.is_ours(*original));
-            inbound::serve(stream, arrival(reached.port()), port, original).await;
-        }
-        Entry::InboundPort(number) => {
-            let port = mesh.inbound().borrow().as_ref().and_then(|own| own.ports.get(number).cloned());
-            inbound::serve(stream, arrival(*number), port, None).await;
-        }
-        Entry::GatewayPort(number) => {
-            let slot =
-                mesh.gateway().borrow().as_ref().and_then(|gateway| gateway.ports.get(number).cloned());
-            if let Some(slot) = slot {
-                gateway::serve(stream, arrival(local.port()), slot).await;
             }
         }
     }
-    Ok(())
 }

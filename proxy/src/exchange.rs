@@ -39,7 +39,10 @@ pub async fn serve(
     connection: &Rc<Connection>,
 ) -> Response<Outgoing> {
     let asker = Asker::new(request.method(), request.headers(), connection.tells_details());
-    let found = connection.destination(&request).await;
+    let found = match headers::one_host(&request) {
+        Ok(()) => connection.destination(&request).await,
+        Err(failure) => Err(failure),
+    };
     let mut held = Held::begin(connection, found.as_ref().ok(), &request);
     let answer = match found {
         Ok(destination) => run(request, client, &destination, connection, &mut held).await,
@@ -47,6 +50,10 @@ pub async fn serve(
     };
     let mut response = answer.unwrap_or_else(|failure| {
         held.record.fail(&failure);
+        if failure.reason.status().is_client_error() && !is_destination(failure.reason) {
+            // What is wrong with this request may be wrong with where the next one begins.
+            connection.close_after();
+        }
         failure.response(asker)
     });
     connection.last_word(&mut response);
@@ -142,6 +149,11 @@ fn redirected(
     Ok(response)
 }
 
+/// The one client error that says nothing about the request's form.
+fn is_destination(reason: Reason) -> bool {
+    reason == Reason::NoRoute
+}
+
 /// Whether a request's answers may take as long as they like.
 fn is_http2(version: Version) -> bool {
     version == Version::HTTP_2
@@ -153,5 +165,5 @@ fn is_connect<B>(request: &Request<B>) -> bool {
 
 /// CONNECT that names a protocol (RFC 8441), as WebSocket over HTTP/2 does.
 pub fn is_extended_connect<B>(request: &Request<B>) -> bool {
-    is_connect(request) && request.extensions().get::<h2::ext::Protocol>().is_some()
+    is_connect(request) && request.extensions().get::<hyper::ext::Protocol>().is_some()
 }

@@ -22,7 +22,7 @@ pub mod upgrade;
 pub mod upstream;
 pub mod worker;
 
-/// Runs a proxy on threads of its own until it is told to end; for `main`.
+/// Runs a proxy until it is told to end; for `main`.
 pub fn start(options: options::Options) -> anyhow::Result<()> {
     tracing_subscriber::fmt()
         .with_env_filter(
@@ -31,9 +31,5 @@ pub fn start(options: options::Options) -> anyhow::Result<()> {
         )
         .with_writer(std::io::stderr)
         .init();
-    // Discovery, telemetry and admin: one thread is enough for them.
-    let background = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-    let ended = background.block_on(app::run(options));
-    background.shutdown_background();
-    ended
+    app::start(options.setup()?, || options.source())?.wait()
 }

@@ -5,7 +5,13 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use anyhow::Context;
 use outrigger_config::model::DestinationName;
+use outrigger_config::resolve::Subscriber;
+
+use crate::app::Setup;
+use crate::discovery::{Own, Source};
+use crate::drain::Timing;
 
 /// The sidecar of one workload, or a gateway.
 #[derive(Clone, Debug, clap::Args)]
@@ -25,12 +31,13 @@ pub struct Options {
     /// The address others reach this proxy at.
     #[arg(long, value_name = "IP", default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
     pub pod_address: IpAddr,
-    /// Where the app's own calls arrive: redirected, or with this as their HTTP proxy. Default: pod address, port 15001.
+    /// Where the app's own calls arrive: redirected, or with this as their HTTP proxy; repeatable. Default: port 15001 of the
+    /// pod address.
     #[arg(long, value_name = "ADDR:PORT")]
-    pub outbound: Option<SocketAddr>,
-    /// Where redirected calls to the app arrive. Default: pod address, port 15006.
+    pub outbound: Vec<SocketAddr>,
+    /// Where redirected calls to the app arrive; repeatable. Default: port 15006 of the pod address.
     #[arg(long, value_name = "ADDR:PORT")]
-    pub inbound: Option<SocketAddr>,
+    pub inbound: Vec<SocketAddr>,
     /// Listen on each declared port of the workload at the pod address: for apps whose traffic is not redirected.
     #[arg(long)]
     pub inbound_listen: bool,
@@ -58,21 +65,48 @@ pub struct Options {
 }
 
 impl Options {
-    pub fn outbound(&self) -> SocketAddr {
-        self.outbound.unwrap_or((self.pod_address, 15001).into())
+    /// What the proxy is and where it listens.
+    pub fn setup(&self) -> anyhow::Result<Setup> {
+        let own = match &self.gateway {
+            Some(name) => {
+                Own::Gateway { namespace: self.namespace.as_str().into(), name: name.as_str().into() }
+            }
+            None => Own::Sidecar,
+        };
+        let sidecar = self.gateway.is_none();
+        let mut setup = Setup::new(own);
+        setup.workers = self.workers;
+        setup.admin = self.admin.unwrap_or((self.pod_address, 15000).into());
+        setup.metrics = self.metrics.unwrap_or((self.pod_address, 15020).into());
+        setup.low_port_offset = self.low_port_offset;
+        setup.drain = Timing { window: self.drain_window, deadline: self.drain_deadline };
+        if sidecar {
+            self.workload.as_ref().context("--workload or --gateway is needed")?;
+            let pod = |port| vec![(self.pod_address, port).into()];
+            setup.outbound = given_or(&self.outbound, || pod(15001));
+            setup.inbound = given_or(&self.inbound, || pod(15006));
+            setup.inbound_listen = self.inbound_listen.then_some(self.pod_address);
+            let pair = |address: &ServiceAddress| (address.listen, address.service.clone());
+            setup.service_addresses = self.service_address.iter().map(pair).collect();
+        } else {
+            setup.gateway = vec![self.pod_address];
+        }
+        Ok(setup)
     }
 
-    pub fn inbound(&self) -> SocketAddr {
-        self.inbound.unwrap_or((self.pod_address, 15006).into())
+    /// Where its configuration comes from. Called on the background runtime.
+    pub fn source(&self) -> anyhow::Result<Source> {
+        let who = match (&self.gateway, &self.workload) {
+            (Some(name), _) => Subscriber::gateway(&self.namespace, name),
+            (None, Some(name)) => Subscriber::sidecar(&self.namespace, name),
+            (None, None) => anyhow::bail!("--workload or --gateway is needed"),
+        };
+        Source::files(self.manifests.clone(), who).context("watching the manifests")
     }
+}
 
-    pub fn admin(&self) -> SocketAddr {
-        self.admin.unwrap_or((self.pod_address, 15000).into())
-    }
-
-    pub fn metrics(&self) -> SocketAddr {
-        self.metrics.unwrap_or((self.pod_address, 15020).into())
-    }
+fn given_or(given: &[SocketAddr], default: impl FnOnce() -> Vec<SocketAddr>) -> Vec<SocketAddr> {
+    if given.is_empty() { default() } else { given.to_vec() }
 }
 
 /// A loopback address that stands for one service.

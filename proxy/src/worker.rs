@@ -11,11 +11,12 @@ use outrigger_config::model::{
 };
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::dns::Resolver;
 use crate::drain::Drain;
-use crate::mesh::{Backends, Destination, Mesh};
+use crate::mesh::{Backends, Destination, Inbound, Mesh};
 use crate::route::{Table, Upstream};
 use crate::telemetry::{self, Direction, ServiceMetrics, Telemetry};
 use crate::upstream::{Cluster, Pools};
@@ -38,6 +39,8 @@ pub struct Worker {
     pub pools: Rc<Pools>,
     rng: RefCell<SmallRng>,
     outside: RefCell<HashMap<DestinationName, (Arc<Destination>, Instant)>>,
+    pub inbound: watch::Receiver<Option<Arc<Inbound>>>,
+    pub tls: crate::downstream::Configurations,
     pub server_first: crate::downstream::ServerFirst,
     mirrors: Cell<usize>,
     unaddressed: [Arc<ServiceMetrics>; 3],
@@ -49,11 +52,13 @@ impl Worker {
         let unaddressed = [Direction::Inbound, Direction::Outbound, Direction::Gateway]
             .map(|direction| metrics.service(direction, None));
         Rc::new(Self {
+            inbound: shared.mesh.inbound(),
             pools: Pools::new(shared.dns.clone()),
             shared,
             id: telemetry::Worker(id),
             rng: RefCell::new(SmallRng::from_rng(&mut rand::rng())),
             outside: RefCell::default(),
+            tls: Default::default(),
             server_first: Default::default(),
             mirrors: Cell::new(0),
             unaddressed,
@@ -136,14 +141,14 @@ impl Worker {
         Destination {
             service: None,
             protocol: Protocol::Detect,
-            tcp: Backends::new(vec![(upstream.clone(), 1)]),
             routes: Arc::new(Table::forwarding(
                 cluster_name.as_str().into(),
-                upstream,
+                upstream.clone(),
                 service.route("default"),
                 origin,
             )),
             tls: Vec::new(),
+            tcp: Backends::new(vec![(upstream, 1)]),
             metrics: service,
             origin: None,
             stale: false,

@@ -61,6 +61,7 @@ pub struct Connection {
     pub unaddressed: Arc<ServiceMetrics>,
     pub(super) pulse: Arc<Pulse>,
     pub(super) draining: Cell<bool>,
+    closing: Cell<bool>,
     /// A request's body was not read to its end.
     pub(super) unread: Cell<bool>,
     /// The destination named last: a client that uses us as its proxy seldom changes it from one request to the next.
@@ -87,6 +88,7 @@ impl Connection {
             towards,
             pulse: Pulse::new(!http2),
             draining: Cell::new(false),
+            closing: Cell::new(false),
             unread: Cell::new(false),
             named: RefCell::default(),
             worker,
@@ -124,9 +126,14 @@ impl Connection {
         self.unread.set(true);
     }
 
+    /// The next response is the last one (HTTP/1).
+    pub fn close_after(&self) {
+        self.closing.set(true);
+    }
+
     /// What the connection itself has to say with a response.
     pub fn last_word(&self, response: &mut Response<Body>) {
-        if self.draining.get() && !self.http2 {
+        if (self.draining.get() || self.closing.get()) && !self.http2 {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
     }

@@ -1,111 +1,109 @@
-//! Connections to a gateway's port: what its listeners are for is found by host, or by SNI where it is TLS.
+//! Connections from outside the mesh, at the listeners of a gateway.
+//!
+//! Owns which listener takes a connection: by port, then by the server name a TLS client names, then, for HTTP, by each request's host.
 
 use std::sync::Arc;
 
-use rustls::ServerConfig;
-use rustls::pki_types::ServerName;
-use rustls::server::{ClientHello, ParsedCertificate, ResolvesServerCert};
-use rustls::sign::CertifiedKey;
+use outrigger_config::model::Protocol;
 use tokio::time::timeout;
-use tokio_rustls::TlsAcceptor;
-use tokio_rustls::server::TlsStream;
 
 use super::connection::Arrival;
 use super::detect::Spoken;
 use super::patience::HEAD;
 use super::sniff::{self, Opening};
-use super::{Connection, Stream, Towards, http, tcp};
+use super::{Connection, Stream, Towards, http, outbound, tcp, tls};
 use crate::failure::{Failure, Reason};
-use crate::mesh::{Certificate, GatewayListener, GatewayPortSlot, ListenerTls};
-use crate::upstream::relay::Resettable;
+use crate::mesh::{GatewayListener, GatewayPort, GatewayPortSlot, ListenerTls};
 
-/// A connection to one of the gateway's ports.
 pub async fn serve(io: impl Stream, arrival: Arrival, slot: Arc<GatewayPortSlot>) {
     let Some(port) = slot.current() else {
-        let why = format!("the gateway has no port {} any more", arrival.port);
-        return tcp::refuse(io, &arrival, &Failure::new(Reason::UnknownDestination, why));
+        return tcp::refuse(
+            io,
+            &arrival,
+            &Failure::new(Reason::NoRoute, "the gateway has no such port any more"),
+        );
     };
-    // Bytes of any kind, perhaps of a server that speaks first: nothing is waited for.
-    if let Some(listener) = port.listeners.iter().find(|l| !l.http && matches!(l.tls, ListenerTls::None)) {
-        let destination = &listener.destination;
-        return tcp::carry(io, &arrival, destination, &destination.tcp, None).await;
+    // Bytes without TLS in front are a port's only listener: nothing in them says which of several is meant.
+    if let [listener] = &port.listeners[..]
+        && !listener.http
+        && matches!(listener.tls, ListenerTls::None)
+    {
+        let destination = listener.destination.clone();
+        return tcp::carry(io, &arrival, &destination, &destination.tcp, None).await;
     }
     let Some(Opening { spoken, io, .. }) = sniff::look(io).await else { return };
     match spoken {
-        Spoken::Http1 | Spoken::Http2 => {
-            let connection = Connection::new(&arrival, Towards::Gateway(slot), spoken == Spoken::Http2);
-            http::serve(io, connection).await;
+        Spoken::Http1 | Spoken::Http2 if takes_http(&port) => {
+            let http2 = spoken == Spoken::Http2;
+            http::serve(io, Connection::new(&arrival, Towards::Gateway(slot), http2)).await;
         }
-        Spoken::Tls { sni } => {
-            let host = sni.as_deref().unwrap_or_default();
-            let fits = |l: &&GatewayListener| !matches!(l.tls, ListenerTls::None) && l.hostname.matches(host);
-            match port.listeners.iter().find(fits) {
-                Some(listener) => secure(io, arrival, slot, listener, sni.as_deref()).await,
-                None => {
-                    let why = format!("no listener of port {} is for {host:?}", arrival.port);
-                    tcp::refuse(io, &arrival, &Failure::new(Reason::NoRoute, why));
-                }
-            }
+        // Not quite HTTP: the codec says what is wrong with it.
+        Spoken::Opaque if takes_http(&port) => {
+            http::serve(io, Connection::new(&arrival, Towards::Gateway(slot), false)).await;
         }
-        // The codec says in HTTP's words what is wrong with it.
-        Spoken::Opaque => http::serve(io, Connection::new(&arrival, Towards::Gateway(slot), false)).await,
+        Spoken::Tls { sni } => with_tls(io, arrival, slot, port, sni).await,
+        Spoken::Http1 | Spoken::Http2 | Spoken::Opaque => {
+            let why = format!("no listener of port {} takes what was sent", port.port);
+            tcp::refuse(io, &arrival, &Failure::new(Reason::NoRoute, why));
+        }
     }
 }
 
-async fn secure(
+fn takes_http(port: &GatewayPort) -> bool {
+    port.listeners.iter().any(|listener| listener.http && matches!(listener.tls, ListenerTls::None))
+}
+
+/// The listener with TLS that the server name names.
+fn with_name<'a>(port: &'a GatewayPort, sni: Option<&str>) -> Option<&'a GatewayListener> {
+    port.listeners
+        .iter()
+        .filter(|listener| !matches!(listener.tls, ListenerTls::None))
+        // A client that names no server may get what is there for everyone.
+        .find(|listener| listener.hostname.matches(sni.unwrap_or_default()))
+}
+
+async fn with_tls(
     io: impl Stream,
     mut arrival: Arrival,
     slot: Arc<GatewayPortSlot>,
-    listener: &GatewayListener,
-    sni: Option<&str>,
+    port: Arc<GatewayPort>,
+    sni: Option<Arc<str>>,
 ) {
-    let destination = &listener.destination;
-    let ListenerTls::Terminate(certificates) = &listener.tls else {
-        return tcp::carry(io, &arrival, destination, destination.tls(sni), None).await;
+    let Some(listener) = with_name(&port, sni.as_deref()) else {
+        let why =
+            format!("no TLS listener of port {} is for {}", port.port, sni.as_deref().unwrap_or("no name"));
+        return tcp::refuse(io, &arrival, &Failure::new(Reason::NoRoute, why));
     };
-    let acceptor = TlsAcceptor::from(Arc::new(server_config(certificates, listener.http)));
-    let stream = match timeout(HEAD, acceptor.accept(io)).await {
-        Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => return tracing::debug!(client = %arrival.client, %error, "a TLS handshake failed"),
-        Err(_) => return tracing::debug!(client = %arrival.client, "a TLS handshake took too long"),
+    let destination = listener.destination.clone();
+    let ListenerTls::Terminate(certificates) = &listener.tls else {
+        let backends = destination.tls(sni.as_deref());
+        return tcp::carry(io, &arrival, &destination, backends, None).await;
+    };
+    let opened = match timeout(HEAD, tls::open(io, &arrival.worker, certificates, listener.http)).await {
+        Ok(Ok(opened)) => opened,
+        Ok(Err(error)) => {
+            tracing::debug!(client = %arrival.client, %error, "a TLS handshake failed");
+            return;
+        }
+        Err(_) => return,
     };
     arrival.secure = true;
+    let metrics = arrival.worker.shared.telemetry.metrics.clone();
+    let _counted = metrics.connection(arrival.worker.id, arrival.direction, crate::telemetry::Tls::Server);
     if !listener.http {
-        return tcp::carry(stream, &arrival, destination, &destination.tcp, None).await;
+        return tcp::carry(opened, &arrival, &destination, &destination.tcp, None).await;
     }
-    let http2 = stream.get_ref().1.alpn_protocol() == Some(HTTP2);
-    http::serve(stream, Connection::new(&arrival, Towards::Gateway(slot), http2)).await;
-}
-
-const HTTP2: &[u8] = b"h2";
-
-fn server_config(certificates: &[Certificate], http: bool) -> ServerConfig {
-    let keys = certificates.iter().map(|certificate| certificate.key.clone()).collect();
-    let mut config = ServerConfig::builder().with_no_client_auth().with_cert_resolver(Arc::new(BySni(keys)));
-    if http {
-        config.alpn_protocols = vec![HTTP2.to_vec(), b"http/1.1".to_vec()];
-    }
-    config
-}
-
-/// The first certificate that is valid for the SNI; the first of all where none is, so that the client can say what it misses.
-#[derive(Debug)]
-struct BySni(Vec<Arc<CertifiedKey>>);
-
-impl ResolvesServerCert for BySni {
-    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        let fits = |key: &&Arc<CertifiedKey>| {
-            let name = hello.server_name().and_then(|name| ServerName::try_from(name).ok());
-            let leaf = key.cert.first().and_then(|leaf| ParsedCertificate::try_from(leaf).ok());
-            name.zip(leaf)
-                .is_some_and(|(name, leaf)| rustls::client::verify_server_name(&leaf, &name).is_ok())
-        };
-        self.0.iter().find(fits).or(self.0.first()).cloned()
-    }
-}
-
-impl<T: Stream> Resettable for TlsStream<T> {
-    fn reset(&mut self) {
-        self.get_mut().0.reset();
+    match opened.alpn() {
+        Some(tls::Alpn::Http2) => {
+            http::serve(opened, Connection::new(&arrival, Towards::Gateway(slot), true)).await
+        }
+        Some(tls::Alpn::Http1) => {
+            http::serve(opened, Connection::new(&arrival, Towards::Gateway(slot), false)).await
+        }
+        // Without ALPN the bytes decide, as without TLS.
+        None => {
+            let found = sniff::find(opened, Protocol::Http, None, || async { None }).await;
+            outbound::carry(found, arrival, &destination, Towards::Gateway(slot)).await;
+        }
     }
 }

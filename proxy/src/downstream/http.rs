@@ -7,7 +7,6 @@ use std::convert::Infallible;
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::task::Poll;
 use std::time::Duration;
 
 use http::header::{CONNECTION, HeaderValue, UPGRADE};
@@ -41,10 +40,10 @@ async fn serve_http1(io: impl Stream, connection: Rc<Connection>) {
     let mut drained = pin!(drained(&connection));
     let end = poll_fn(|cx| {
         if drained.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(End::Drained);
+            return End::Drained.into();
         }
-        if let Poll::Ready(result) = Pin::new(&mut codec).poll(cx) {
-            return Poll::Ready(End::Codec(result));
+        if let std::task::Poll::Ready(result) = Pin::new(&mut codec).poll(cx) {
+            return End::Codec(result).into();
         }
         timer.poll(cx, &connection.pulse).map(End::Late)
     })
@@ -86,7 +85,7 @@ async fn serve_http2(io: impl Stream, connection: Rc<Connection>) {
     let mut leaving = false;
     poll_fn(|cx| {
         if drained.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(());
+            return ().into();
         }
         let late = timer.poll(cx, &connection.pulse).is_ready();
         if (late || connection.draining.get()) && !std::mem::replace(&mut leaving, true) {
@@ -124,9 +123,6 @@ async fn handle(
     connection: Rc<Connection>,
 ) -> Result<Response<Outgoing>, Infallible> {
     let connect = *request.method() == Method::CONNECT;
-    if let Some(protocol) = request.extensions_mut().remove::<hyper::ext::Protocol>() {
-        request.extensions_mut().insert(h2::ext::Protocol::from(protocol.as_str()));
-    }
     if connect && connection.is_asked() && !exchange::is_extended_connect(&request) {
         return Ok(connect::answer(request, connection).await);
     }
@@ -221,18 +217,10 @@ async fn written(response: Response<Body>) -> Vec<u8> {
 /// it has not read yet (RFC 9112 §9.6).
 async fn linger(io: &mut impl Stream) {
     let mut discarded = [0; 4096];
-    let read = async {
-        let mut total = 0;
-        while let Ok(count @ 1..) = io.read(&mut discarded).await {
-            total += count;
-            if total > LINGER_BYTES {
-                return;
-            }
-        }
-    };
+    let read = async { while let Ok(1..) = io.read(&mut discarded).await {} };
     // Whoever goes on sending after that is cut off.
     let _ = tokio::time::timeout(LINGER, read).await;
 }
 
+/// Not bounded by bytes: a sender that is slow to look up may have filled both sockets' buffers first.
 const LINGER: Duration = Duration::from_secs(2);
-const LINGER_BYTES: usize = 1024 * 1024;

@@ -9,6 +9,7 @@ use super::connection::Arrival;
 use super::{Stream, Towards, outbound, tcp};
 use crate::failure::{Failure, Reason};
 use crate::mesh::InboundPort;
+use crate::worker::Worker;
 
 /// A connection to `port`, if the workload declares it; `original` is where it was going.
 pub async fn serve(
@@ -17,6 +18,8 @@ pub async fn serve(
     port: Option<Arc<InboundPort>>,
     original: Option<SocketAddr>,
 ) {
+    // Our own ports are no ports of the app: from outside they are redirected here like any other.
+    let original = original.filter(|original| !arrival.worker.shared.listening.is_ours(*original));
     let Some(port) = port else {
         return match original {
             // A port nobody declared is none of the mesh's business: it goes on to the app as it is.
@@ -38,4 +41,9 @@ pub async fn serve(
     let name = DestinationName::ip(port.app.ip(), port.port);
     let found = outbound::find(io, &arrival, &destination, Some(&name)).await;
     outbound::carry(found, arrival, &destination, Towards::Slot(port.destination.clone())).await;
+}
+
+/// What the workload declares for a port.
+pub fn port(worker: &Worker, port: u16) -> Option<Arc<InboundPort>> {
+    worker.inbound.borrow().as_ref()?.ports.get(&port).cloned()
 }

@@ -9,7 +9,7 @@ mod connect;
 mod connection;
 pub mod counted;
 pub mod detect;
-pub mod gateway;
+mod gateway;
 mod http;
 pub mod inbound;
 pub mod listen;
@@ -19,8 +19,11 @@ mod patience;
 mod replay;
 mod sniff;
 mod tcp;
+mod tls;
 
 use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
+use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use hyper_util::rt::TokioIo;
@@ -30,8 +33,80 @@ use tokio::net::TcpStream;
 pub use connection::{Arrival, Connection, Towards};
 pub use patience::InFlight;
 pub use sniff::ServerFirst;
+pub use tls::Configurations;
 
+use crate::mesh::GatewayPortSlot;
+use crate::telemetry::{Direction, Tls};
 use crate::upstream::relay::Resettable;
+use crate::worker::Worker;
+use accept::Accepted;
+use outrigger_config::model::DestinationName;
+
+/// What a listening socket is for.
+#[derive(Clone, Debug)]
+pub enum Role {
+    Outbound,
+    ServiceAddress(DestinationName),
+    Inbound,
+    /// One declared port of the workload.
+    InboundPort(u16),
+    /// One port of the gateway.
+    Gateway(u16, Arc<GatewayPortSlot>),
+}
+
+impl PartialEq for Role {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Outbound, Self::Outbound) | (Self::Inbound, Self::Inbound) => true,
+            (Self::ServiceAddress(a), Self::ServiceAddress(b)) => a == b,
+            (Self::InboundPort(a), Self::InboundPort(b)) => a == b,
+            (Self::Gateway(a, slot), Self::Gateway(b, other)) => a == b && Arc::ptr_eq(slot, other),
+            _ => false,
+        }
+    }
+}
+
+impl Role {
+    fn direction(&self) -> Direction {
+        match self {
+            Self::Outbound | Self::ServiceAddress(_) => Direction::Outbound,
+            Self::Inbound | Self::InboundPort(_) => Direction::Inbound,
+            Self::Gateway(..) => Direction::Gateway,
+        }
+    }
+}
+
+/// Serves one accepted connection to its end.
+pub async fn serve(accepted: Accepted<Role>, worker: Rc<Worker>) {
+    let Accepted { stream, peer, listener: role, open: _open } = accepted;
+    let Ok(local) = stream.local_addr() else { return };
+    let direction = role.direction();
+    let metrics = &worker.shared.telemetry.metrics;
+    let _counted = metrics.connection(worker.id, direction, Tls::None);
+    let original = original_dst::original_dst(&stream);
+    let arrival = |port| Arrival {
+        worker: worker.clone(),
+        direction,
+        client: original_dst::canonical(peer),
+        port,
+        secure: false,
+    };
+    match role {
+        Role::Outbound => match original {
+            Some(original) => outbound::redirected(stream, arrival(original.port()), original).await,
+            None => outbound::proxied(stream, arrival(local.port())).await,
+        },
+        Role::ServiceAddress(name) => outbound::service_address(stream, arrival(name.port()), name).await,
+        Role::Inbound => {
+            let port = original.unwrap_or(local).port();
+            inbound::serve(stream, arrival(port), inbound::port(&worker, port), original).await;
+        }
+        Role::InboundPort(port) => {
+            inbound::serve(stream, arrival(port), inbound::port(&worker, port), None).await;
+        }
+        Role::Gateway(_, slot) => gateway::serve(stream, arrival(local.port()), slot).await,
+    }
+}
 
 /// What a connection of a client may be: a socket, TLS over one, the inside of a CONNECT.
 pub trait Stream: AsyncRead + AsyncWrite + Resettable + Send + Unpin + 'static {}

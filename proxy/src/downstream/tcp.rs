@@ -86,7 +86,8 @@ pub fn refuse(mut io: impl Stream, arrival: &Arrival, failure: &Failure) {
 /// Opens a connection to an endpoint of one of the backends.
 pub async fn dial(arrival: &Arrival, backends: &Backends, record: &mut Record) -> Result<Dialled, Failure> {
     let worker = &arrival.worker;
-    let cluster = &backends.draw(|total| worker.below(total)).ok_or(Reason::NoBackend)?.cluster;
+    let upstream = backends.draw(|total| worker.below(total)).ok_or(Reason::NoBackend)?;
+    let cluster = &upstream.cluster;
     let name = cluster.settings().name.clone();
     let mut tried: SmallVec<[EndpointId; MORE + 1]> = SmallVec::new();
     loop {
@@ -97,11 +98,13 @@ pub async fn dial(arrival: &Arrival, backends: &Backends, record: &mut Record) -
             Ok(transport) => {
                 let now = Instant::now();
                 picked.observe(now - begun, now);
+                upstream.attempts.count(worker.id, None);
                 return Ok(Dialled { transport, _picked: picked });
             }
             Err(failure) => {
                 let now = Instant::now();
                 picked.failed(now - begun, now);
+                upstream.attempts.count(worker.id, Some(failure.reason));
                 tried.push(picked.endpoint().id);
                 if tried.len() > MORE {
                     return Err(failure);

@@ -11,7 +11,7 @@ use smallvec::SmallVec;
 use tokio::time::{Instant, timeout_at};
 
 use super::outgoing::Held;
-use super::{is_extended_connect, is_http2};
+use super::{headers, is_extended_connect, is_http2};
 use crate::body::Body;
 use crate::downstream::Connection;
 use crate::failure::{Failure, Reason, is_grpc};
@@ -51,6 +51,9 @@ async fn each(
     let cluster = &upstream.cluster;
     let settings = cluster.settings();
     let version = version(&request, settings.http);
+    if version == HttpVersionChoice::Http1 && is_http2(request.version()) {
+        headers::join_cookies(request.headers_mut());
+    }
     let worker = &connection.worker;
     let mut tried: SmallVec<[EndpointId; MORE + 1]> = SmallVec::new();
     loop {

@@ -6,7 +6,7 @@
 use std::fmt::Write;
 
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderName, HeaderValue, PROXY_AUTHENTICATE,
+    CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, HeaderName, HeaderValue, PROXY_AUTHENTICATE,
     PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
 };
 use http::uri::Uri;
@@ -68,7 +68,7 @@ pub fn receive(
     if request.headers().len() > MAX_HEADERS {
         return Err(Reason::RequestHeadersTooLarge.into());
     }
-    one_host(request)?;
+    one_form(request)?;
     // Over HTTP/2 such fields are malformed, and its codec refuses them (RFC 9113 §8.2.2).
     let protocols = if is_http2(request.version()) { None } else { strip(request.headers_mut(), true) };
     // The codec answers `100-continue` when the body is first read, which is when an endpoint was found for it.
@@ -78,37 +78,36 @@ pub fn receive(
     Ok(protocols.filter(|_| request.version() == Version::HTTP_11))
 }
 
-/// RFC 9112 §3.2: one `Host`, replaced by an absolute-form target's authority. RFC 9113 §8.3.1: `:authority` alone decides.
-fn one_host(request: &mut Request<Body>) -> Result<(), Failure> {
-    if is_http2(request.version()) {
-        if request.uri().authority().is_some() {
-            request.headers_mut().remove(HOST);
-        } else if !request.headers().contains_key(HOST) {
-            return Err(Failure::new(Reason::BadRequest, "the request names no host"));
-        }
-        return Ok(());
-    }
-    if let Some(authority) = request.uri().authority()
-        && !is_connect(request)
-    {
-        let host = HeaderValue::from_str(authority.as_str())
-            .map_err(|_| Failure::new(Reason::BadRequest, "the target's authority is no host"))?;
-        request.headers_mut().insert(HOST, host);
-        let mut parts = std::mem::take(request.uri_mut()).into_parts();
-        (parts.scheme, parts.authority) = (None, None);
-        *request.uri_mut() =
-            Uri::from_parts(parts).map_err(|_| Failure::new(Reason::BadRequest, "the target has no path"))?;
-        return Ok(());
-    }
+/// A request says once whom it is for (RFC 9112 §3.2, RFC 9113 §8.3.1); only HTTP/1.0 may leave it out.
+pub fn one_host(request: &Request<Body>) -> Result<(), Failure> {
+    let refused = |why: &str| Err(Failure::new(Reason::BadRequest, why));
     let mut hosts = request.headers().get_all(HOST).iter();
     match (hosts.next(), hosts.next()) {
-        (Some(_), None) => Ok(()),
-        (None, _) if request.version() == Version::HTTP_10 => Ok(()),
-        (None, _) => Err(Failure::new(Reason::BadRequest, "the request has no Host (RFC 9112 §3.2)")),
-        (Some(_), Some(_)) => {
-            Err(Failure::new(Reason::BadRequest, "the request has two Hosts (RFC 9112 §3.2)"))
+        (_, Some(_)) => refused("the request has two Hosts"),
+        (None, None) if request.uri().authority().is_none() && request.version() != Version::HTTP_10 => {
+            refused("the request names no host")
         }
+        _ => Ok(()),
     }
+}
+
+/// Over HTTP/2 `:authority` alone decides; over HTTP/1 an absolute-form target's authority replaces `Host`.
+fn one_form(request: &mut Request<Body>) -> Result<(), Failure> {
+    let Some(authority) = request.uri().authority() else { return Ok(()) };
+    if is_http2(request.version()) {
+        request.headers_mut().remove(HOST);
+        return Ok(());
+    }
+    if is_connect(request) {
+        return Ok(());
+    }
+    let refused = |why: &str| Failure::new(Reason::BadRequest, why);
+    let host = HeaderValue::from_str(authority.as_str()).map_err(|_| refused("its authority is no host"))?;
+    request.headers_mut().insert(HOST, host);
+    let mut parts = std::mem::take(request.uri_mut()).into_parts();
+    (parts.scheme, parts.authority) = (None, None);
+    *request.uri_mut() = Uri::from_parts(parts).map_err(|_| refused("its target has no path"))?;
+    Ok(())
 }
 
 /// Removes what concerns one hop only (RFC 9110 §7.6.1), and returns the protocols to upgrade to, of those that can be passed on.
@@ -181,6 +180,21 @@ pub fn strip_response(response: &mut Response<Body>) {
     if let Some(upgrade) = upgrade {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("upgrade"));
         response.headers_mut().insert(UPGRADE, upgrade);
+    }
+}
+
+/// HTTP/2 sends cookies in crumbs, HTTP/1 in one field (RFC 9113 §8.2.3).
+pub fn join_cookies(headers: &mut HeaderMap) {
+    if headers.get_all(COOKIE).iter().nth(1).is_none() {
+        return;
+    }
+    let joined = {
+        let crumbs: SmallVec<[&[u8]; 8]> =
+            headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+        bytes::Bytes::from(crumbs.join(&b"; "[..]))
+    };
+    if let Ok(joined) = HeaderValue::from_maybe_shared(joined) {
+        headers.insert(COOKIE, joined);
     }
 }
 

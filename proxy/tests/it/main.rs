@@ -1,0 +1,11 @@
+//! Whole proxies over real loopback sockets: scripted apps behind them, real codecs and plain bytes in front.
+
+mod basics;
+mod bytes;
+mod destinations;
+mod failing;
+mod grpc;
+mod harness;
+mod http1;
+mod routes;
+mod tunnels;
