@@ -15,7 +15,7 @@ use outrigger_config::model::DestinationName;
 use tokio::sync::{mpsc, watch};
 
 use crate::admin;
-use crate::discovery::{self, Own, Source};
+use crate::discovery::{self, Cache, Own, Source};
 use crate::dns::Resolver;
 use crate::downstream::accept::{Handed, Lanes};
 use crate::downstream::{self, Listening, Role, listen};
@@ -88,8 +88,11 @@ pub struct Running {
     background: Option<tokio::runtime::Runtime>,
 }
 
-/// Starts a proxy. `source` is made on the background runtime.
-pub fn start(setup: Setup, source: impl FnOnce() -> anyhow::Result<Source>) -> anyhow::Result<Running> {
+/// Starts a proxy. `supply` says where its configuration comes from, and where a copy is kept; it is called on the background runtime.
+pub fn start(
+    setup: Setup,
+    supply: impl FnOnce(&Shared) -> anyhow::Result<(Source, Option<Cache>)>,
+) -> anyhow::Result<Running> {
     // An error says that another one is installed already, by whoever runs us.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let workers = runtime::worker_count(setup.workers);
@@ -116,8 +119,8 @@ pub fn start(setup: Setup, source: impl FnOnce() -> anyhow::Result<Source>) -> a
     });
     shared.listening.set(bound.addresses());
     let _entered = background.enter();
-    let source = source()?;
-    background.spawn(discovery::run(setup.own.clone(), mesh, asks, shared.telemetry.clone(), source));
+    let (source, cache) = supply(&shared)?;
+    background.spawn(discovery::run(setup.own.clone(), mesh, asks, shared.telemetry.clone(), source, cache));
     let (stop, stopping) = watch::channel(false);
     let (lanes, receivers) = Lanes::new(workers);
     let mut commands = Vec::new();

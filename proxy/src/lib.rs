@@ -31,5 +31,5 @@ pub fn start(options: options::Options) -> anyhow::Result<()> {
         )
         .with_writer(std::io::stderr)
         .init();
-    app::start(options.setup()?, || options.source())?.wait()
+    app::start(options.setup()?, |shared| options.supply(shared))?.wait()
 }

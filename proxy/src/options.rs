@@ -8,17 +8,26 @@ use std::time::Duration;
 use anyhow::Context;
 use outrigger_config::model::DestinationName;
 use outrigger_config::resolve::Subscriber;
+use outrigger_config::xds::{Node, Role};
+use rand::RngExt;
 
 use crate::app::Setup;
-use crate::discovery::{Own, Source};
+use crate::discovery::{Cache, Own, Source};
 use crate::drain::Timing;
+use crate::worker::Shared;
 
 /// The sidecar of one workload, or a gateway.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Options {
     /// Directories (or files) of manifests, resolved by the proxy itself; repeatable.
-    #[arg(long, required = true, value_name = "DIR")]
+    #[arg(long, required_unless_present = "control", conflicts_with = "control", value_name = "DIR")]
     pub manifests: Vec<PathBuf>,
+    /// A control plane's discovery port (plaintext); repeatable, they are replicas.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub control: Vec<String>,
+    /// Where the last good configuration is kept, from which the proxy starts while its control plane is away. Default: nowhere.
+    #[arg(long, value_name = "DIR", requires = "control")]
+    pub state_dir: Option<PathBuf>,
     /// Namespace of the workload or gateway.
     #[arg(long, default_value = "default")]
     pub namespace: String,
@@ -94,14 +103,32 @@ impl Options {
         Ok(setup)
     }
 
-    /// Where its configuration comes from. Called on the background runtime.
-    pub fn source(&self) -> anyhow::Result<Source> {
-        let who = match (&self.gateway, &self.workload) {
-            (Some(name), _) => Subscriber::gateway(&self.namespace, name),
-            (None, Some(name)) => Subscriber::sidecar(&self.namespace, name),
+    /// Where its configuration comes from, and the copy it starts from. Called on the background runtime.
+    pub fn supply(&self, shared: &Shared) -> anyhow::Result<(Source, Option<Cache>)> {
+        let (role, subscriber) = match (&self.gateway, &self.workload) {
+            (Some(name), _) => (
+                Role::Gateway { namespace: self.namespace.as_str().into(), name: name.as_str().into() },
+                Subscriber::gateway(&self.namespace, name),
+            ),
+            (None, Some(name)) => (
+                Role::Sidecar { namespace: self.namespace.as_str().into(), workload: name.as_str().into() },
+                Subscriber::sidecar(&self.namespace, name),
+            ),
             (None, None) => anyhow::bail!("--workload or --gateway is needed"),
         };
-        Source::files(self.manifests.clone(), who).context("watching the manifests")
+        let instance = format!("{:016x}", rand::rng().random::<u64>());
+        let node = Node { instance: Some(instance.into()), ..Node::new(role, Some(self.pod_address)) };
+        let cache = self.state_dir.as_ref().map(|directory| {
+            Cache::open(directory, &node.id())
+                .with_context(|| format!("nothing can be kept in {}", directory.display()))
+        });
+        let source = if self.control.is_empty() {
+            Source::files(self.manifests.clone(), subscriber).context("watching the manifests")?
+        } else {
+            let addresses = self.control.iter().map(|address| address.as_str().into()).collect();
+            Source::control_plane(addresses, &node, shared.mesh.clone(), shared.dns.clone())?
+        };
+        Ok((source, cache.transpose()?))
     }
 }
 

@@ -15,6 +15,7 @@ use outrigger_config::model::{
     Cluster as Settings, ClusterName, DestinationName, Discovery, Endpoints, Listener, Resource,
     ResourceKind, RouteTableName, ServiceRef, UpstreamHttp, Version,
 };
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::names::{Full, Names};
@@ -51,6 +52,8 @@ pub struct Apply {
     dirty: bool,
     /// When something may have to be published although nothing happened.
     deadline: Option<Instant>,
+    /// Updates whose source waits until they are settled.
+    applied: Vec<oneshot::Sender<()>>,
 }
 
 /// Everything known at one time, as it is put on disk and taken from there.
@@ -82,6 +85,7 @@ impl Apply {
             restructured: true,
             dirty: true,
             deadline: None,
+            applied: Vec::new(),
         }
     }
 
@@ -160,7 +164,10 @@ impl Apply {
                 self.dirty = true;
                 return;
             }
-            Event::Update(changes) => changes.into_iter().for_each(|change| self.change(change, now)),
+            Event::Update { changes, applied } => {
+                changes.into_iter().for_each(|change| self.change(change, now));
+                self.applied.push(applied);
+            }
         }
         self.link(|link| link.confirmed = Some(now));
     }
@@ -273,10 +280,16 @@ impl Apply {
 
     /// Brings the live mesh in step with what is known, and returns the names it needs.
     pub fn settle(&mut self) -> Arc<BTreeSet<Key>> {
+        self.bring_in_step();
+        self.applied.clear();
+        self.wanted.clone()
+    }
+
+    fn bring_in_step(&mut self) {
         let now = Instant::now();
         let due = self.deadline.is_some_and(|deadline| deadline <= now);
         if !(self.restructured || self.dirty || due) {
-            return self.wanted.clone();
+            return;
         }
         let mesh = self.mesh.clone();
         let mut content = mesh.inventory().lock();
@@ -290,7 +303,7 @@ impl Apply {
             self.publish(&mut content, now);
             // What replaced something may have let go of what only that needed.
             if !self.restructured {
-                return self.wanted.clone();
+                return;
             }
         }
     }
@@ -354,6 +367,16 @@ impl Apply {
         let metrics = &self.telemetry.metrics;
         let entry = self.services.entry((direction, service.cloned()));
         entry.or_insert_with(|| metrics.service(direction, service)).clone()
+    }
+}
+
+/// Whether a resource that is valid in itself can be used by this proxy; why not.
+pub(super) fn check(resource: &Resource) -> Result<(), String> {
+    match resource {
+        Resource::Secret(secret) => own::certified_key(secret).map(|_| ()),
+        Resource::Listener(_) | Resource::RouteTable(_) | Resource::Cluster(_) | Resource::Endpoints(_) => {
+            Ok(())
+        }
     }
 }
 

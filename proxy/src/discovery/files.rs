@@ -70,7 +70,7 @@ async fn follow(
                 changes.push(resource.map_or_else(|| Change::Absent(key.clone()), Change::There));
             }
         }
-        if !changes.is_empty() && end.events.send(Event::Update(changes)).await.is_err() {
+        if !changes.is_empty() && end.events.send(Event::update(changes).0).await.is_err() {
             break;
         }
         tokio::select! {

@@ -9,7 +9,10 @@
 //! Everything runs as tasks of the background runtime. A source is told the whole set of names wanted, and reports what is there and what
 //! is not; that it is away changes nothing that is known (static stability, design.md 2.3).
 
-pub mod apply;
+mod apply;
+mod backoff;
+mod cache;
+mod client;
 mod files;
 mod names;
 mod needs;
@@ -20,12 +23,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use outrigger_config::model::{Gateway, Listener, Resource, ResourceKind};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use crate::mesh::{Asks, Mesh};
 use crate::telemetry::Telemetry;
 use apply::Apply;
+pub use cache::Cache;
+pub use client::InvalidAddress;
 
 /// One name of one kind.
 pub type Key = (ResourceKind, Arc<str>);
@@ -71,13 +76,25 @@ enum Event {
     Disconnected {
         error: String,
     },
-    Update(Vec<Change>),
+    Update {
+        changes: Vec<Change>,
+        /// Dropped once they are in force, or known to wait for something.
+        applied: oneshot::Sender<()>,
+    },
 }
 
 #[derive(Clone, Debug)]
 enum Change {
     There(Resource),
     Absent(Key),
+}
+
+impl Event {
+    /// With what resolves once it was taken up.
+    fn update(changes: Vec<Change>) -> (Self, oneshot::Receiver<()>) {
+        let (applied, is_applied) = oneshot::channel();
+        (Self::Update { changes, applied }, is_applied)
+    }
 }
 
 /// Reports waiting to be applied; a source that is faster waits.
@@ -106,7 +123,7 @@ impl Source {
                 let wanted = end.wanted.borrow_and_update().clone();
                 let changes: Vec<_> = wanted.difference(&told).map(there).collect();
                 told.clone_from(&wanted);
-                if !changes.is_empty() && end.events.send(Event::Update(changes)).await.is_err() {
+                if !changes.is_empty() && end.events.send(Event::update(changes).0).await.is_err() {
                     return;
                 }
                 if end.wanted.changed().await.is_err() {
@@ -119,9 +136,22 @@ impl Source {
 }
 
 /// Answers the workers' questions and keeps the mesh current; ends with the process.
-pub async fn run(own: Own, mesh: Arc<Mesh>, asks: Asks, telemetry: Arc<Telemetry>, mut source: Source) {
+///
+/// Begins with what `cache` remembers, which is in force when the first question is answered.
+pub async fn run(
+    own: Own,
+    mesh: Arc<Mesh>,
+    asks: Asks,
+    telemetry: Arc<Telemetry>,
+    mut source: Source,
+    cache: Option<Cache>,
+) {
     let Asks(mut asks) = asks;
-    let mut apply = Apply::new(&own, mesh, telemetry, source.name.clone());
+    let mut apply = Apply::new(&own, mesh.clone(), telemetry, source.name.clone());
+    if let Some(mut cache) = cache {
+        apply.restore(cache.take_remembered());
+        tokio::spawn(cache.keep(mesh));
+    }
     let mut expiry = interval(EXPIRY_TICK);
     expiry.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (mut batch, mut ended) = (Vec::new(), false);

@@ -1,6 +1,6 @@
 //! Apply, told by a scripted source on a paused clock.
 
-mod script;
+pub(super) mod script;
 mod warming;
 
 use std::time::SystemTime;
@@ -218,7 +218,7 @@ async fn a_source_that_never_changes() {
     let (mesh, asks) = Mesh::new();
     let mut resources = service("reviews", &["10.0.0.1:80"]);
     resources.push(inbound(&[], Egress::AllowAny));
-    tokio::spawn(run(Own::Sidecar, mesh.clone(), asks, Telemetry::new(1), Source::fixed(resources)));
+    tokio::spawn(run(Own::Sidecar, mesh.clone(), asks, Telemetry::new(1), Source::fixed(resources), None));
     assert!(matches!(mesh.destination(&name("reviews")).await, Lookup::Known(_)));
     assert!(matches!(mesh.destination(&name("nobody")).await, Lookup::Unknown));
 }

@@ -203,7 +203,7 @@ pub fn caller_with(
     setup.workers = Some(1);
     setup.outbound = vec![(LOOPBACK, 0).into()];
     change(&mut setup);
-    app::start(setup, || Ok(Source::fixed(resources))).expect("it starts")
+    app::start(setup, |_| Ok((Source::fixed(resources), None))).expect("it starts")
 }
 
 /// A sidecar before an app, and the address callers reach it at.
@@ -213,7 +213,7 @@ pub async fn callee(protocol: Protocol, app: SocketAddr) -> (Running, SocketAddr
     let mut setup = Setup::new(Own::Sidecar);
     setup.workers = Some(1);
     setup.inbound_listen = Some(LOOPBACK);
-    let running = app::start(setup, || Ok(Source::fixed(resources))).expect("it starts");
+    let running = app::start(setup, |_| Ok((Source::fixed(resources), None))).expect("it starts");
     let at = offered(&running, port).await;
     (running, at)
 }

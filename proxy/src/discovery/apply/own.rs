@@ -312,7 +312,7 @@ fn certificate(content: &Content, name: &SecretName) -> Option<Certificate> {
 }
 
 /// Certificate and key in the form handshakes need them. The error names the part that is wrong, never its content.
-pub(in crate::discovery) fn certified_key(secret: &model::Secret) -> Result<CertifiedKey, String> {
+pub(super) fn certified_key(secret: &model::Secret) -> Result<CertifiedKey, String> {
     use rustls_pki_types::pem::PemObject;
     use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 

@@ -17,9 +17,13 @@ pub struct Script {
 
 impl Script {
     pub fn start() -> Self {
+        Self::start_with(None)
+    }
+
+    pub fn start_with(cache: Option<Cache>) -> Self {
         let (mesh, asks) = Mesh::new();
         let (source, end) = Source::new("script");
-        tokio::spawn(run(Own::Sidecar, mesh.clone(), asks, Telemetry::new(1), source));
+        tokio::spawn(run(Own::Sidecar, mesh.clone(), asks, Telemetry::new(1), source, cache));
         Self { mesh, end }
     }
 
@@ -37,13 +41,13 @@ impl Script {
             let of_kind =
                 resources.iter().filter(|r| r.kind() == kind).cloned().map(Change::There).collect::<Vec<_>>();
             if !of_kind.is_empty() {
-                self.tell(Event::Update(of_kind)).await;
+                self.tell(Event::update(of_kind).0).await;
             }
         }
     }
 
     pub async fn absent(&mut self, kind: ResourceKind, name: &str) {
-        self.tell(Event::Update(vec![Change::Absent((kind, name.into()))])).await;
+        self.tell(Event::update(vec![Change::Absent((kind, name.into()))]).0).await;
     }
 
     async fn tell(&mut self, event: Event) {
