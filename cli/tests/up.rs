@@ -260,6 +260,6 @@ fn detached_it_waits_until_all_is_ready_and_returns() {
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let down = outrigger(&["down"]);
     assert!(output.status.success(), "{output:?}");
-    assert_eq!(text.matches("Ready").count(), 4, "three instances, gateway: {text}");
+    assert_eq!(text.matches("Ready").count(), 5, "three instances, gateway, control plane: {text}");
     assert!(down.status.success(), "{down:?}");
 }

@@ -1,11 +1,10 @@
 //! The life of one instance: its sidecar, its app, and what the mesh is told of them.
 //!
-//! Order up: address published as not ready → sidecar → app → ready. Order down: draining published and heard by the callers →
-//! sidecar drains → app ends → sidecar ends → address gone. So no caller is ever sent to an app that is not there.
+//! Order up: address published as not ready → sidecar → app → ready. Order down: draining published and acknowledged by the callers'
+//! proxies → sidecar drains → app ends → sidecar ends → address gone. So no caller is ever sent to an app that is not there.
 
 use std::cell::RefCell;
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener};
-use std::path::PathBuf;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -13,19 +12,19 @@ use anyhow::Context;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
-use super::environment::{self, ServiceAddress};
+use super::children::{Addresses, Children};
+use super::control::Ear;
 use super::kept::Kept;
 use super::output::Log;
 use super::overlay::{Entry, Overlay, State};
-use super::plan::{AppPort, InstanceSpec, Probe, ReadinessSpec, ServiceSpec};
-use super::process::Spec;
+use super::plan::{AppPort, InstanceSpec, Probe, ReadinessSpec};
 use super::readiness::{Check, Standing};
 
-/// How long the callers get to hear that an instance drains: they read it within 200 ms of its being written.
-const HEARD: Duration = Duration::from_secs(1);
-/// Between that and the app's SIGTERM: what was on its way arrives, and is answered with `Connection: close` or GOAWAY.
-const ON_ITS_WAY: Duration = Duration::from_millis(300);
+/// Between the begin of the sidecar's drain and the app's SIGTERM, at most: what was on its way arrives and is answered. A stream
+/// that goes on is the app's to end.
+const ON_ITS_WAY: Duration = Duration::from_secs(1);
 /// What a sidecar gets to end after its app.
 const SIDECAR_GRACE: Duration = Duration::from_secs(5);
 
@@ -51,27 +50,9 @@ pub struct Report {
 #[derive(Clone, Debug)]
 pub struct Surroundings {
     pub overlay: Overlay,
-    /// What every proxy of the mesh reads: the user's manifests, and the instances.
-    pub sources: Vec<PathBuf>,
+    pub children: Rc<Children>,
+    pub ear: Ear,
     pub log: Log,
-    /// First on PATH of every app, so that it finds `outrigger`.
-    pub path: std::ffi::OsString,
-    pub low_ports_bindable: bool,
-}
-
-impl Surroundings {
-    /// As a proxy takes them.
-    pub fn source_arguments(&self) -> impl Iterator<Item = String> {
-        self.sources.iter().flat_map(|source| ["--manifests".into(), source.display().to_string()])
-    }
-}
-
-/// The addresses of one instance.
-#[derive(Clone, Debug)]
-pub struct Addresses {
-    pub pod: Ipv4Addr,
-    pub app: Ipv4Addr,
-    pub services: Vec<(ServiceSpec, Vec<ServiceAddress>)>,
 }
 
 #[derive(Debug)]
@@ -141,13 +122,18 @@ struct Life {
 impl Life {
     async fn run(mut self, mut stop: mpsc::Receiver<oneshot::Sender<()>>) {
         let log = self.around.log.clone();
-        let mut sidecar = Kept::start(self.sidecar(), self.sidecar_standing(), log.clone());
+        let mut sidecar = Kept::start(
+            self.around.children.sidecar(&self.spec, &self.addresses),
+            proxy_standing(self.addresses.pod),
+            log.clone(),
+        );
         let mut app: Option<Kept> = None;
         let done = loop {
             // The app's first call finds its sidecar.
             if app.is_none() && sidecar.condition().ready {
                 let standing = Standing::new(Check::new(&self.spec, self.addresses.app, &self.app_ports));
-                app = Some(Kept::start(self.app(), standing, log.clone()));
+                let spec = self.around.children.app(&self.spec, &self.addresses, &self.app_ports);
+                app = Some(Kept::start(spec, standing, log.clone()));
             }
             self.publish(&sidecar, app.as_ref());
             tokio::select! {
@@ -181,90 +167,54 @@ impl Life {
         }
         if state != self.published {
             match self.entry.write(state, &self.app_ports) {
-                Ok(()) => self.published = state,
+                Ok(_) => self.published = state,
                 Err(error) => self.around.log.say(&format!("{}: {error:#}", self.spec.name)),
             }
         }
     }
 
     async fn drain(self, sidecar: Kept, app: Option<Kept>) {
+        let (spec, log) = (&self.spec, &self.around.log);
         self.report.borrow_mut().state = "Draining".into();
         if self.published == State::Ready {
-            match self.entry.write(State::Draining, &self.app_ports) {
-                Ok(()) => tokio::time::sleep(HEARD).await,
-                Err(error) => self.around.log.say(&format!("{}: {error:#}", self.spec.name)),
+            if let Err(error) = self.be_heard_draining().await {
+                log.say(&format!("{}: not all callers know that it drains: {error:#}", spec.name));
             }
-            let admin = SocketAddr::from((self.addresses.pod, 15000));
-            if let Err(error) = crate::http::post(admin, "/drain", Duration::from_secs(1)).await {
-                self.around.log.say(&format!("{}: draining its sidecar: {error:#}", self.spec.name));
+            if let Err(error) = drain_sidecar(SocketAddr::from((self.addresses.pod, 15000))).await {
+                log.say(&format!("{}: draining its sidecar: {error:#}", spec.name));
             }
-            tokio::time::sleep(ON_ITS_WAY).await;
         }
         if let Some(app) = app {
-            app.stop(self.spec.grace).await;
+            app.stop(spec.grace).await;
         }
         sidecar.stop(SIDECAR_GRACE).await;
+        // Of no use to anybody else: the next instance of this name has another address.
+        let _ = std::fs::remove_dir_all(self.around.children.state_dir(self.addresses.pod));
         self.report.borrow_mut().state = "Stopped".into();
     }
 
-    fn sidecar(&self) -> Spec {
-        let (pod, spec) = (self.addresses.pod, &self.spec);
-        let mut arguments: Vec<String> = vec![
-            "proxy".into(),
-            "--namespace".into(),
-            spec.namespace.clone(),
-            "--workload".into(),
-            spec.name.clone(),
-            "--pod-address".into(),
-            pod.to_string(),
-            "--inbound-listen".into(),
-            "--workers".into(),
-            "1".into(),
-            "--drain-window".into(),
-            "1s".into(),
-        ];
-        arguments.extend(self.around.source_arguments());
-        for (_, sockets) in &self.addresses.services {
-            for socket in sockets {
-                arguments.extend(["--service-address".into(), socket.argument()]);
-            }
-        }
-        Spec {
-            name: format!("{}.proxy", spec.name),
-            program: own_program(),
-            arguments,
-            environment: Vec::new(),
-            working_directory: None,
-        }
+    async fn be_heard_draining(&self) -> anyhow::Result<()> {
+        let generation = self.entry.write(State::Draining, &self.app_ports)?;
+        self.around.ear.heard("Workload", &self.spec.namespace, &self.spec.name, generation).await
     }
+}
 
-    fn sidecar_standing(&self) -> Standing {
-        proxy_standing(self.addresses.pod)
+/// Begins the drain of a sidecar and waits, for a while, until it is quiet.
+async fn drain_sidecar(admin: SocketAddr) -> anyhow::Result<()> {
+    #[derive(Deserialize)]
+    struct Info {
+        phase: String,
     }
-
-    fn app(&self) -> Spec {
-        let listen = SocketAddrV4::new(self.addresses.app, self.app_ports.first().copied().unwrap_or(0));
-        let proxy = SocketAddrV4::new(self.addresses.pod, 15001);
-        let mut environment = environment::variables(listen, proxy, &self.addresses.services);
-        environment.push(("PATH".into(), self.around.path.clone()));
-        // As Kubernetes manifests usually hand them down.
-        environment.push(("POD_NAME".into(), self.spec.name.clone().into()));
-        environment.push(("POD_NAMESPACE".into(), self.spec.namespace.clone().into()));
-        environment.push(("POD_IP".into(), self.addresses.pod.to_string().into()));
-        for (name, value) in &self.spec.environment {
-            let value = environment::expand(value, &environment);
-            environment.push((name.clone(), value.into()));
+    let deadline = Instant::now() + ON_ITS_WAY;
+    crate::http::post(admin, "/drain", ON_ITS_WAY).await?;
+    while Instant::now() < deadline {
+        let (_, body) = crate::http::get(admin, "/server_info", &[], ON_ITS_WAY).await?;
+        if serde_json::from_slice::<Info>(&body)?.phase == "Ended" {
+            return Ok(());
         }
-        let mut words = self.spec.command.iter().map(|word| environment::expand(word, &environment));
-        let program = words.next().unwrap_or_default();
-        Spec {
-            name: self.spec.name.clone(),
-            program: program.into(),
-            arguments: words.collect(),
-            environment,
-            working_directory: self.spec.working_directory.clone(),
-        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
+    Ok(())
 }
 
 async fn changed(app: Option<&mut Kept>) {
@@ -285,11 +235,6 @@ pub fn proxy_standing(pod: Ipv4Addr) -> Standing {
         success_threshold: 1,
     };
     Standing::new(Check::of(pod, settings))
-}
-
-/// This very program, whatever became of its file since.
-pub fn own_program() -> std::ffi::OsString {
-    std::env::current_exe().map_or_else(|_| "outrigger".into(), |path| path.into_os_string())
 }
 
 /// Where the app is to listen, in the order of its ports.

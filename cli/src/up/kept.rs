@@ -20,6 +20,18 @@ pub struct Condition {
     pub restarts: u32,
 }
 
+impl Condition {
+    /// As the table shows it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self { ready: true, .. } => "Ready",
+            Self { pid: None, restarts: 1.., .. } => "Restarting",
+            Self { restarts: 0, .. } => "Starting",
+            Self { .. } => "NotReady",
+        }
+    }
+}
+
 /// Ends its process when stopped, or (at once) when dropped.
 #[derive(Debug)]
 pub struct Kept {

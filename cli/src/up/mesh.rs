@@ -1,22 +1,26 @@
-//! The running mesh: instances and gateways, brought in line with the plan.
+//! The running mesh: the control plane, and instances and gateways brought in line with the plan.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::time::Duration;
+
+use anyhow::Context;
 
 use futures_util::future::join_all;
 use serde::{Deserialize, Serialize};
 
+use super::children::{Addresses, Children};
+use super::control::{Control, ControlReport, Ear};
 use super::environment;
-use super::instance::{Addresses, Instance, Report, Surroundings, own_program, proxy_standing};
+use super::instance::{Instance, Report, Surroundings, proxy_standing};
 use super::kept::Kept;
 use super::network::Network;
 use super::output::Log;
 use super::overlay::Overlay;
 use super::plan::{GatewaySpec, InstanceSpec, Plan};
-use super::process::Spec;
 
 /// What a gateway gets to end after SIGTERM.
 const GATEWAY_GRACE: Duration = Duration::from_secs(30);
@@ -28,6 +32,8 @@ pub struct Mesh {
     directories: Vec<PathBuf>,
     plan: RefCell<Plan>,
     around: Surroundings,
+    /// `None` once it was ended.
+    control: RefCell<Option<Control>>,
     instances: RefCell<BTreeMap<String, Instance>>,
     gateways: RefCell<BTreeMap<String, Gateway>>,
     /// Held by whoever starts and ends things; reports need not wait for it.
@@ -47,6 +53,7 @@ pub struct GatewayReport {
     pub namespace: String,
     pub name: String,
     pub state: String,
+    pub restarts: u32,
     pub urls: Vec<String>,
     pub pid: Option<i32>,
     pub admin: String,
@@ -59,13 +66,15 @@ pub struct MeshReport {
     pub network: String,
     pub directories: Vec<PathBuf>,
     pub pid: u32,
+    pub control: Option<ControlReport>,
     pub workloads: Vec<Report>,
     pub gateways: Vec<GatewayReport>,
 }
 
 impl MeshReport {
     pub fn settled(&self) -> bool {
-        self.workloads.iter().all(|workload| workload.state == "Ready")
+        self.control.as_ref().is_some_and(|control| control.state == "Ready")
+            && self.workloads.iter().all(|workload| workload.state == "Ready")
             && self.gateways.iter().all(|gateway| gateway.state == "Ready")
     }
 }
@@ -74,22 +83,34 @@ impl Mesh {
     pub fn start(network: Network, directories: Vec<PathBuf>, log: Log) -> anyhow::Result<Self> {
         let instances_dir = network.run_dir().join("instances");
         let overlay = Overlay::create(&instances_dir)?;
-        let around = Surroundings {
-            overlay,
-            sources: directories.iter().chain([&instances_dir]).cloned().collect(),
-            log: log.clone(),
-            path: path_with_ourselves(),
-            low_ports_bindable: low_ports_bindable(network.control()),
-        };
+        // Copies of an earlier run of this network are of no use: addresses are others.
+        match std::fs::remove_dir_all(network.state_dir()) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(error).with_context(|| format!("clearing {}", network.state_dir().display()));
+            }
+            _ => {}
+        }
+        let sources = directories.iter().chain([&instances_dir]).cloned().collect();
+        let children = Rc::new(Children::new(&network, sources));
+        let control = Control::start(network.control(), &children, log.clone());
+        let around = Surroundings { overlay, children, ear: Ear::of(network.control()), log };
         Ok(Self {
             network: RefCell::new(network),
             directories,
             plan: RefCell::default(),
             around,
+            control: RefCell::new(Some(control)),
             instances: RefCell::default(),
             gateways: RefCell::default(),
             changing: tokio::sync::Mutex::new(()),
         })
+    }
+
+    /// Until the control plane answers for the first time: before that no proxy could know anything.
+    pub async fn control_ready(&self) {
+        while !self.control.borrow().as_ref().is_some_and(Control::is_ready) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 
     /// Starts what is new, ends what is gone, restarts what changed. One thing that cannot be started stops nothing else.
@@ -176,18 +197,28 @@ impl Mesh {
             network: format!("127.{}.0.0/16", address.octets()[1]),
             directories: self.directories.clone(),
             pid: std::process::id(),
+            control: self.control.borrow().as_ref().map(Control::report),
             workloads: self.instances.borrow().values().map(Instance::report).collect(),
-            gateways: self.gateways.borrow().values().map(|gateway| gateway.report(&self.around)).collect(),
+            gateways: self
+                .gateways
+                .borrow()
+                .values()
+                .map(|gateway| gateway.report(&self.around.children))
+                .collect(),
         }
     }
 
-    /// Gateways first, so that nothing new comes in; then all instances at once.
+    /// Gateways first, so that nothing new comes in; then all instances at once; the control plane, which tells callers of it, last.
     pub async fn stop(&self) {
         let _changing = self.changing.lock().await;
         let gateways = self.gateways.take();
         join_all(gateways.into_values().map(|gateway| gateway.kept.stop(GATEWAY_GRACE))).await;
         let instances = self.instances.take();
         join_all(instances.into_values().map(Instance::stop)).await;
+        let control = self.control.take();
+        if let Some(control) = control {
+            control.stop().await;
+        }
     }
 
     fn start_instance(&self, spec: InstanceSpec) {
@@ -205,12 +236,11 @@ impl Mesh {
     fn addresses(&self, spec: &InstanceSpec) -> anyhow::Result<Addresses> {
         let mut network = self.network.borrow_mut();
         let (pod, app) = (network.next()?, network.next()?);
-        let bindable = self.around.low_ports_bindable;
         let services = environment::service_addresses(
             &self.plan.borrow().services,
             &spec.namespace,
             || network.next(),
-            |port| offered_port(port, bindable),
+            |port| self.around.children.offered_port(port),
         )?;
         Ok(Addresses { pod, app, services })
     }
@@ -220,38 +250,14 @@ impl Mesh {
             Ok(address) => address,
             Err(error) => return self.around.log.say(&format!("{} cannot be started: {error:#}", spec.name)),
         };
-        let mut arguments: Vec<String> = vec![
-            "gateway".into(),
-            "--namespace".into(),
-            spec.namespace.clone(),
-            "--gateway".into(),
-            spec.name.clone(),
-            "--pod-address".into(),
-            address.to_string(),
-            "--workers".into(),
-            "1".into(),
-            "--drain-window".into(),
-            "1s".into(),
-        ];
-        arguments.extend(self.around.source_arguments());
-        if !self.around.low_ports_bindable {
-            arguments.push("--low-port-offset".into());
-            arguments.push(LOW_PORT_OFFSET.to_string());
-        }
-        let process = Spec {
-            name: spec.name.clone(),
-            program: own_program(),
-            arguments,
-            environment: Vec::new(),
-            working_directory: None,
-        };
+        let process = self.around.children.gateway(&spec, address);
         let kept = Kept::start(process, proxy_standing(address), self.around.log.clone());
         self.gateways.borrow_mut().insert(gateway_key(&spec), Gateway { spec, address, kept });
     }
 }
 
 impl Gateway {
-    fn report(&self, around: &Surroundings) -> GatewayReport {
+    fn report(&self, children: &Children) -> GatewayReport {
         let condition = self.kept.condition();
         let urls = self.spec.ports.iter().map(|(port, protocol)| {
             let scheme = match protocol.as_str() {
@@ -260,12 +266,13 @@ impl Gateway {
                 "TLS" => "tls",
                 _ => "tcp",
             };
-            format!("{scheme}://{}:{}", self.address, offered_port(*port, around.low_ports_bindable))
+            format!("{scheme}://{}:{}", self.address, children.offered_port(*port))
         });
         GatewayReport {
             namespace: self.spec.namespace.clone(),
             name: self.spec.name.clone(),
-            state: if condition.ready { "Ready" } else { "NotReady" }.into(),
+            state: condition.word().into(),
+            restarts: condition.restarts,
             urls: urls.collect(),
             pid: condition.pid,
             admin: format!("http://{}:15000", self.address),
@@ -274,37 +281,10 @@ impl Gateway {
     }
 }
 
-/// A port below 1024 that an ordinary user cannot bind is offered this much higher.
-pub const LOW_PORT_OFFSET: u16 = 10_000;
-
-fn offered_port(port: u16, low_ports_bindable: bool) -> u16 {
-    if port < 1024 && !low_ports_bindable { LOW_PORT_OFFSET + port } else { port }
-}
-
-/// Root may, and so may anyone where `net.ipv4.ip_unprivileged_port_start` is lowered: trying tells.
-fn low_ports_bindable(address: Ipv4Addr) -> bool {
-    std::net::TcpListener::bind((address, 80)).is_ok()
-}
-
 fn key(spec: &InstanceSpec) -> String {
     format!("{}/{}", spec.namespace, spec.name)
 }
 
 fn gateway_key(spec: &GatewaySpec) -> String {
     format!("{}/{}", spec.namespace, spec.name)
-}
-
-/// Our own folder first: `command: [outrigger, …]` finds this very program.
-fn path_with_ourselves() -> std::ffi::OsString {
-    let mut path = std::env::current_exe()
-        .ok()
-        .and_then(|program| program.parent().map(|folder| folder.as_os_str().to_owned()))
-        .unwrap_or_default();
-    if let Some(inherited) = std::env::var_os("PATH") {
-        if !path.is_empty() {
-            path.push(":");
-        }
-        path.push(inherited);
-    }
-    path
 }

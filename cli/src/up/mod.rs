@@ -1,11 +1,14 @@
 //! `outrigger up DIR`: a whole mesh on this machine, as ordinary processes of an ordinary user.
 //!
-//! Owns which processes run and in which order they start and end. What the mesh does is not known here: each proxy reads the
+//! Owns which processes run and in which order they start and end. What the mesh does is not known here: the control plane reads the
 //! same manifests, and `up` adds, in a directory of its own, the addresses and states of the instances it started.
 //!
-//! `plan` (what has to run) → `mesh` (what runs) → `instance` (one app with its sidecar) → `kept` (one process) → `process`.
+//! `plan` (what has to run) → `mesh` (what runs) → `instance` (one app with its sidecar) → `kept` (one process) → `process`;
+//! `children` says what each is started with.
 //! All of it runs on the main thread: the parent-death signal of a child is sent when the thread that forked it ends.
 
+mod children;
+mod control;
 mod environment;
 mod instance;
 mod kept;
@@ -38,7 +41,7 @@ use network::Network;
 use output::Log;
 use socket::{Answer, Asked, Request};
 
-/// Run the mesh a directory of manifests describes: apps, sidecars and gateways.
+/// Run the mesh a directory of manifests describes: control plane, apps, sidecars and gateways.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Directories (or files) of manifests.
@@ -88,6 +91,7 @@ async fn attend(args: &Args, directories: Vec<PathBuf>) -> anyhow::Result<ExitCo
     tokio::task::spawn_local({
         let mesh = mesh.clone();
         async move {
+            mesh.control_ready().await;
             mesh.follow(first).await;
             while let Some(plan) = plans.recv().await {
                 mesh.follow(plan).await;

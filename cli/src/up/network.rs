@@ -4,17 +4,20 @@
 
 use std::fs::{self, File, TryLockError};
 use std::io;
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
+
+use super::control;
 
 /// First and last second byte tried: 127.64 to 127.127.
 const FIRST: u8 = 64;
 const LAST: u8 = 127;
 
-/// Held at `.0.1` as long as the mesh runs: other users of the machine have lock files elsewhere, but the same addresses.
-const MARKER_PORT: u16 = 15080;
+/// Held at `.0.1` as long as the mesh runs: other users of the machine have lock files elsewhere, but the same addresses. UDP, as the
+/// control plane listens on TCP there, and whether it runs at the moment or not the network is taken.
+const MARKER_PORT: u16 = control::API_PORT;
 
 #[derive(Debug)]
 pub struct Network {
@@ -23,7 +26,7 @@ pub struct Network {
     run_dir: PathBuf,
     /// The lock of the run folder; given up by the operating system whatever ends us.
     _lock: File,
-    _marker: TcpListener,
+    _marker: UdpSocket,
 }
 
 impl Network {
@@ -51,7 +54,14 @@ impl Network {
             Err(TryLockError::WouldBlock) => return Ok(None),
             Err(TryLockError::Error(error)) => return Err(error).context("locking the run folder"),
         }
-        let marker = match TcpListener::bind((Ipv4Addr::new(127, second, 0, 1), MARKER_PORT)) {
+        let address = Ipv4Addr::new(127, second, 0, 1);
+        let open = || {
+            for port in control::PORTS {
+                TcpListener::bind((address, port))?;
+            }
+            UdpSocket::bind((address, MARKER_PORT))
+        };
+        let marker = match open() {
             Ok(marker) => marker,
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => return Ok(None),
             Err(error) => return Err(error).with_context(|| format!("binding in 127.{second}.0.0/16")),
@@ -68,6 +78,11 @@ impl Network {
     /// Sockets, logs and instance objects of this mesh.
     pub fn run_dir(&self) -> &Path {
         &self.run_dir
+    }
+
+    /// Below it each proxy keeps the copy of its configuration.
+    pub fn state_dir(&self) -> PathBuf {
+        self.run_dir.join("state")
     }
 
     /// `.0.1`

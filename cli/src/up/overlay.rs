@@ -1,4 +1,4 @@
-//! The instances `up` started, as `Workload` objects in a directory every proxy reads beside the user's.
+//! The instances `up` started, as `Workload` objects in a directory the control plane reads beside the user's.
 //!
 //! Owns their addresses and states on disk. The source is the only thing `up` and those who read it share, so either may die
 //! and come back.
@@ -70,14 +70,15 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// `app_ports` are the ports the app listens on, in the order of the instance's ports.
-    pub fn write(&self, state: State, app_ports: &[u16]) -> anyhow::Result<()> {
+    /// `app_ports` are the ports the app listens on, in the order of the instance's ports. Returns the generation of what was written.
+    pub fn write(&self, state: State, app_ports: &[u16]) -> anyhow::Result<u64> {
         self.generation.set(self.generation.get() + 1);
         let text = serde_json::to_vec_pretty(&self.object(state, app_ports))?;
         // Renamed into place: whoever reads sees the old object or the new one, never half of it.
         let temporary = self.path.with_extension("json~");
         fs::write(&temporary, text).with_context(|| format!("writing {}", temporary.display()))?;
-        fs::rename(&temporary, &self.path).with_context(|| format!("writing {}", self.path.display()))
+        fs::rename(&temporary, &self.path).with_context(|| format!("writing {}", self.path.display()))?;
+        Ok(self.generation.get())
     }
 
     fn object(&self, state: State, app_ports: &[u16]) -> Value {

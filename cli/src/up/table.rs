@@ -1,4 +1,4 @@
-//! The mesh as a table: workloads with their state and address, gateways with their URLs.
+//! The mesh as a table: workloads with their state and address, gateways with their URLs, the control plane.
 
 use comfy_table::{ContentArrangement, Table, presets};
 
@@ -23,8 +23,17 @@ pub fn table(report: &MeshReport) -> String {
             gateway.name.clone(),
             gateway.namespace.clone(),
             gateway.state.clone(),
-            "-".into(),
+            gateway.restarts.to_string(),
             gateway.urls.join(" "),
+        ]);
+    }
+    if let Some(control) = &report.control {
+        table.add_row([
+            "control plane".into(),
+            "-".into(),
+            control.state.clone(),
+            control.restarts.to_string(),
+            control.api.clone(),
         ]);
     }
     // comfy-table pads the last column too.

@@ -1,0 +1,169 @@
+//! What the processes of a mesh are started with: every argument and variable of the control plane, sidecars, gateways and apps.
+//!
+//! Owns nothing that runs; `kept` starts what is described here.
+
+use std::ffi::OsString;
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::path::{Path, PathBuf};
+
+use super::control::{ADS_PORT, API_PORT, METRICS_PORT};
+use super::environment::{self, ServiceAddress};
+use super::network::Network;
+use super::plan::{GatewaySpec, InstanceSpec, ServiceSpec};
+use super::process::Spec;
+
+/// A port below 1024 that an ordinary user cannot bind is offered this much higher.
+const LOW_PORT_OFFSET: u16 = 10_000;
+
+/// What all of them have in common.
+#[derive(Clone, Debug)]
+pub struct Children {
+    control: Ipv4Addr,
+    /// What the control plane reads: the user's manifests, and the instances.
+    sources: Vec<PathBuf>,
+    /// One folder a proxy below it, for the copy of its configuration.
+    state: PathBuf,
+    low_ports_bindable: bool,
+    /// First on PATH of every app is our own folder, so that it finds `outrigger`.
+    path: OsString,
+}
+
+/// The addresses of one instance.
+#[derive(Clone, Debug)]
+pub struct Addresses {
+    pub pod: Ipv4Addr,
+    pub app: Ipv4Addr,
+    pub services: Vec<(ServiceSpec, Vec<ServiceAddress>)>,
+}
+
+impl Children {
+    pub fn new(network: &Network, sources: Vec<PathBuf>) -> Self {
+        Self {
+            control: network.control(),
+            sources,
+            state: network.state_dir(),
+            low_ports_bindable: low_ports_bindable(network.control()),
+            path: path_with_ourselves(),
+        }
+    }
+
+    pub fn control(&self) -> Spec {
+        let mut arguments = vec![
+            "control".into(),
+            "--address".into(),
+            self.control.to_string(),
+            "--ads-port".into(),
+            ADS_PORT.to_string(),
+            "--metrics-port".into(),
+            METRICS_PORT.to_string(),
+            "--api-port".into(),
+            API_PORT.to_string(),
+        ];
+        for source in &self.sources {
+            arguments.extend(["--manifests".into(), source.display().to_string()]);
+        }
+        ourselves("control", arguments)
+    }
+
+    pub fn sidecar(&self, spec: &InstanceSpec, addresses: &Addresses) -> Spec {
+        let mut arguments = vec!["proxy".into(), "--workload".into(), spec.name.clone()];
+        arguments.extend(self.proxy(&spec.namespace, addresses.pod));
+        arguments.push("--inbound-listen".into());
+        // The callers have heard before the drain begins: `up` waited for their word.
+        arguments.extend(["--drain-window".into(), "0s".into()]);
+        for (_, sockets) in &addresses.services {
+            for socket in sockets {
+                arguments.extend(["--service-address".into(), socket.argument()]);
+            }
+        }
+        ourselves(&format!("{}.proxy", spec.name), arguments)
+    }
+
+    pub fn gateway(&self, spec: &GatewaySpec, address: Ipv4Addr) -> Spec {
+        let mut arguments = vec!["gateway".into(), "--gateway".into(), spec.name.clone()];
+        arguments.extend(self.proxy(&spec.namespace, address));
+        arguments.extend(["--drain-window".into(), "1s".into()]);
+        if !self.low_ports_bindable {
+            arguments.extend(["--low-port-offset".into(), LOW_PORT_OFFSET.to_string()]);
+        }
+        ourselves(&spec.name, arguments)
+    }
+
+    /// What a sidecar and a gateway are both told: who they are, whom they ask, and where they keep what they were told.
+    fn proxy(&self, namespace: &str, pod: Ipv4Addr) -> [String; 10] {
+        [
+            "--namespace".into(),
+            namespace.into(),
+            "--pod-address".into(),
+            pod.to_string(),
+            "--control".into(),
+            format!("{}:{ADS_PORT}", self.control),
+            "--state-dir".into(),
+            self.state_dir(pod).display().to_string(),
+            "--workers".into(),
+            "1".into(),
+        ]
+    }
+
+    /// Where the proxy at this address keeps its copy. Addresses are given out once, so nobody finds another's.
+    pub fn state_dir(&self, pod: Ipv4Addr) -> PathBuf {
+        self.state.join(pod.to_string())
+    }
+
+    /// `app_ports` in the order of the instance's ports.
+    pub fn app(&self, spec: &InstanceSpec, addresses: &Addresses, app_ports: &[u16]) -> Spec {
+        let listen = SocketAddrV4::new(addresses.app, app_ports.first().copied().unwrap_or(0));
+        let proxy = SocketAddrV4::new(addresses.pod, 15001);
+        let mut environment = environment::variables(listen, proxy, &addresses.services);
+        environment.push(("PATH".into(), self.path.clone()));
+        // As Kubernetes manifests usually hand them down.
+        environment.push(("POD_NAME".into(), spec.name.clone().into()));
+        environment.push(("POD_NAMESPACE".into(), spec.namespace.clone().into()));
+        environment.push(("POD_IP".into(), addresses.pod.to_string().into()));
+        for (name, value) in &spec.environment {
+            let value = environment::expand(value, &environment);
+            environment.push((name.clone(), value.into()));
+        }
+        let mut words = spec.command.iter().map(|word| environment::expand(word, &environment));
+        let program = words.next().unwrap_or_default();
+        Spec {
+            name: spec.name.clone(),
+            program: program.into(),
+            arguments: words.collect(),
+            environment,
+            working_directory: spec.working_directory.clone(),
+        }
+    }
+
+    /// The port at which this machine's user can bind what a manifest calls `port`.
+    pub fn offered_port(&self, port: u16) -> u16 {
+        if port < 1024 && !self.low_ports_bindable { LOW_PORT_OFFSET + port } else { port }
+    }
+}
+
+/// This very program in another role.
+fn ourselves(name: &str, arguments: Vec<String>) -> Spec {
+    let program =
+        std::env::current_exe().map_or_else(|_| "outrigger".into(), |path| path.into_os_string());
+    Spec { name: name.into(), program, arguments, environment: Vec::new(), working_directory: None }
+}
+
+/// Root may, and so may anyone where `net.ipv4.ip_unprivileged_port_start` is lowered: trying tells.
+fn low_ports_bindable(address: Ipv4Addr) -> bool {
+    std::net::TcpListener::bind((address, 80)).is_ok()
+}
+
+/// Our own folder first: `command: [outrigger, …]` finds this very program.
+fn path_with_ourselves() -> OsString {
+    let mut path = std::env::current_exe()
+        .ok()
+        .and_then(|program| program.parent().map(|folder: &Path| folder.as_os_str().to_owned()))
+        .unwrap_or_default();
+    if let Some(inherited) = std::env::var_os("PATH") {
+        if !path.is_empty() {
+            path.push(":");
+        }
+        path.push(inherited);
+    }
+    path
+}
