@@ -143,8 +143,7 @@ impl Children {
 
 /// This very program in another role.
 fn ourselves(name: &str, arguments: Vec<String>) -> Spec {
-    let program =
-        std::env::current_exe().map_or_else(|_| "outrigger".into(), |path| path.into_os_string());
+    let program = std::env::current_exe().map_or_else(|_| "outrigger".into(), |path| path.into_os_string());
     Spec { name: name.into(), program, arguments, environment: Vec::new(), working_directory: None }
 }
 

@@ -102,7 +102,13 @@ impl Ear {
 
     /// Waits until every connected proxy that the object concerns has acknowledged this generation of it; for at most a second, and
     /// whether or not the control plane is there. The error says who has not heard, which ends nothing.
-    pub async fn heard(&self, kind: &str, namespace: &str, name: &str, generation: u64) -> anyhow::Result<()> {
+    pub async fn heard(
+        &self,
+        kind: &str,
+        namespace: &str,
+        name: &str,
+        generation: u64,
+    ) -> anyhow::Result<()> {
         let deadline = Instant::now() + HEARD;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
