@@ -1,5 +1,6 @@
 //! `outrigger up` as a newcomer meets it: Bookinfo from the examples, real processes, real sockets.
 
+mod prometheus;
 mod support;
 
 use std::collections::BTreeSet;

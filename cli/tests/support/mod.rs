@@ -12,6 +12,7 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 pub mod load;
+pub mod peers;
 
 /// Ends the mesh, and whatever is left of it, when dropped.
 pub struct Mesh {
