@@ -13,6 +13,7 @@ pub mod downstream;
 pub mod drain;
 pub mod exchange;
 pub mod failure;
+pub mod identity;
 pub mod mesh;
 pub mod options;
 pub mod route;

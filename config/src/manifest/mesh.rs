@@ -3,6 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::access_policy::MtlsMode;
 use super::check::{Check, Findings};
 use super::field::{Ignored, NotYet};
 use super::metadata::Metadata;
@@ -40,6 +41,9 @@ pub struct MeshSpec {
     pub certificate: Option<NotYet>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tracing: Option<NotYet>,
+    /// Whether callers have to prove who they are, where no AccessPolicy says it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mtls: Option<MtlsSettings>,
     /// What applies to calls that no AccessPolicy is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub access: Option<NotYet>,
@@ -50,6 +54,14 @@ pub struct MeshSpec {
 pub struct EgressSettings {
     #[serde(default)]
     pub mode: EgressMode,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct MtlsSettings {
+    /// Default Permissive.
+    #[serde(default)]
+    pub mode: MtlsMode,
 }
 
 /// What becomes of calls to destinations the mesh does not know.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::ClusterName;
+use super::{ClusterName, SpiffeId};
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Endpoints {
@@ -25,7 +25,7 @@ pub struct Endpoint {
     /// `topology.kubernetes.io/zone`
     pub zone: Option<Arc<str>>,
     /// SPIFFE id the instance proves itself with; always present where `meshed`.
-    pub identity: Option<Arc<str>>,
+    pub identity: Option<SpiffeId>,
     /// Whether a sidecar stands before it. A meshed endpoint is dialled with mTLS for exactly `identity`, another one in plaintext.
     pub meshed: bool,
 }

@@ -7,8 +7,8 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::{
-    ClusterName, DestinationName, Fraction, HostPattern, Origin, RouteTableName, SecretName, ServiceRef,
-    WorkloadRef,
+    ClusterName, DestinationName, Fraction, HostPattern, Mtls, Origin, RouteTableName, SecretName,
+    ServiceRef, WorkloadRef,
 };
 
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -84,6 +84,8 @@ pub struct TlsRoute {
 pub struct Inbound {
     pub workload: WorkloadRef,
     pub ports: Vec<InboundPort>,
+    /// Of ports the workload does not declare.
+    pub mtls: Mtls,
     pub settings: ProxySettings,
 }
 
@@ -96,6 +98,7 @@ pub struct InboundPort {
     pub app: SocketAddr,
     /// The first Service that selects this port, for metrics.
     pub service: Option<ServiceRef>,
+    pub mtls: Mtls,
     pub origin: Option<Origin>,
 }
 

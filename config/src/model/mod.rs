@@ -8,6 +8,7 @@
 pub mod cluster;
 pub mod endpoints;
 mod find;
+pub mod identity;
 pub mod listener;
 pub mod name;
 pub mod origin;
@@ -19,6 +20,7 @@ mod version;
 pub use cluster::{Cluster, Discovery, UpstreamHttp};
 pub use endpoints::{Endpoint, Endpoints, Health};
 pub use find::RequestHead;
+pub use identity::{Mtls, MtlsMode, NotASpiffeId, SpiffeId};
 pub use listener::{
     AccessLog, AccessLogMode, Destination, Egress, Gateway, GatewayListener, GatewayPort, GatewayProtocol,
     Inbound, InboundPort, Listener, Protocol, ProxySettings, TlsRoute, WeightedCluster,

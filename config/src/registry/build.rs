@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::diagnostic::Diagnostic;
 use crate::manifest::mesh::{AccessLogMode, EgressMode, Mesh as MeshManifest};
 use crate::manifest::{self, Kind, Manifest, Object, ObjectKey};
-use crate::model::{self, Fraction, ProxySettings, SecretName, ServiceRef};
+use crate::model::{self, Fraction, Mtls, ProxySettings, SecretName, ServiceRef};
 
 use super::backends::Grant;
 use super::lower::{self, Identity, LoweredWorkload, Slice, SliceEndpoint};
@@ -75,8 +75,7 @@ impl Registry {
             }
             Manifest::ReferenceGrant(manifest) => self.insert_grants(&key.namespace, manifest),
             Manifest::TrafficPolicy(manifest) => self.insert_policy(lower::traffic_policy(&id, manifest)),
-            // Refused when it is read, until there is something that enforces it.
-            Manifest::AccessPolicy(_) => {}
+            Manifest::AccessPolicy(manifest) => self.access.insert(lower::access_policy(&id, manifest)),
             // Read first: everything else depends on it.
             Manifest::Mesh(_) => {}
         }
@@ -190,7 +189,9 @@ fn listed(
 fn mesh(objects: &BTreeMap<ObjectKey, Arc<Object>>) -> Mesh {
     let key = ObjectKey::new(Kind::Mesh, "", manifest::mesh::MESH_NAME);
     match objects.get(&key).map(|object| &object.manifest) {
-        Some(Manifest::Mesh(manifest)) => Mesh { settings: settings(manifest), ..Mesh::default() },
+        Some(Manifest::Mesh(manifest)) => {
+            Mesh { settings: settings(manifest), mtls: mtls(manifest), ..Mesh::default() }
+        }
         _ => Mesh::default(),
     }
 }
@@ -215,6 +216,14 @@ fn settings(manifest: &MeshManifest) -> ProxySettings {
         trust_domain: spec.trust_domain.shared(),
         ..ProxySettings::default()
     }
+}
+
+fn mtls(manifest: &MeshManifest) -> Mtls {
+    let origin = || model::Origin::new(Kind::Mesh.as_str(), "", manifest::mesh::MESH_NAME, "spec.mtls.mode");
+    manifest.spec.mtls.map_or_else(Mtls::default, |section| Mtls {
+        mode: lower::mtls_mode(section.mode),
+        origin: Some(origin()),
+    })
 }
 
 fn tls_secret(key: &ObjectKey, manifest: &manifest::Secret) -> Option<model::Secret> {

@@ -197,7 +197,7 @@ impl Collector<'_> {
         let manifests = [before, now].map(|object| object.map(|object| &object.manifest));
         // Both versions are of the key's kind, so either tells it.
         match manifests.iter().flatten().next() {
-            None | Some(Manifest::AccessPolicy(_)) => {}
+            None => {}
             Some(Manifest::Service(_)) => self.service(&ServiceRef { namespace: id.0, name: id.1 }),
             Some(Manifest::EndpointSlice(_)) => self.slice(&key.namespace, manifests),
             Some(Manifest::Workload(_)) => self.workload(&id),
@@ -227,6 +227,15 @@ impl Collector<'_> {
                     if let Some(policy) = registry.policy_named(&id) {
                         self.policy(registry, &policy);
                     }
+                }
+            }
+            Some(Manifest::AccessPolicy(_)) => {
+                for registry in [self.old.registry, self.new.registry] {
+                    let Some(policy) = registry.access.all.get(&id) else { continue };
+                    let under = registry.workloads_under(policy);
+                    self.changes
+                        .workloads
+                        .extend(under.map(|workload| (workload.namespace.clone(), workload.name.clone())));
                 }
             }
             Some(Manifest::Mesh(_)) => self.changes.everything = true,
@@ -278,7 +287,9 @@ impl Collector<'_> {
         let [before, now] = [self.old.registry, self.new.registry].map(|registry| {
             (registry.workloads.get(id), registry.selecting.get(id).map(Vec::as_slice).unwrap_or_default())
         });
-        let only_state = before == now;
+        // Labels are compared by who selects them.
+        let only_state =
+            before == now && self.old.registry.access.selecting(id) == self.new.registry.access.selecting(id);
         if !only_state {
             self.changes.workloads.insert(id.clone());
         }

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use crate::model::{Health, Origin, Protocol, ServiceRef};
+use crate::model::{Health, Origin, Protocol, ServiceRef, SpiffeId};
 
 /// One address behind which an app instance listens.
 #[derive(Clone, Debug, PartialEq)]
@@ -54,9 +54,10 @@ pub struct WorkloadPort {
 }
 
 impl Workload {
-    /// `spiffe://TRUST_DOMAIN/ns/NAMESPACE/sa/SERVICE_ACCOUNT`
-    pub fn identity(&self, trust_domain: &str) -> Arc<str> {
-        format!("spiffe://{trust_domain}/ns/{}/sa/{}", self.namespace, self.service_account).into()
+    /// `spiffe://TRUST_DOMAIN/ns/NAMESPACE/sa/SERVICE_ACCOUNT`. `trust_domain` is the registry's.
+    pub fn identity(&self, trust_domain: &str) -> SpiffeId {
+        SpiffeId::new(trust_domain, &self.namespace, &self.service_account)
+            .expect("manifests hold only trust domains, labels and names, which make valid ids")
     }
 }
 

@@ -4,6 +4,7 @@
 //! disables another. A [`Registry`] never changes: [`Store`] makes a new one for every change of its sources, and resources are resolved from it
 //! (`crate::resolve`).
 
+mod access;
 mod backends;
 mod build;
 mod changes;
@@ -26,8 +27,9 @@ use std::sync::Arc;
 
 use crate::diagnostic::Diagnostic;
 use crate::manifest::{Object, ObjectKey};
-use crate::model::{Protocol, ProxySettings, Secret, ServiceRef};
+use crate::model::{Mtls, Protocol, ProxySettings, Secret, ServiceRef};
 
+pub use access::{AccessPolicy, MtlsSection, PortMtls};
 pub use backends::Problem;
 pub use changes::Changes;
 pub use gateway::{CertificateRef, From, Gateway, Listener, ListenerProtocol};
@@ -68,6 +70,7 @@ pub struct Registry {
     secrets: HashMap<Id, Secret>,
     grants: backends::Grants,
     policies: Policies,
+    access: access::AccessPolicies,
     statuses: BTreeMap<ObjectKey, Status>,
     diagnostics: Vec<Diagnostic>,
 }
@@ -77,6 +80,7 @@ pub struct Registry {
 struct Mesh {
     cluster_domain: Arc<str>,
     settings: ProxySettings,
+    mtls: Mtls,
 }
 
 #[derive(Debug, Default)]
@@ -99,7 +103,7 @@ enum Member {
 
 impl Default for Mesh {
     fn default() -> Self {
-        Self { cluster_domain: "cluster.local".into(), settings: ProxySettings::default() }
+        Self { cluster_domain: "cluster.local".into(), settings: ProxySettings::default(), mtls: Mtls::default() }
     }
 }
 
@@ -132,6 +136,11 @@ impl Registry {
 
     pub fn trust_domain(&self) -> &str {
         &self.mesh.settings.trust_domain
+    }
+
+    /// The mTLS mode of workloads that no AccessPolicy gives one.
+    pub(crate) fn mesh_mtls(&self) -> &Mtls {
+        &self.mesh.mtls
     }
 
     /// What full service names end with, `cluster.local`.

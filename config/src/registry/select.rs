@@ -1,4 +1,4 @@
-//! Who stands behind the Services that select by labels.
+//! Who is selected by labels: behind Services, and by AccessPolicies.
 
 use std::collections::HashMap;
 
@@ -8,12 +8,13 @@ use super::{Backing, Member, Registry};
 impl Registry {
     /// Of a selector's labels the rarest is looked up, and only who carries it is compared with the others.
     pub(super) fn select_workloads(&mut self, workloads: &[LoweredWorkload]) {
-        let mut carrying: HashMap<(&str, &str, &str), Vec<&LoweredWorkload>> = HashMap::new();
+        let mut carrying = Carriers::new();
         for lowered in workloads {
             for (key, value) in &lowered.labels {
                 carrying.entry((&lowered.workload.namespace, key, value)).or_default().push(lowered);
             }
         }
+        self.access.select(&carrying);
         let mut services: Vec<_> = self.services.values().cloned().collect();
         services.sort_by(|a, b| a.id.cmp(&b.id));
         for service in services {
@@ -32,10 +33,14 @@ impl Registry {
     }
 }
 
-fn carriers_of<'w>(
+/// Workloads by namespace and one of their labels, key and value.
+pub(super) type Carriers<'w> = HashMap<(&'w str, &'w str, &'w str), Vec<&'w LoweredWorkload>>;
+
+/// Who carries all of these labels; nobody where there are none.
+pub(super) fn carriers_of<'w>(
     selector: &Labels,
     namespace: &str,
-    carrying: &HashMap<(&str, &str, &str), Vec<&'w LoweredWorkload>>,
+    carrying: &Carriers<'w>,
 ) -> Vec<&'w LoweredWorkload> {
     // A label that nobody carries rules everybody out.
     let lists: Option<Vec<_>> =

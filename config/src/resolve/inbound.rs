@@ -17,6 +17,7 @@ impl Registry {
                     protocol: port.port.protocol_behind(&services),
                     app: port.app?,
                     service: services.first().map(|(service, _)| service.id.clone()),
+                    mtls: self.mtls(workload, Some(port.port.number)),
                     origin: Some(workload.origin.at(&port.field)),
                 })
             })
@@ -29,6 +30,7 @@ impl Registry {
                 service_account: workload.service_account.clone(),
             },
             ports,
+            mtls: self.mtls(workload, None),
             settings: self.settings().clone(),
         })
     }

@@ -9,6 +9,7 @@ mod destination;
 mod endpoints;
 mod gateway;
 mod inbound;
+mod mtls;
 mod policy;
 pub mod precedence;
 mod route_table;

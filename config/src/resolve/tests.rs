@@ -1,5 +1,6 @@
 //! Whole registries from manifests, and what each subscriber is told.
 
+mod access;
 mod bookinfo;
 mod gateway;
 mod instances;

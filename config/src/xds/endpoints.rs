@@ -8,7 +8,7 @@ use super::pb::endpoint as proto;
 use super::pb::endpoint::lb_endpoint::HostIdentifier;
 use super::pb::{self};
 use super::{fields, own};
-use crate::model::{Endpoint, Endpoints, Health};
+use crate::model::{Endpoint, Endpoints, Health, SpiffeId};
 
 /// Bound of a weight in the model.
 const LARGEST_WEIGHT: u32 = 1_000_000;
@@ -37,7 +37,7 @@ fn lb_endpoint(endpoint: &Endpoint) -> proto::LbEndpoint {
     use pb::core::HealthStatus;
     let own = own::Endpoint {
         workload: endpoint.workload.as_deref().map(Into::into),
-        identity: endpoint.identity.as_deref().map(Into::into),
+        identity: endpoint.identity.as_ref().map(ToString::to_string),
         meshed: endpoint.meshed,
     };
     proto::LbEndpoint {
@@ -119,8 +119,12 @@ fn decode_endpoint(
         refuse {}
     };
     let own: own::Endpoint = own::unpack(metadata, at)?.unwrap_or_default();
-    if own.meshed && own.identity.is_none() {
-        return Err(own::at(&at.field("metadata")).field("identity").missing());
+    let metadata_at = at.field("metadata");
+    let own_at = own::at(&metadata_at);
+    let identity = own.identity.map(|id| id.parse::<SpiffeId>()).transpose();
+    let identity = identity.map_err(|error| own_at.field("identity").refuse(error.to_string()))?;
+    if own.meshed && identity.is_none() {
+        return Err(own_at.field("identity").missing());
     }
     let weight = load_balancing_weight.map_or(1, |weight| weight.value);
     if !(1..=LARGEST_WEIGHT).contains(&weight) {
@@ -143,7 +147,7 @@ fn decode_endpoint(
         weight,
         workload: own.workload.map(Into::into),
         zone,
-        identity: own.identity.map(Into::into),
+        identity,
         meshed: own.meshed,
     })
 }

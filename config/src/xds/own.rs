@@ -44,6 +44,8 @@ pub struct Inbound {
     pub ports: Vec<InboundPort>,
     #[prost(message, optional, tag = "3")]
     pub settings: Option<ProxySettings>,
+    #[prost(message, optional, tag = "4")]
+    pub mtls: Option<Mtls>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -58,6 +60,17 @@ pub struct InboundPort {
     #[prost(message, optional, tag = "4")]
     pub service: Option<ServiceRef>,
     #[prost(message, optional, tag = "5")]
+    pub origin: Option<Origin>,
+    #[prost(message, optional, tag = "6")]
+    pub mtls: Option<Mtls>,
+}
+
+/// Absent: the default.
+#[derive(Clone, PartialEq, Message)]
+pub struct Mtls {
+    #[prost(enumeration = "MtlsMode", tag = "1")]
+    pub mode: i32,
+    #[prost(message, optional, tag = "2")]
     pub origin: Option<Origin>,
 }
 
@@ -277,6 +290,7 @@ mirrored! {
     Egress { AllowAny = 0, RegistryOnly = 1 }
     AccessLogMode { Off = 0, Errors = 1, All = 2 }
     UpstreamHttp { AsReceived = 0, Http1 = 1, Http2 = 2 }
+    MtlsMode { Permissive = 0, Strict = 1, Disabled = 2 }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Enumeration)]
@@ -370,6 +384,22 @@ impl From<WorkloadRef> for model::WorkloadRef {
             name: workload.name.into(),
             service_account: workload.service_account.into(),
         }
+    }
+}
+
+impl From<&model::Mtls> for Mtls {
+    fn from(mtls: &model::Mtls) -> Self {
+        Self { mode: MtlsMode::from(mtls.mode) as i32, origin: mtls.origin.as_ref().map(Into::into) }
+    }
+}
+
+impl Mtls {
+    pub(super) fn into_model(own: Option<Self>, at: &At<'_>) -> Result<model::Mtls, Unsupported> {
+        let Some(own) = own else { return Ok(model::Mtls::default()) };
+        Ok(model::Mtls {
+            mode: enumeration::<MtlsMode, _>(own.mode, &at.field("mode"))?,
+            origin: own.origin.map(Into::into),
+        })
     }
 }
 

@@ -159,19 +159,42 @@ fn settings() -> impl Strategy<Value = ProxySettings> {
 }
 
 pub(crate) fn inbound() -> impl Strategy<Value = Inbound> {
-    let port = (port(), protocol(), socket(), option::of(service()), option::of(origin())).prop_map(
-        |(port, protocol, app, service, origin)| InboundPort { port, protocol, app, service, origin },
+    let port = (port(), protocol(), socket(), option::of(service()), mtls(), option::of(origin())).prop_map(
+        |(port, protocol, app, service, mtls, origin)| InboundPort {
+            port,
+            protocol,
+            app,
+            service,
+            mtls,
+            origin,
+        },
     );
     let workload = (name(), name(), name()).prop_map(|(namespace, name, service_account)| WorkloadRef {
         namespace,
         name,
         service_account,
     });
-    (workload, vec(port, 0..4), settings()).prop_map(|(workload, ports, settings)| Inbound {
+    (workload, vec(port, 0..4), mtls(), settings()).prop_map(|(workload, ports, mtls, settings)| Inbound {
         workload,
         ports,
+        mtls,
         settings,
     })
+}
+
+fn mtls() -> impl Strategy<Value = Mtls> {
+    let modes = vec![MtlsMode::Strict, MtlsMode::Permissive, MtlsMode::Disabled];
+    (prop::sample::select(modes), option::of(origin())).prop_map(|(mode, origin)| Mtls { mode, origin })
+}
+
+fn spiffe_id() -> impl Strategy<Value = SpiffeId> {
+    prop_oneof![
+        (word(), word(), word()).prop_map(|(domain, namespace, account)| {
+            SpiffeId::new(&domain, &namespace, &account).expect("words make one")
+        }),
+        ("[a-z0-9._-]{1,9}", "(/[A-Za-z0-9_-]{1,6}){1,4}")
+            .prop_map(|(domain, path)| format!("spiffe://{domain}{path}").parse().expect("valid")),
+    ]
 }
 
 pub(crate) fn gateway() -> impl Strategy<Value = Gateway> {
@@ -410,8 +433,8 @@ pub(crate) fn endpoints() -> impl Strategy<Value = Endpoints> {
     let health = prop::sample::select(vec![Health::Healthy, Health::Draining, Health::Unhealthy]);
     let identity = prop_oneof![
         Just((None, false)),
-        name().prop_map(|id| (Some(id), true)),
-        name().prop_map(|id| (Some(id), false)),
+        spiffe_id().prop_map(|id| (Some(id), true)),
+        spiffe_id().prop_map(|id| (Some(id), false)),
     ];
     let zone = option::of(prop::sample::select(vec!["a", "b"]).prop_map(Into::into));
     let endpoint = (health, 1..=1_000_000u32, some_name(), zone, identity);

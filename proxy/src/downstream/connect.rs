@@ -33,7 +33,7 @@ pub async fn answer(mut request: Request<Incoming>, connection: Rc<Connection>) 
     let arrival = Arrival {
         worker: connection.worker.clone(),
         direction: connection.direction,
-        client: connection.client,
+        peer: connection.peer.clone(),
         port: name.port(),
         secure: false,
     };
@@ -58,7 +58,7 @@ fn refused(
 ) -> Response<Outgoing> {
     let worker = &connection.worker;
     let mut record = Record::http(&worker.shared.telemetry, worker.id, &connection.unaddressed, request);
-    record.client(connection.client);
+    record.client(connection.peer.address);
     record.fail(failure);
     let mut response =
         failure.response(Asker::new(&Method::CONNECT, request.headers(), connection.tells_details()));

@@ -14,6 +14,7 @@ use crate::body::Body;
 use crate::drain::Active;
 use crate::exchange::{Authority, address_value};
 use crate::failure::{Failure, Reason};
+use crate::identity::Peer;
 use crate::mesh::{Destination, GatewayPortSlot, ListenerTls, Lookup, Slot};
 use crate::telemetry::{Direction, ServiceMetrics};
 use crate::worker::Worker;
@@ -23,7 +24,7 @@ use crate::worker::Worker;
 pub struct Arrival {
     pub worker: Rc<Worker>,
     pub direction: Direction,
-    pub client: SocketAddr,
+    pub peer: Peer,
     /// The port the client reached, as it knows it.
     pub port: u16,
     /// TLS was opened here.
@@ -50,8 +51,8 @@ pub enum Towards {
 pub struct Connection {
     pub worker: Rc<Worker>,
     pub direction: Direction,
-    pub client: SocketAddr,
-    /// `client`'s address as it stands in `x-forwarded-for`.
+    pub peer: Peer,
+    /// The peer's address as it stands in `x-forwarded-for`.
     pub client_address: HeaderValue,
     pub port: u16,
     secure: bool,
@@ -80,8 +81,8 @@ impl Connection {
         Rc::new(Self {
             unaddressed: worker.unaddressed(arrival.direction),
             direction: arrival.direction,
-            client: arrival.client,
-            client_address: address_value(arrival.client.ip()),
+            peer: arrival.peer.clone(),
+            client_address: address_value(arrival.peer.address.ip()),
             port: arrival.port,
             secure: arrival.secure,
             http2,

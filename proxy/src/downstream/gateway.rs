@@ -82,7 +82,7 @@ async fn with_tls(
     let opened = match timeout(HEAD, tls::open(io, &arrival.worker, certificates, listener.http)).await {
         Ok(Ok(opened)) => opened,
         Ok(Err(error)) => {
-            tracing::debug!(client = %arrival.client, %error, "a TLS handshake failed");
+            tracing::debug!(client = %arrival.peer.address, %error, "a TLS handshake failed");
             return;
         }
         Err(_) => return,

@@ -94,7 +94,7 @@ async fn serve_http2(io: impl Stream, connection: Rc<Connection>) {
         }
         codec.as_mut().poll(cx).map(|result| {
             if let Err(error) = result {
-                tracing::debug!(%error, client = %connection.client, "an HTTP/2 connection ended");
+                tracing::debug!(%error, client = %connection.peer.address, "an HTTP/2 connection ended");
             }
         })
     })
@@ -189,7 +189,7 @@ fn malformed(error: &hyper::Error) -> Option<Reason> {
 fn count_refused(connection: &Connection, failure: &Failure) {
     let (telemetry, worker) = (&connection.worker.shared.telemetry, connection.worker.id);
     let mut record = Record::http(telemetry, worker, &connection.unaddressed, &Request::new(()));
-    record.client(connection.client);
+    record.client(connection.peer.address);
     record.status(failure.reason.status());
     record.fail(failure);
 }

@@ -35,6 +35,7 @@ pub use patience::InFlight;
 pub use sniff::ServerFirst;
 pub use tls::Configurations;
 
+use crate::identity::Peer;
 use crate::mesh::GatewayPortSlot;
 use crate::telemetry::{Direction, Tls};
 use crate::upstream::relay::Resettable;
@@ -87,7 +88,7 @@ pub async fn serve(accepted: Accepted<Role>, worker: Rc<Worker>) {
     let arrival = |port| Arrival {
         worker: worker.clone(),
         direction,
-        client: original_dst::canonical(peer),
+        peer: Peer::unproven(original_dst::canonical(peer)),
         port,
         secure: false,
     };

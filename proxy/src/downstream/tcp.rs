@@ -42,7 +42,7 @@ pub async fn carry(
 ) {
     let worker = &arrival.worker;
     let mut record = Record::tcp(&worker.shared.telemetry, worker.id, &destination.metrics);
-    record.client(arrival.client);
+    record.client(arrival.peer.address);
     let inbound = arrival.direction != Direction::Outbound;
     let _active = inbound.then(|| worker.shared.drain.enter());
     let dialled = match dialled {
@@ -54,7 +54,7 @@ pub async fn carry(
     let dialled = match dialled {
         Ok(dialled) => dialled,
         Err(failure) => {
-            tracing::debug!(client = %arrival.client, %failure, "a connection was refused");
+            tracing::debug!(client = %arrival.peer.address, %failure, "a connection was refused");
             record.fail(&failure);
             io.reset();
             return;
@@ -77,9 +77,9 @@ pub async fn carry(
 pub fn refuse(mut io: impl Stream, arrival: &Arrival, failure: &Failure) {
     let worker = &arrival.worker;
     let mut record = Record::tcp(&worker.shared.telemetry, worker.id, &worker.unaddressed(arrival.direction));
-    record.client(arrival.client);
+    record.client(arrival.peer.address);
     record.fail(failure);
-    tracing::debug!(client = %arrival.client, %failure, "a connection was refused");
+    tracing::debug!(client = %arrival.peer.address, %failure, "a connection was refused");
     io.reset();
 }
 

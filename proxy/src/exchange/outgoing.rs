@@ -55,7 +55,7 @@ impl Held {
         let telemetry = &connection.worker.shared.telemetry;
         let service = destination.map_or(&connection.unaddressed, |destination| &destination.metrics);
         let mut record = Record::http(telemetry, connection.worker.id, service, request);
-        record.client(connection.client);
+        record.client(connection.peer.address);
         Self {
             record,
             picked: None,

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
-use outrigger_config::model::{self, Health};
+use outrigger_config::model::{self, Health, SpiffeId};
 use tokio::time::Instant;
 
 /// Unique in this process and never used again: connections and statistics of an instance that is gone
@@ -52,7 +52,7 @@ pub struct Endpoint {
     pub workload: Option<Arc<str>>,
     pub zone: Option<Arc<str>>,
     /// SPIFFE id the instance proves itself with.
-    pub identity: Option<Arc<str>>,
+    pub identity: Option<SpiffeId>,
     /// Dialled with mTLS for exactly `identity`; otherwise in plaintext.
     pub meshed: bool,
     health: AtomicU8,

@@ -13,7 +13,7 @@ use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use outrigger_config::model::{
     self, Action, Backend, BackendTarget, Cluster, ClusterName, Destination, DestinationName, Discovery,
-    Endpoint, Endpoints, Forward, HeaderEdits, Health, HostPattern, Inbound, InboundPort, Listener, Origin,
+    Endpoint, Endpoints, Forward, HeaderEdits, Health, HostPattern, Inbound, InboundPort, Listener, Mtls, Origin,
     PathMatch, Protocol, ProxySettings, Resource, Rewrite, Route, RouteMatch, RouteTable, ServiceRef,
     Timeouts, UpstreamHttp, VirtualHost, WeightedCluster, WorkloadRef,
 };
@@ -168,6 +168,7 @@ pub fn inbound(ports: &[(u16, Protocol, SocketAddr)], settings: ProxySettings) -
         protocol: *protocol,
         app: *app,
         service: Some(ServiceRef::new("default", "callee")),
+        mtls: Mtls::default(),
         origin: None,
     };
     Resource::Listener(Listener::Inbound(Inbound {
@@ -177,6 +178,7 @@ pub fn inbound(ports: &[(u16, Protocol, SocketAddr)], settings: ProxySettings) -
             service_account: "default".into(),
         },
         ports: ports.iter().map(port).collect(),
+        mtls: Mtls::default(),
         settings,
     }))
 }

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::net::IpAddr;
 
+use crate::model::identity::is_trust_domain;
+
 use super::{Rejected, fits, text_serde, text_value};
 
 /// An IPv4 or IPv6 address.
@@ -44,10 +46,7 @@ text_value! {
     TrustDomain,
     "a trust domain (1 to 255 of a-z, 0-9, ., - and _)",
     { "pattern": "^[a-z0-9._-]+$", "minLength": 1, "maxLength": 255 },
-    |text| fits(
-        (1..=255).contains(&text.len())
-            && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'.' | b'-' | b'_'))
-    )
+    |text| fits(is_trust_domain(text))
 }
 
 impl Default for TrustDomain {

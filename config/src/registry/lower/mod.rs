@@ -2,6 +2,7 @@
 //!
 //! Each object on its own: whether what it refers to exists is for the checks that follow. Never fails, since manifests are valid by construction.
 
+mod access;
 mod gateway;
 mod grpc;
 mod http;
@@ -11,6 +12,7 @@ mod service;
 mod stream;
 mod workload;
 
+pub(super) use access::{access_policy, mode as mtls_mode};
 pub(super) use gateway::gateway;
 pub(super) use grpc::grpc_route;
 pub(super) use http::http_route;

@@ -51,7 +51,7 @@ fn object(rng: &mut Rng) -> (String, String) {
     };
     let backends = format!("[{{name: {backend}, namespace: {other}, port: {port}, weight: {n}}}]");
     let gateway_api = "gateway.networking.k8s.io";
-    let (version, kind, name, labels, rest) = match rng.below(12) {
+    let (version, kind, name, labels, rest) = match rng.below(13) {
         0 | 1 => {
             let backing = match rng.below(4) {
                 0 => "selector: {app: x}".to_owned(),
@@ -129,8 +129,15 @@ fn object(rng: &mut Rng) -> (String, String) {
             );
             ("gateway.networking.k8s.io/v1beta1", "ReferenceGrant", format!("g{n}"), String::new(), spec)
         }
+        11 => {
+            let mode = rng.pick(&["Strict", "Permissive", "Disabled"]);
+            let selector = rng.pick(&["", "selector: {matchLabels: {app: x}}, ", "selector: {matchLabels: {app: y}}, "]);
+            let spec = format!("spec: {{{selector}mtls: {{ports: [{{port: {port}, mode: {mode}}}]}}}}");
+            ("outrigger.dev/v1alpha1", "AccessPolicy", format!("a{n}"), String::new(), spec)
+        }
         _ if rng.chance(10) => {
-            let spec = format!("spec: {{trustDomain: td{n}.local}}");
+            let mode = rng.pick(&["Strict", "Permissive"]);
+            let spec = format!("spec: {{trustDomain: td{n}.local, mtls: {{mode: {mode}}}}}");
             let mesh = format!(
                 "apiVersion: outrigger.dev/v1alpha1\nkind: Mesh\nmetadata: {{name: default}}\n{spec}\n"
             );

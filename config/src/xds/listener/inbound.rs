@@ -27,9 +27,11 @@ pub(super) fn encode(inbound: &Inbound) -> proto::Listener {
                 app: port.app.to_string(),
                 service: port.service.as_ref().map(Into::into),
                 origin: port.origin.as_ref().map(Into::into),
+                mtls: Some((&port.mtls).into()),
             })
             .collect(),
         settings: Some((&inbound.settings).into()),
+        mtls: Some((&inbound.mtls).into()),
     };
     proto::Listener {
         name: Listener::INBOUND.into(),
@@ -107,6 +109,7 @@ pub(super) fn decode(parts: Parts) -> Result<Inbound, Unsupported> {
                 .parse()
                 .map_err(|_| at.field("app").refuse(format!("{:?} is not IP:PORT", port.app)))?,
             service: port.service.map(Into::into),
+            mtls: own::Mtls::into_model(port.mtls, &at.field("mtls"))?,
             origin: port.origin.map(Into::into),
         });
     }
@@ -125,6 +128,7 @@ pub(super) fn decode(parts: Parts) -> Result<Inbound, Unsupported> {
     Ok(Inbound {
         workload: own.workload.ok_or_else(|| own_at.field("workload").missing())?.into(),
         ports,
+        mtls: own::Mtls::into_model(own.mtls, &own_at.field("mtls"))?,
         settings: settings.into_model(&own_at.field("settings"))?,
     })
 }

@@ -2,7 +2,7 @@
 
 use outrigger_config::model::{
     self, AccessLog, Backend, BackendTarget, Cluster, ClusterName, Endpoint, Endpoints, Forward, HeaderEdits,
-    HostPattern, Inbound, InboundPort, Listener, Origin, PathMatch, Protocol, ProxySettings, Rewrite, Route,
+    HostPattern, Inbound, InboundPort, Listener, Mtls, Origin, PathMatch, Protocol, ProxySettings, Rewrite, Route,
     RouteMatch, RouteTable, RouteTableName, ServiceRef, Timeouts, UpstreamHttp, VirtualHost, WeightedCluster,
     WorkloadRef,
 };
@@ -190,6 +190,7 @@ pub fn inbound(ports: &[(u16, &str)], egress: Egress) -> Resource {
         protocol: Protocol::Detect,
         app: app.parse().expect("an address"),
         service: None,
+        mtls: Mtls::default(),
         origin: None,
     };
     Resource::Listener(Listener::Inbound(Inbound {
@@ -199,6 +200,7 @@ pub fn inbound(ports: &[(u16, &str)], egress: Egress) -> Resource {
             service_account: "productpage".into(),
         },
         ports: ports.iter().map(port).collect(),
+        mtls: Mtls::default(),
         settings: ProxySettings { egress, access_log: AccessLog::default(), ..ProxySettings::default() },
     }))
 }

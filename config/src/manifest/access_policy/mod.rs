@@ -1,6 +1,6 @@
 //! `AccessPolicy`: who may call the selected workloads, and whether they must use mTLS.
 //!
-//! Its fields are known and refused: this version enforces none of them, and a policy that looks enforced and is not
+//! Its rules are known and refused: this version enforces none of them, and a policy that looks enforced and is not
 //! would be worse than none.
 
 use std::collections::BTreeMap;
@@ -9,10 +9,14 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::check::{Check, Findings};
-use super::field::{Ignored, NOT_YET, NotYet};
+use super::field::{Ignored, NotYet};
 use super::metadata::Metadata;
 use super::path::FieldPath;
 use super::value::{LabelKey, LabelValue};
+
+mod mtls;
+
+pub use mtls::{MtlsMode, MtlsSection, PortMtls};
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -36,9 +40,9 @@ pub struct AccessPolicySpec {
     /// Who may do what.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rules: Option<NotYet>,
-    /// Strict, Permissive or Disabled.
+    /// Whether callers have to prove who they are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub mtls: Option<NotYet>,
+    pub mtls: Option<MtlsSection>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -51,6 +55,10 @@ pub struct WorkloadSelector {
 
 impl Check for AccessPolicy {
     fn check(&self, at: &FieldPath, findings: &mut Findings) {
-        findings.error(at.key("spec"), format!("AccessPolicy {NOT_YET}"));
+        let spec = at.key("spec");
+        match &self.spec.mtls {
+            Some(mtls) => mtls.check(&spec.key("mtls"), findings),
+            None => findings.error(spec, "one of these is required: mtls"),
+        }
     }
 }
