@@ -101,11 +101,17 @@ impl Registry {
         &'r self,
         policy: &'r AccessPolicy,
     ) -> impl Iterator<Item = &'r Arc<Workload>> {
-        self.workloads.iter().filter(move |(id, workload)| {
-            workload.namespace == policy.namespace
-                && (!policy.selects()
-                    || self.access.selecting(id).iter().any(|selecting| selecting.origin == policy.origin))
-        })
-        .map(|(_, workload)| workload)
+        self.workloads
+            .iter()
+            .filter(move |(id, workload)| {
+                workload.namespace == policy.namespace
+                    && (!policy.selects()
+                        || self
+                            .access
+                            .selecting(id)
+                            .iter()
+                            .any(|selecting| selecting.origin == policy.origin))
+            })
+            .map(|(_, workload)| workload)
     }
 }

@@ -103,7 +103,11 @@ enum Member {
 
 impl Default for Mesh {
     fn default() -> Self {
-        Self { cluster_domain: "cluster.local".into(), settings: ProxySettings::default(), mtls: Mtls::default() }
+        Self {
+            cluster_domain: "cluster.local".into(),
+            settings: ProxySettings::default(),
+            mtls: Mtls::default(),
+        }
     }
 }
 

@@ -192,8 +192,11 @@ fn spiffe_id() -> impl Strategy<Value = SpiffeId> {
         (word(), word(), word()).prop_map(|(domain, namespace, account)| {
             SpiffeId::new(&domain, &namespace, &account).expect("words make one")
         }),
-        ("[a-z0-9._-]{1,9}", "(/[A-Za-z0-9_-]{1,6}){1,4}")
-            .prop_map(|(domain, path)| format!("spiffe://{domain}{path}").parse().expect("valid")),
+        ("[a-z0-9._-]{1,9}", "(/[A-Za-z0-9_-]{1,6}){1,4}").prop_map(|(domain, path)| format!(
+            "spiffe://{domain}{path}"
+        )
+        .parse()
+        .expect("valid")),
     ]
 }
 

@@ -13,8 +13,8 @@ use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use outrigger_config::model::{
     self, Action, Backend, BackendTarget, Cluster, ClusterName, Destination, DestinationName, Discovery,
-    Endpoint, Endpoints, Forward, HeaderEdits, Health, HostPattern, Inbound, InboundPort, Listener, Mtls, Origin,
-    PathMatch, Protocol, ProxySettings, Resource, Rewrite, Route, RouteMatch, RouteTable, ServiceRef,
+    Endpoint, Endpoints, Forward, HeaderEdits, Health, HostPattern, Inbound, InboundPort, Listener, Mtls,
+    Origin, PathMatch, Protocol, ProxySettings, Resource, Rewrite, Route, RouteMatch, RouteTable, ServiceRef,
     Timeouts, UpstreamHttp, VirtualHost, WeightedCluster, WorkloadRef,
 };
 use outrigger_proxy::app::{self, Running, Setup};

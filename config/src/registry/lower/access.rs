@@ -24,10 +24,7 @@ fn mtls(section: &Section) -> MtlsSection {
         mode: mode(port.mode),
         field: format!("spec.mtls.ports[{i}]").into(),
     };
-    MtlsSection {
-        mode: section.mode.map(mode),
-        ports: section.ports.iter().enumerate().map(port).collect(),
-    }
+    MtlsSection { mode: section.mode.map(mode), ports: section.ports.iter().enumerate().map(port).collect() }
 }
 
 pub(in crate::registry) const fn mode(manifest: Mode) -> MtlsMode {

@@ -131,7 +131,8 @@ fn object(rng: &mut Rng) -> (String, String) {
         }
         11 => {
             let mode = rng.pick(&["Strict", "Permissive", "Disabled"]);
-            let selector = rng.pick(&["", "selector: {matchLabels: {app: x}}, ", "selector: {matchLabels: {app: y}}, "]);
+            let selector =
+                rng.pick(&["", "selector: {matchLabels: {app: x}}, ", "selector: {matchLabels: {app: y}}, "]);
             let spec = format!("spec: {{{selector}mtls: {{ports: [{{port: {port}, mode: {mode}}}]}}}}");
             ("outrigger.dev/v1alpha1", "AccessPolicy", format!("a{n}"), String::new(), spec)
         }

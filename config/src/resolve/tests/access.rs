@@ -35,7 +35,8 @@ fn the_nearest_word_decides_whether_callers_prove_who_they_are() {
     let mesh = whom + MESH;
     assert_eq!(modes(&registry(&mesh), "w"), ["Disabled default spec.mtls.mode"; 3]);
 
-    let namespace = mesh + &policy("namespace", "mtls: {mode: Permissive, ports: [{port: 90, mode: Strict}]}");
+    let namespace =
+        mesh + &policy("namespace", "mtls: {mode: Permissive, ports: [{port: 90, mode: Strict}]}");
     assert_eq!(
         modes(&registry(&namespace), "w"),
         [

@@ -91,10 +91,16 @@ fn instances_are_endpoints_and_templates_are_not() {
     assert_eq!(v2.address.to_string(), "127.64.1.2:9080");
     assert_eq!(v2.health, Health::Healthy);
     assert_eq!(v2.workload.as_deref(), Some("default/reviews-v2-1"));
-    assert_eq!(v2.identity.as_ref().map(|id| id.as_str()), Some("spiffe://cluster.local/ns/default/sa/bookinfo-reviews"));
+    assert_eq!(
+        v2.identity.as_ref().map(|id| id.as_str()),
+        Some("spiffe://cluster.local/ns/default/sa/bookinfo-reviews")
+    );
     assert!(v2.meshed && !v3.meshed);
     assert_eq!(v3.health, Health::Draining);
-    assert_eq!(v3.identity.as_ref().map(|id| id.as_str()), Some("spiffe://cluster.local/ns/default/sa/default"));
+    assert_eq!(
+        v3.identity.as_ref().map(|id| id.as_str()),
+        Some("spiffe://cluster.local/ns/default/sa/default")
+    );
 
     let none = registry.endpoints_of("outbound|9080||details.default.svc.cluster.local");
     assert_eq!(none.endpoints, [], "a service whose instances are not up");

@@ -150,7 +150,10 @@ fn a_slice_that_lists_a_workloads_address_means_that_workload() {
     let endpoint =
         registry(&text).endpoints_of("outbound|80||listed.default.svc.cluster.local").endpoints.remove(0);
     assert_eq!(endpoint.workload.as_deref(), Some("default/one"));
-    assert_eq!(endpoint.identity.as_ref().map(|id| id.as_str()), Some("spiffe://cluster.local/ns/default/sa/default"));
+    assert_eq!(
+        endpoint.identity.as_ref().map(|id| id.as_str()),
+        Some("spiffe://cluster.local/ns/default/sa/default")
+    );
 }
 
 #[test]

@@ -2,9 +2,9 @@
 
 use outrigger_config::model::{
     self, AccessLog, Backend, BackendTarget, Cluster, ClusterName, Endpoint, Endpoints, Forward, HeaderEdits,
-    HostPattern, Inbound, InboundPort, Listener, Mtls, Origin, PathMatch, Protocol, ProxySettings, Rewrite, Route,
-    RouteMatch, RouteTable, RouteTableName, ServiceRef, Timeouts, UpstreamHttp, VirtualHost, WeightedCluster,
-    WorkloadRef,
+    HostPattern, Inbound, InboundPort, Listener, Mtls, Origin, PathMatch, Protocol, ProxySettings, Rewrite,
+    Route, RouteMatch, RouteTable, RouteTableName, ServiceRef, Timeouts, UpstreamHttp, VirtualHost,
+    WeightedCluster, WorkloadRef,
 };
 use tokio::task::JoinHandle;
 
