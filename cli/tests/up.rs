@@ -78,21 +78,9 @@ fn a_weight_changes_under_load_and_no_request_fails() {
         let seen: BTreeSet<_> = load.so_far().bodies.iter().filter_map(|page| version(page)).collect();
         seen == BTreeSet::from(["reviews-v2", "reviews-v3"])
     });
-    let route = mesh.manifests.join("reviews-route.yaml");
-    let text = fs::read_to_string(&route).expect("the route");
-    let changed = text
-        .replace("name: reviews-v1, port: 9080, weight: 0", "name: reviews-v1, port: 9080, weight: 1")
-        .replace("name: reviews-v2, port: 9080, weight: 50", "name: reviews-v2, port: 9080, weight: 0")
-        .replace("name: reviews-v3, port: 9080, weight: 50", "name: reviews-v3, port: 9080, weight: 0");
-    assert_ne!(text, changed);
     let begun = Instant::now();
-    fs::write(&route, changed).expect("written");
-    mesh.await_that("only the new version answers", || {
-        load.forget_bodies();
-        std::thread::sleep(Duration::from_millis(200));
-        let bodies = load.so_far().bodies;
-        !bodies.is_empty() && bodies.iter().all(|page| version(page) == Some("reviews-v1"))
-    });
+    send_reviews_to(&mesh, "reviews-v1");
+    mesh.await_that("only the new version answers", || only_answers(&load, "reviews-v1"));
     eprintln!("the split moved within {:?} (promised: 1 s, measured with steps of 0.2 s)", begun.elapsed());
     load.finish().assert_no_failure();
 }
@@ -113,11 +101,23 @@ fn a_broken_file_is_reported_with_its_line_and_traffic_goes_on() {
             && text.contains("wieght")
             && text.contains("weight")
     });
+    let output = mesh.outrigger(&["status"]);
+    assert_eq!(output.status.code(), Some(1), "a problem was found: {output:?}");
+    let status = mesh.status().expect("a status");
+    let problem = &status["problems"][0];
+    assert_eq!((&problem["severity"], &problem["kind"]), (&"error".into(), &"manifest".into()), "{problem}");
     let check = mesh.outrigger(&["check", mesh.manifests.to_str().expect("a path")]);
     assert_eq!(check.status.code(), Some(1), "{check:?}");
     let before = load.so_far().ok;
     mesh.await_that("traffic goes on", || load.so_far().ok > before + 50);
     load.finish().assert_no_failure();
+    // Proxies that ask for the first time get the last good version, too: it is the mesh's, not a proxy's.
+    let control = mesh.status().expect("a status");
+    let route = control["configuration"]["objects"].as_array().expect("objects").iter();
+    let route = route.filter(|object| object["kind"] == "HTTPRoute" && object["name"] == "reviews").count();
+    assert_eq!(route, 1, "{control}");
+    fs::write(mesh.manifests.join("reviews-route.yaml"), &text).expect("written");
+    mesh.await_that("nothing is wrong any more", || mesh.outrigger(&["status"]).status.success());
 }
 
 #[test]
@@ -137,11 +137,101 @@ fn a_killed_sidecar_or_app_comes_back() {
     }
 }
 
+/// Ends the control plane without a goodbye and waits until `up` has put another one in its place.
+fn kill_control(mesh: &Mesh) {
+    let pid = mesh.control_pid();
+    send_signal(pid, Signal::SIGKILL);
+    mesh.await_that("another control plane took its place", || {
+        let control = mesh.control();
+        control["pid"].as_i64() != Some(pid.into()) && control["restarts"].as_i64() > Some(0)
+    });
+}
+
+/// Takes all traffic from `reviews` to one version.
+fn send_reviews_to(mesh: &Mesh, wanted: &str) {
+    let weight = |version: &str| u8::from(version == wanted);
+    let text = fs::read_to_string("../docs/examples/bookinfo/reviews-route.yaml").expect("the route");
+    let changed = text
+        .replace(
+            "name: reviews-v1, port: 9080, weight: 0",
+            &format!("name: reviews-v1, port: 9080, weight: {}", weight("reviews-v1")),
+        )
+        .replace(
+            "name: reviews-v2, port: 9080, weight: 50",
+            &format!("name: reviews-v2, port: 9080, weight: {}", weight("reviews-v2")),
+        )
+        .replace(
+            "name: reviews-v3, port: 9080, weight: 50",
+            &format!("name: reviews-v3, port: 9080, weight: {}", weight("reviews-v3")),
+        );
+    assert_ne!(text, changed);
+    fs::write(mesh.manifests.join("reviews-route.yaml"), changed).expect("written");
+}
+
+fn only_answers(load: &Load, wanted: &str) -> bool {
+    load.forget_bodies();
+    std::thread::sleep(Duration::from_millis(200));
+    let bodies = load.so_far().bodies;
+    !bodies.is_empty() && bodies.iter().all(|page| version(page) == Some(wanted))
+}
+
+#[test]
+fn a_control_plane_killed_under_load_fails_no_request_and_its_successor_is_followed() {
+    let mesh = Mesh::of_example("bookinfo");
+    let load = Load::start(Shape::get(mesh.gateway(), "/productpage", 16));
+    for wanted in ["reviews-v1", "reviews-v2", "reviews-v3"] {
+        let before = load.so_far().ok;
+        mesh.await_that("load flows", || load.so_far().ok > before + 100);
+        kill_control(&mesh);
+        send_reviews_to(&mesh, wanted);
+        mesh.await_that("an edit made after its return takes effect", || only_answers(&load, wanted));
+    }
+    load.finish().assert_no_failure();
+}
+
+#[test]
+fn a_sidecar_that_starts_while_the_control_plane_is_away_serves_from_its_copy() {
+    let mesh = Mesh::of_example("bookinfo");
+    let page = format!("http://{}/productpage", mesh.gateway());
+    assert_eq!(curl(&[&page]).0, 200);
+    let productpage = mesh.instance("productpage-v1-0");
+    let address = productpage["address"].as_str().expect("an address").to_owned();
+    mesh.await_that("what its sidecar uses is in its copy", || {
+        let copy = mesh.copy_of(&address);
+        ["outbound|9080||reviews", "outbound|9080||details"]
+            .iter()
+            .all(|name| copy.windows(name.len()).any(|bytes| bytes == name.as_bytes()))
+    });
+    // Held, so that `up` does not put another one in its place.
+    let control = mesh.control_pid();
+    send_signal(control, Signal::SIGSTOP);
+    let sidecar = productpage["sidecar_pid"].as_i64().expect("a pid");
+    send_signal(sidecar as i32, Signal::SIGKILL);
+    mesh.await_that("another sidecar is ready", || {
+        let report = mesh.instance("productpage-v1-0");
+        report["state"] == "Ready" && report["sidecar_pid"].as_i64().is_some_and(|now| now != sidecar)
+    });
+    let load = Load::start(Shape::get(mesh.gateway(), "/productpage", 8));
+    mesh.await_that("pages with reviews and details come", || {
+        let bodies = load.so_far().bodies;
+        bodies.len() > 100
+            && bodies.iter().all(|page| {
+                version(page).is_some() && String::from_utf8_lossy(page).to_lowercase().contains("paperback")
+            })
+    });
+    let text = String::from_utf8_lossy(&mesh.outrigger(&["status"]).stdout).into_owned();
+    assert!(text.contains("control plane: does not answer"), "{text}");
+    send_reviews_to(&mesh, "reviews-v1");
+    send_signal(control, Signal::SIGCONT);
+    mesh.await_that("what was edited meanwhile takes effect", || only_answers(&load, "reviews-v1"));
+    load.finish().assert_no_failure();
+}
+
 #[test]
 fn killing_up_leaves_no_process_behind() {
     let mesh = Mesh::of_example("bookinfo");
     let status = mesh.status().expect("a status");
-    let mut pids: Vec<i32> = Vec::new();
+    let mut pids: Vec<i32> = vec![mesh.control_pid()];
     for workload in status["workloads"].as_array().expect("workloads") {
         for key in ["pid", "sidecar_pid"] {
             pids.push(workload[key].as_i64().expect("a pid") as i32);
@@ -150,7 +240,7 @@ fn killing_up_leaves_no_process_behind() {
     for gateway in status["gateways"].as_array().expect("gateways") {
         pids.push(gateway["pid"].as_i64().expect("a pid") as i32);
     }
-    assert!(pids.len() >= 13 && pids.iter().all(|pid| lives(*pid)), "{pids:?}");
+    assert!(pids.len() >= 14 && pids.iter().all(|pid| lives(*pid)), "{pids:?}");
     send_signal(mesh.up_pid(), Signal::SIGKILL);
     mesh.await_that("all processes are gone", || pids.iter().all(|pid| !lives(*pid)));
 }
@@ -160,9 +250,10 @@ fn down_drains_and_ends_everything() {
     let mesh = Mesh::of_example("bookinfo");
     let status = mesh.status().expect("a status");
     let gateway = status["gateways"][0]["pid"].as_i64().expect("a pid") as i32;
+    let control = mesh.control_pid();
     let output = mesh.outrigger(&["down"]);
     assert!(output.status.success(), "{output:?}");
-    mesh.await_that("the gateway is gone", || !lives(gateway));
+    mesh.await_that("gateway and control plane are gone", || !lives(gateway) && !lives(control));
     assert!(!mesh.outrigger(&["status"]).status.success(), "nothing runs any more");
 }
 

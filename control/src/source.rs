@@ -47,11 +47,12 @@ impl Source {
             said = report(view.registry(), &said);
             metrics.read(view.registry());
             metrics.generation.set(view.generation() as i64);
-            tracing::info!(
-                generation = view.generation(),
-                endpoints_only = view.is_endpoints_only(),
-                "manifests changed"
-            );
+            let generation = view.generation();
+            if view.is_endpoints_only() {
+                tracing::debug!(generation, "endpoints changed");
+            } else {
+                tracing::info!(generation, "manifests changed");
+            }
             // Nobody listening means that the server is going down.
             let _ = views.send(Arc::new(view));
         })?;

@@ -15,6 +15,9 @@ use super::process::Spec;
 /// A port below 1024 that an ordinary user cannot bind is offered this much higher.
 const LOW_PORT_OFFSET: u16 = 10_000;
 
+/// The variable that says how much our own processes log.
+const LOG_LEVEL: &str = "OUTRIGGER_LOG";
+
 /// What all of them have in common.
 #[derive(Clone, Debug)]
 pub struct Children {
@@ -132,6 +135,11 @@ impl Children {
             arguments: words.collect(),
             environment,
             working_directory: spec.working_directory.clone(),
+            advice_in_use: format!(
+                "it has to listen at $(HOST) and $(PORT) alone; one that listens on every address needs \
+                 `appPort: auto` (or a free number) in spec.ports of Workload {}/{}",
+                spec.namespace, spec.template
+            ),
         }
     }
 
@@ -144,7 +152,19 @@ impl Children {
 /// This very program in another role.
 fn ourselves(name: &str, arguments: Vec<String>) -> Spec {
     let program = std::env::current_exe().map_or_else(|_| "outrigger".into(), |path| path.into_os_string());
-    Spec { name: name.into(), program, arguments, environment: Vec::new(), working_directory: None }
+    let mut environment = Vec::new();
+    if std::env::var_os(LOG_LEVEL).is_none() {
+        // What they do when all is well, `up` and `outrigger status` tell more briefly.
+        environment.push((LOG_LEVEL.into(), "warn,outrigger_control::source=info".into()));
+    }
+    Spec {
+        name: name.into(),
+        program,
+        arguments,
+        environment,
+        working_directory: None,
+        advice_in_use: "another program on this machine has it".into(),
+    }
 }
 
 /// Root may, and so may anyone where `net.ipv4.ip_unprivileged_port_start` is lowered: trying tells.

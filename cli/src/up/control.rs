@@ -39,6 +39,8 @@ pub struct Control {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ControlReport {
     pub state: String,
+    /// Why it is not ready.
+    pub reason: Option<String>,
     pub pid: Option<i32>,
     pub restarts: u32,
     /// `HOST:PORT` that proxies ask.
@@ -69,6 +71,7 @@ impl Control {
         let (condition, address) = (self.kept.condition(), self.address);
         ControlReport {
             state: condition.word().into(),
+            reason: condition.why.map(|why| why.to_string()),
             pid: condition.pid,
             restarts: condition.restarts,
             discovery: format!("{address}:{ADS_PORT}"),

@@ -11,7 +11,6 @@ use std::time::Duration;
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::children::{Addresses, Children};
@@ -35,11 +34,15 @@ pub struct Report {
     pub workload: String,
     pub name: String,
     pub state: String,
+    /// Why it is not ready.
+    pub reason: Option<String>,
     pub address: String,
     pub ports: Vec<u16>,
     pub pid: Option<i32>,
     pub sidecar_pid: Option<i32>,
+    /// Of the app.
     pub restarts: u32,
+    pub sidecar_restarts: u32,
     /// Admin of its sidecar.
     pub admin: String,
     /// Metrics and health of its sidecar.
@@ -60,7 +63,6 @@ pub struct Instance {
     pub spec: InstanceSpec,
     report: Rc<RefCell<Report>>,
     commands: mpsc::Sender<oneshot::Sender<()>>,
-    task: JoinHandle<()>,
 }
 
 impl Instance {
@@ -73,11 +75,13 @@ impl Instance {
             workload: spec.template.clone(),
             name: spec.name.clone(),
             state: "Starting".into(),
+            reason: None,
             address: addresses.pod.to_string(),
             ports: spec.ports.iter().map(|port| port.port).collect(),
             pid: None,
             sidecar_pid: None,
             restarts: 0,
+            sidecar_restarts: 0,
             admin: format!("http://{}:15000", addresses.pod),
             metrics: format!("http://{}:15020/metrics", addresses.pod),
         }));
@@ -91,21 +95,26 @@ impl Instance {
             report: report.clone(),
             published: State::NotReady,
         };
-        let task = tokio::task::spawn_local(life.run(stop));
-        Ok(Self { spec, report, commands, task })
+        tokio::task::spawn_local(life.run(stop));
+        Ok(Self { spec, report, commands })
     }
 
     pub fn report(&self) -> Report {
         self.report.borrow().clone()
     }
 
-    /// Drains and ends it.
-    pub async fn stop(self) {
+    pub async fn ready(&self) {
+        while self.report.borrow().state != "Ready" {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Drains and ends it; afterwards its name is free.
+    pub async fn stop(&self) {
         let (done, finished) = oneshot::channel();
         if self.commands.send(done).await.is_ok() {
             let _ = finished.await;
         }
-        let _ = self.task.await;
     }
 }
 
@@ -143,27 +152,25 @@ impl Life {
             }
         };
         self.drain(sidecar, app).await;
+        // Takes its object away, before the next one of this name may be written.
+        drop(self);
         if let Some(done) = done {
             let _ = done.send(());
         }
     }
 
     fn publish(&mut self, sidecar: &Kept, app: Option<&Kept>) {
-        let (proxy, app) = (sidecar.condition(), app.map(Kept::condition));
-        let ready = proxy.ready && app.is_some_and(|app| app.ready);
-        let state = if ready { State::Ready } else { State::NotReady };
+        let (proxy, app) = (sidecar.condition(), app.map(Kept::condition).unwrap_or_default());
+        let state = if proxy.ready && app.ready { State::Ready } else { State::NotReady };
         {
             let mut report = self.report.borrow_mut();
-            report.sidecar_pid = proxy.pid;
-            report.pid = app.and_then(|app| app.pid);
-            report.restarts = app.map_or(0, |app| app.restarts);
-            report.state = match (ready, app) {
-                (true, _) => "Ready",
-                (false, Some(app)) if app.pid.is_none() => "Restarting",
-                (false, _) if report.restarts == 0 => "Starting",
-                (false, _) => "NotReady",
-            }
-            .into();
+            (report.pid, report.restarts) = (app.pid, app.restarts);
+            (report.sidecar_pid, report.sidecar_restarts) = (proxy.pid, proxy.restarts);
+            (report.state, report.reason) = if proxy.ready {
+                (app.word().into(), app.why.map(|why| why.to_string()))
+            } else {
+                (proxy.word().into(), proxy.why.map(|why| format!("its sidecar: {why}")))
+            };
         }
         if state != self.published {
             match self.entry.write(state, &self.app_ports) {
@@ -173,7 +180,7 @@ impl Life {
         }
     }
 
-    async fn drain(self, sidecar: Kept, app: Option<Kept>) {
+    async fn drain(&self, sidecar: Kept, app: Option<Kept>) {
         let (spec, log) = (&self.spec, &self.around.log);
         self.report.borrow_mut().state = "Draining".into();
         if self.published == State::Ready {

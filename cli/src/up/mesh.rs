@@ -1,13 +1,13 @@
 //! The running mesh: the control plane, and instances and gateways brought in line with the plan.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 
 use futures_util::future::join_all;
 use serde::{Deserialize, Serialize};
@@ -22,6 +22,9 @@ use super::output::Log;
 use super::overlay::Overlay;
 use super::plan::{GatewaySpec, InstanceSpec, Plan};
 
+/// What a restarted instance gets to become ready before the next one goes.
+const RESTART: Duration = Duration::from_secs(60);
+
 /// What a gateway gets to end after SIGTERM.
 const GATEWAY_GRACE: Duration = Duration::from_secs(30);
 
@@ -34,7 +37,7 @@ pub struct Mesh {
     around: Surroundings,
     /// `None` once it was ended.
     control: RefCell<Option<Control>>,
-    instances: RefCell<BTreeMap<String, Instance>>,
+    instances: RefCell<BTreeMap<String, Rc<Instance>>>,
     gateways: RefCell<BTreeMap<String, Gateway>>,
     /// Held by whoever starts and ends things; reports need not wait for it.
     changing: tokio::sync::Mutex<()>,
@@ -53,6 +56,8 @@ pub struct GatewayReport {
     pub namespace: String,
     pub name: String,
     pub state: String,
+    /// Why it is not ready.
+    pub reason: Option<String>,
     pub restarts: u32,
     pub urls: Vec<String>,
     pub pid: Option<i32>,
@@ -116,11 +121,12 @@ impl Mesh {
     /// Starts what is new, ends what is gone, restarts what changed. One thing that cannot be started stops nothing else.
     pub async fn follow(&self, plan: Plan) {
         let _changing = self.changing.lock().await;
-        let gone: Vec<Instance> = self
+        let gone: Vec<Rc<Instance>> = self
             .instances
-            .borrow_mut()
-            .extract_if(.., |_, running| !plan.instances.contains(&running.spec))
-            .map(|(_, instance)| instance)
+            .borrow()
+            .values()
+            .filter(|running| !plan.instances.contains(&running.spec))
+            .cloned()
             .collect();
         for instance in &gone {
             self.around.log.say(&format!("{} ends: its manifest is gone or changed", instance.spec.name));
@@ -131,12 +137,17 @@ impl Mesh {
             .extract_if(.., |_, running| !plan.gateways.contains(&running.spec))
             .map(|(_, gateway)| gateway)
             .collect();
-        join_all(gateways_gone.into_iter().map(|gateway| gateway.kept.stop(GATEWAY_GRACE))).await;
-        join_all(gone.into_iter().map(Instance::stop)).await;
+        join_all(gateways_gone.into_iter().map(|gateway| gateway.stop(&self.around.children))).await;
+        join_all(gone.iter().map(|instance| instance.stop())).await;
+        // They are listed until they have ended.
+        self.instances.borrow_mut().retain(|_, running| !gone.iter().any(|gone| Rc::ptr_eq(gone, running)));
         self.plan.replace(plan.clone());
         for spec in plan.instances {
             if !self.instances.borrow().contains_key(&key(&spec)) {
-                self.start_instance(spec);
+                let name = spec.name.clone();
+                if let Err(error) = self.start_instance(spec) {
+                    self.around.log.say(&format!("{name} cannot be started: {error:#}"));
+                }
             }
         }
         for spec in plan.gateways {
@@ -153,42 +164,39 @@ impl Mesh {
         mut progress: impl FnMut(&str),
     ) -> anyhow::Result<Vec<String>> {
         let _changing = self.changing.lock().await;
-        let chosen: Vec<(String, InstanceSpec)> = self
+        let chosen: Vec<Rc<Instance>> = self
             .instances
             .borrow()
-            .iter()
-            .filter(|(_, running)| running.spec.template == workload || running.spec.name == workload)
-            .map(|(name, running)| (name.clone(), running.spec.clone()))
+            .values()
+            .filter(|running| running.spec.template == workload || running.spec.name == workload)
+            .cloned()
             .collect();
-        anyhow::ensure!(!chosen.is_empty(), "no workload or instance is called {workload:?}");
+        if chosen.is_empty() {
+            let known: BTreeSet<String> =
+                self.instances.borrow().values().map(|running| running.spec.template.clone()).collect();
+            bail!(
+                "no workload or instance is called {workload:?}; there are {}",
+                known.into_iter().collect::<Vec<_>>().join(", ")
+            );
+        }
         let mut restarted = Vec::new();
-        for (name, spec) in chosen {
-            let running = self.instances.borrow_mut().remove(&name);
-            if let Some(instance) = running {
-                progress(&format!("{}: draining", spec.name));
-                instance.stop().await;
-            }
-            self.start_instance(spec.clone());
-            if !self.wait_for(&name, Duration::from_secs(60)).await {
-                anyhow::bail!(
-                    "{} did not become ready within 60 s; the remaining instances were left alone",
-                    spec.name
+        for running in chosen {
+            let spec = &running.spec;
+            progress(&format!("{}: draining", spec.name));
+            running.stop().await;
+            let started = self.start_instance(spec.clone()).with_context(|| spec.name.clone())?;
+            if tokio::time::timeout(RESTART, started.ready()).await.is_err() {
+                let Report { state, reason, .. } = started.report();
+                bail!(
+                    "{} did not become ready within {RESTART:?} ({state}{}); the remaining instances were left alone",
+                    spec.name,
+                    reason.map(|reason| format!(": {reason}")).unwrap_or_default(),
                 );
             }
             progress(&format!("{}: ready", spec.name));
-            restarted.push(spec.name);
+            restarted.push(spec.name.clone());
         }
         Ok(restarted)
-    }
-
-    async fn wait_for(&self, name: &str, patience: Duration) -> bool {
-        let ready = async {
-            while self.instances.borrow().get(name).is_some_and(|instance| instance.report().state != "Ready")
-            {
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-        };
-        tokio::time::timeout(patience, ready).await.is_ok()
     }
 
     pub fn report(&self) -> MeshReport {
@@ -198,7 +206,7 @@ impl Mesh {
             directories: self.directories.clone(),
             pid: std::process::id(),
             control: self.control.borrow().as_ref().map(Control::report),
-            workloads: self.instances.borrow().values().map(Instance::report).collect(),
+            workloads: self.instances.borrow().values().map(|instance| instance.report()).collect(),
             gateways: self
                 .gateways
                 .borrow()
@@ -212,25 +220,20 @@ impl Mesh {
     pub async fn stop(&self) {
         let _changing = self.changing.lock().await;
         let gateways = self.gateways.take();
-        join_all(gateways.into_values().map(|gateway| gateway.kept.stop(GATEWAY_GRACE))).await;
-        let instances = self.instances.take();
-        join_all(instances.into_values().map(Instance::stop)).await;
+        join_all(gateways.into_values().map(|gateway| gateway.stop(&self.around.children))).await;
+        let instances: Vec<_> = self.instances.borrow().values().cloned().collect();
+        join_all(instances.iter().map(|instance| instance.stop())).await;
         let control = self.control.take();
         if let Some(control) = control {
             control.stop().await;
         }
     }
 
-    fn start_instance(&self, spec: InstanceSpec) {
-        let started = self
-            .addresses(&spec)
-            .and_then(|addresses| Instance::start(spec.clone(), addresses, self.around.clone()));
-        match started {
-            Ok(instance) => {
-                self.instances.borrow_mut().insert(key(&spec), instance);
-            }
-            Err(error) => self.around.log.say(&format!("{} cannot be started: {error:#}", spec.name)),
-        }
+    fn start_instance(&self, spec: InstanceSpec) -> anyhow::Result<Rc<Instance>> {
+        let addresses = self.addresses(&spec)?;
+        let instance = Rc::new(Instance::start(spec, addresses, self.around.clone())?);
+        self.instances.borrow_mut().insert(key(&instance.spec), instance.clone());
+        Ok(instance)
     }
 
     fn addresses(&self, spec: &InstanceSpec) -> anyhow::Result<Addresses> {
@@ -257,6 +260,11 @@ impl Mesh {
 }
 
 impl Gateway {
+    async fn stop(self, children: &Children) {
+        self.kept.stop(GATEWAY_GRACE).await;
+        let _ = std::fs::remove_dir_all(children.state_dir(self.address));
+    }
+
     fn report(&self, children: &Children) -> GatewayReport {
         let condition = self.kept.condition();
         let urls = self.spec.ports.iter().map(|(port, protocol)| {
@@ -272,6 +280,7 @@ impl Gateway {
             namespace: self.spec.namespace.clone(),
             name: self.spec.name.clone(),
             state: condition.word().into(),
+            reason: condition.why.map(|why| why.to_string()),
             restarts: condition.restarts,
             urls: urls.collect(),
             pid: condition.pid,

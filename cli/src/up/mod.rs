@@ -34,7 +34,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 pub use mesh::MeshReport;
-pub use table::table;
+pub use table::{table, trimmed};
 
 use mesh::Mesh;
 use network::Network;
@@ -98,7 +98,7 @@ async fn attend(args: &Args, directories: Vec<PathBuf>) -> anyhow::Result<ExitCo
             }
         }
     });
-    tokio::task::spawn_local(announce(mesh.clone(), log.clone()));
+    let announcing = tokio::task::spawn_local(announce(mesh.clone(), log.clone()));
     let down = loop {
         tokio::select! {
             _ = interrupt.recv() => break None,
@@ -110,6 +110,7 @@ async fn attend(args: &Args, directories: Vec<PathBuf>) -> anyhow::Result<ExitCo
             },
         }
     };
+    announcing.abort();
     log.say("draining everything; once more ends it at once");
     tokio::select! {
         () = mesh.stop() => {}

@@ -1,9 +1,11 @@
 //! A child process of the mesh: started so that it cannot outlive us, its output merged line by line, ended in order.
 
+use std::cell::Cell;
 use std::ffi::OsString;
 use std::io;
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
+use std::rc::Rc;
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, killpg};
@@ -22,6 +24,8 @@ pub struct Spec {
     pub arguments: Vec<String>,
     pub environment: Vec<(String, OsString)>,
     pub working_directory: Option<PathBuf>,
+    /// What to do when it ends because an address it wants is in use.
+    pub advice_in_use: String,
 }
 
 /// A running child, the leader of a process group of its own.
@@ -29,6 +33,8 @@ pub struct Spec {
 pub struct Process {
     child: Child,
     group: Pid,
+    /// It wrote that an address is in use.
+    in_use: Rc<Cell<bool>>,
 }
 
 impl Process {
@@ -49,13 +55,17 @@ impl Process {
         }
         let mut child = command.spawn()?;
         let pid = child.id().ok_or_else(|| io::Error::other("the process ended at once"))?;
+        let in_use = Rc::new(Cell::new(false));
+        let copy = |stream: Box<dyn AsyncRead + Unpin>| {
+            tokio::task::spawn_local(copy_lines(stream, spec.name.clone(), log.clone(), in_use.clone()));
+        };
         if let Some(out) = child.stdout.take() {
-            tokio::task::spawn_local(copy_lines(out, spec.name.clone(), log.clone()));
+            copy(Box::new(out));
         }
         if let Some(err) = child.stderr.take() {
-            tokio::task::spawn_local(copy_lines(err, spec.name.clone(), log.clone()));
+            copy(Box::new(err));
         }
-        Ok(Self { child, group: Pid::from_raw(pid as i32) })
+        Ok(Self { child, group: Pid::from_raw(pid as i32), in_use })
     }
 
     pub fn pid(&self) -> i32 {
@@ -64,6 +74,11 @@ impl Process {
 
     pub async fn wait(&mut self) -> io::Result<ExitStatus> {
         self.child.wait().await
+    }
+
+    /// Whether it complained of an address in use, in the words of the operating system, which every language's runtime repeats.
+    pub fn missed_an_address(&self) -> bool {
+        self.in_use.get()
     }
 
     /// SIGTERM to its group, and SIGKILL to what is left of it after `grace`.
@@ -86,10 +101,13 @@ impl Process {
     }
 }
 
+/// How programs say EADDRINUSE.
+const IN_USE: [&str; 3] = ["ddress already in use", "ddress in use", "EADDRINUSE"];
+
 /// Longest line kept whole, in bytes; a longer one is cut into several.
 const LINE: u64 = 16 * 1024;
 
-async fn copy_lines(stream: impl AsyncRead + Unpin, name: String, log: Log) {
+async fn copy_lines(stream: Box<dyn AsyncRead + Unpin>, name: String, log: Log, in_use: Rc<Cell<bool>>) {
     use tokio::io::AsyncReadExt;
 
     let mut reader = BufReader::new(stream);
@@ -98,7 +116,13 @@ async fn copy_lines(stream: impl AsyncRead + Unpin, name: String, log: Log) {
         line.clear();
         match (&mut reader).take(LINE).read_until(b'\n', &mut line).await {
             Ok(0) | Err(_) => return,
-            Ok(_) => log.line(&name, String::from_utf8_lossy(&line).trim_end_matches(['\n', '\r'])),
+            Ok(_) => {
+                let text = String::from_utf8_lossy(&line);
+                if IN_USE.iter().any(|words| text.contains(words)) {
+                    in_use.set(true);
+                }
+                log.line(&name, text.trim_end_matches(['\n', '\r']));
+            }
         }
     }
 }

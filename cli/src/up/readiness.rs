@@ -49,19 +49,29 @@ impl Check {
         Self { target: Some(target), settings }
     }
 
-    pub async fn probe(&self) -> bool {
-        let Some(address) = self.target else { return true };
+    /// An error says what was seen instead.
+    pub async fn probe(&self) -> Result<(), String> {
+        let Some(address) = self.target else { return Ok(()) };
+        let timeout = self.settings.timeout;
         match &self.settings.probe {
             Probe::Tcp { .. } => {
-                tokio::time::timeout(self.settings.timeout, tokio::net::TcpStream::connect(address))
-                    .await
-                    .is_ok_and(|connected| connected.is_ok())
+                match tokio::time::timeout(timeout, tokio::net::TcpStream::connect(address)).await {
+                    Ok(Ok(_)) => Ok(()),
+                    Ok(Err(error)) => Err(format!("nothing accepts at {address}: {error}")),
+                    Err(_) => Err(format!("nothing accepts at {address} within {timeout:?}")),
+                }
             }
-            // 200 to 399 is success, as for the kubelet.
             Probe::Http { path, headers, .. } => {
-                crate::http::get(address, path, headers, self.settings.timeout)
+                let (status, body) = crate::http::get(address, path, headers, timeout)
                     .await
-                    .is_ok_and(|(status, _)| (200..400).contains(&status.as_u16()))
+                    .map_err(|error| format!("GET {address}{path}: {error:#}"))?;
+                // 200 to 399 is success, as for the kubelet.
+                if (200..400).contains(&status.as_u16()) {
+                    return Ok(());
+                }
+                let line = String::from_utf8_lossy(&body).lines().next().unwrap_or_default().to_owned();
+                let line: String = line.chars().take(200).collect();
+                Err(format!("GET {address}{path}: {} {line}", status.as_u16()).trim_end().to_owned())
             }
         }
     }

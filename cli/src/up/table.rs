@@ -14,7 +14,7 @@ pub fn table(report: &MeshReport) -> String {
             workload.name.clone(),
             workload.namespace.clone(),
             workload.state.clone(),
-            workload.restarts.to_string(),
+            (workload.restarts + workload.sidecar_restarts).to_string(),
             ports.collect::<Vec<_>>().join(" "),
         ]);
     }
@@ -36,6 +36,10 @@ pub fn table(report: &MeshReport) -> String {
             control.api.clone(),
         ]);
     }
-    // comfy-table pads the last column too.
+    trimmed(&table)
+}
+
+/// As text without the spaces that comfy-table puts behind the last column.
+pub fn trimmed(table: &Table) -> String {
     table.to_string().lines().map(str::trim_end).collect::<Vec<_>>().join("\n")
 }

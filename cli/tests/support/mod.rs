@@ -81,7 +81,8 @@ impl Mesh {
             let all = |list: &Value| {
                 list.as_array().is_some_and(|list| list.iter().all(|one| one["state"] == "Ready"))
             };
-            all(&status["workloads"])
+            status["control"]["state"] == "Ready"
+                && all(&status["workloads"])
                 && all(&status["gateways"])
                 && !status["workloads"].as_array().is_none_or(|list| list.is_empty())
         });
@@ -131,6 +132,27 @@ impl Mesh {
             .into_iter()
             .find(|workload| workload["name"] == name)
             .unwrap_or_else(|| panic!("no instance {name} in {status}"))
+    }
+
+    /// `control` of the status, once the control plane is ready.
+    pub fn control(&self) -> Value {
+        let mut control = Value::Null;
+        self.await_that("the control plane is ready", || {
+            control = self.status().map_or(Value::Null, |status| status["control"].clone());
+            control["state"] == "Ready"
+        });
+        control
+    }
+
+    pub fn control_pid(&self) -> i32 {
+        self.control()["pid"].as_i64().expect("a pid") as i32
+    }
+
+    /// The copy of its configuration that the proxy at `address` keeps.
+    pub fn copy_of(&self, address: &str) -> Vec<u8> {
+        let network: Vec<&str> = address.split('.').take(2).collect();
+        let run = self.run_root.path().join("outrigger").join(network.join("."));
+        fs::read(run.join("state").join(address).join("configuration")).unwrap_or_default()
     }
 
     /// The first port of the first gateway.

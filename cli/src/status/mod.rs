@@ -1,0 +1,85 @@
+//! `outrigger status`: what runs in a mesh, and what is wrong with it.
+//!
+//! `up` knows the processes, the control plane what became of the manifests and how far every proxy is. Exit code 1 if there is an
+//! error among the problems.
+
+mod plane;
+mod problem;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::bail;
+use comfy_table::{ContentArrangement, Table, presets};
+use outrigger_config::diagnostic::Severity;
+use serde::Serialize;
+
+use crate::output::{self, Format};
+use crate::up::socket::{self, Answer, Request};
+use crate::up::{MeshReport, table};
+use plane::Plane;
+use problem::{Problem, problems};
+
+/// Show what runs in a mesh, and what is wrong with it.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The directory the mesh was started with; not needed when only one mesh runs.
+    manifests: Option<PathBuf>,
+    /// Second byte of its loopback network.
+    #[arg(long)]
+    network: Option<u8>,
+    #[arg(long, short, value_enum, default_value_t)]
+    output: Format,
+}
+
+#[derive(Serialize)]
+struct Status {
+    #[serde(flatten)]
+    mesh: Box<MeshReport>,
+    problems: Vec<Problem>,
+    /// All the control plane says of objects and proxies; null while it is away.
+    configuration: Option<serde_json::Value>,
+    #[serde(skip)]
+    plane: Option<Plane>,
+}
+
+pub fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let status = tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+        let run_dir = socket::choose(args.network, args.manifests.as_deref()).await?;
+        let Answer::Status(mesh) = socket::ask(&run_dir, &Request::Status, |_| {}).await? else {
+            bail!("the mesh did not answer with its status")
+        };
+        let asked = match &mesh.control {
+            Some(control) => plane::ask(&control.api).await,
+            None => Err(anyhow::anyhow!("it has ended")),
+        };
+        let problems = problems(&mesh, asked.as_ref().map(|(plane, _)| plane));
+        let (plane, configuration) = asked.ok().unzip();
+        Ok(Status { mesh, problems, configuration, plane })
+    })?;
+    output::print(args.output, &status, text)?;
+    let failed = status.problems.iter().any(|problem| problem.severity == Severity::Error);
+    Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+fn text(status: &Status) -> String {
+    let mut text = table(&status.mesh);
+    if let Some(plane) = &status.plane {
+        text.push_str(&format!(
+            "\n\n {} objects in force, {} proxies connected",
+            plane.objects.len(),
+            plane.proxies.len()
+        ));
+    }
+    if status.problems.is_empty() {
+        return text;
+    }
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+    for problem in &status.problems {
+        table.add_row([problem.severity.to_string(), problem.to_string()]);
+    }
+    text.push_str("\n\n");
+    text.push_str(&crate::up::trimmed(&table));
+    text
+}
