@@ -50,6 +50,8 @@ pub struct Setup {
     /// Metrics and health; 15020 by its name.
     pub metrics: SocketAddr,
     pub drain: drain::Timing,
+    /// What the admin port changes the level of.
+    pub log: admin::Log,
 }
 
 impl Setup {
@@ -67,6 +69,7 @@ impl Setup {
             admin: (Ipv4Addr::LOCALHOST, 0).into(),
             metrics: (Ipv4Addr::LOCALHOST, 0).into(),
             drain: drain::Timing::default(),
+            log: admin::Log::default(),
         }
     }
 }
@@ -116,6 +119,7 @@ pub fn start(
         drain: Drain::new(setup.drain),
         dns: Resolver::system(background.handle().clone()),
         listening: Listening::default(),
+        readiness: admin::Readiness::default(),
     });
     shared.listening.set(bound.addresses());
     let _entered = background.enter();
@@ -139,9 +143,12 @@ pub fn start(
         let thread = runtime::spawn(format!("worker-{index}"), move || worker.run(shared));
         threads.push(thread.context("starting a worker")?);
     }
-    let listening = admin::Listening::default();
-    background.spawn(admin::serve(admin, metrics, shared.clone(), listening.clone()));
-    let (listeners, offered) = Listeners::new(&setup, shared.clone(), commands, listening);
+    let (listeners, offered) = Listeners::new(&setup, shared.clone(), commands);
+    background.spawn(admin::serve(
+        admin,
+        metrics,
+        admin::State { shared: shared.clone(), log: setup.log.clone() },
+    ));
     background.spawn(listeners.follow());
     Ok(Running {
         shared,

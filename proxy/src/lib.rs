@@ -25,12 +25,7 @@ pub mod worker;
 
 /// Runs a proxy until it is told to end; for `main`.
 pub fn start(options: options::Options) -> anyhow::Result<()> {
-    tracing_subscriber::fmt()
-        .with_env_filter(
-            tracing_subscriber::EnvFilter::try_from_env("OUTRIGGER_LOG")
-                .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info")),
-        )
-        .with_writer(std::io::stderr)
-        .init();
-    app::start(options.setup()?, |shared| options.supply(shared))?.wait()
+    let mut setup = options.setup()?;
+    setup.log = admin::Log::install()?;
+    app::start(setup, |shared| options.supply(shared))?.wait()
 }

@@ -29,6 +29,7 @@ pub struct Shared {
     pub drain: Arc<Drain>,
     pub dns: Arc<Resolver>,
     pub listening: crate::downstream::Listening,
+    pub readiness: crate::admin::Readiness,
 }
 
 /// One a thread; its tasks alone use it.

@@ -30,7 +30,7 @@ pub(super) struct Listeners {
     open: BTreeMap<(u16, IpAddr), Open>,
     offered: watch::Sender<Offered>,
     /// Told once the ports were tried.
-    readiness: admin::Listening,
+    readiness: admin::Condition,
 }
 
 #[derive(Debug)]
@@ -47,9 +47,9 @@ impl Listeners {
         setup: &Setup,
         shared: Arc<Shared>,
         workers: Vec<mpsc::UnboundedSender<Command>>,
-        readiness: admin::Listening,
     ) -> (Self, watch::Receiver<Offered>) {
         let (offered, offers) = watch::channel(Offered::new());
+        let readiness = shared.readiness.require("the ports are not open yet");
         let listeners = Self {
             shared,
             workers,
@@ -116,8 +116,13 @@ impl Listeners {
             self.open.insert((port, ip), Open { role, at });
         }
         if self.shared.mesh.is_configured() {
-            let failed = self.open.values().filter_map(|open| open.at.as_ref().err());
-            self.readiness.set(failed.map(ToString::to_string).collect());
+            let failed: Vec<_> =
+                self.open.values().filter_map(|open| open.at.as_ref().err()).map(|why| &**why).collect();
+            if failed.is_empty() {
+                self.readiness.holds();
+            } else {
+                self.readiness.fails(failed.join("; "));
+            }
         }
         let mut offered = Offered::new();
         for ((port, _), open) in &self.open {
