@@ -15,6 +15,7 @@ pub mod origin;
 pub mod pattern;
 pub mod route;
 pub mod secret;
+pub mod trust_bundle;
 mod version;
 
 pub use cluster::{Cluster, Discovery, UpstreamHttp};
@@ -33,6 +34,7 @@ pub use route::{
     QueryMatch, Redirect, Rewrite, Route, RouteMatch, RouteTable, Timeouts, VirtualHost,
 };
 pub use secret::Secret;
+pub use trust_bundle::{Root, TrustBundle};
 pub use version::Version;
 
 use serde::Serialize;
@@ -45,6 +47,8 @@ pub enum Resource {
     Cluster(Cluster),
     Endpoints(Endpoints),
     Secret(Secret),
+    /// A secret to xDS, though it holds no key.
+    TrustBundle(TrustBundle),
 }
 
 /// The kinds of [`Resource`], one xDS type each.
@@ -69,7 +73,7 @@ impl Resource {
             Self::RouteTable(_) => ResourceKind::RouteTable,
             Self::Cluster(_) => ResourceKind::Cluster,
             Self::Endpoints(_) => ResourceKind::Endpoints,
-            Self::Secret(_) => ResourceKind::Secret,
+            Self::Secret(_) | Self::TrustBundle(_) => ResourceKind::Secret,
         }
     }
 
@@ -81,6 +85,7 @@ impl Resource {
             Self::Cluster(cluster) => cluster.name.to_string(),
             Self::Endpoints(endpoints) => endpoints.cluster.to_string(),
             Self::Secret(secret) => secret.name.to_string(),
+            Self::TrustBundle(_) => TrustBundle::NAME.to_owned(),
         }
     }
 

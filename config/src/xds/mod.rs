@@ -7,6 +7,7 @@
 //! Never opens a connection and never panics on what it is given.
 
 mod at;
+pub mod certificates;
 mod cluster;
 mod endpoints;
 mod fields;
@@ -37,6 +38,7 @@ pub fn encode(resource: &Resource) -> pb::Any {
         Resource::Cluster(cluster) => fields::pack(&cluster::encode(cluster)),
         Resource::Endpoints(endpoints) => fields::pack(&endpoints::encode(endpoints)),
         Resource::Secret(secret) => fields::pack(&secret::encode(secret)),
+        Resource::TrustBundle(bundle) => fields::pack(&secret::encode_bundle(bundle)),
     }
 }
 
@@ -50,7 +52,7 @@ pub fn decode(any: &pb::Any) -> Result<Resource, Unsupported> {
         Some(ResourceKind::Endpoints) => {
             endpoints::decode(fields::unpack(any, &at)?).map(Resource::Endpoints)
         }
-        Some(ResourceKind::Secret) => secret::decode(fields::unpack(any, &at)?).map(Resource::Secret),
+        Some(ResourceKind::Secret) => secret::decode(fields::unpack(any, &at)?),
         None => Err(at.refuse(format!("{:?} is not a kind of resource we know", any.type_url))),
     }
 }

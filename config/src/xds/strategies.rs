@@ -21,6 +21,7 @@ pub(crate) fn resource() -> impl Strategy<Value = Resource> {
         cluster().prop_map(Resource::Cluster),
         endpoints().prop_map(Resource::Endpoints),
         secret().prop_map(Resource::Secret),
+        trust_bundle().prop_map(Resource::TrustBundle),
     ]
 }
 
@@ -464,4 +465,11 @@ pub(crate) fn secret() -> impl Strategy<Value = Secret> {
         certificate_chain,
         private_key,
     })
+}
+
+pub(crate) fn trust_bundle() -> impl Strategy<Value = TrustBundle> {
+    // Any bytes: the codec carries certificates and does not read them.
+    let root = vec(any::<u8>(), 1..200).prop_map(Root::new);
+    (name(), vec(root, 1..4))
+        .prop_map(|(domain, roots)| TrustBundle::new(domain, roots).expect("there is at least one root"))
 }

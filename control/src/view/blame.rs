@@ -40,7 +40,7 @@ fn origins(resource: &Resource) -> Vec<&Origin> {
             .collect(),
         Resource::RouteTable(table) => routes(table).collect(),
         Resource::Cluster(cluster) => cluster.origin.iter().collect(),
-        Resource::Endpoints(_) | Resource::Secret(_) => Vec::new(),
+        Resource::Endpoints(_) | Resource::Secret(_) | Resource::TrustBundle(_) => Vec::new(),
     }
 }
 

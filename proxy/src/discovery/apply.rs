@@ -374,6 +374,7 @@ impl Apply {
 pub(super) fn check(resource: &Resource) -> Result<(), String> {
     match resource {
         Resource::Secret(secret) => own::certified_key(secret).map(|_| ()),
+        Resource::TrustBundle(bundle) => own::roots(bundle).map(|_| ()),
         Resource::Listener(_) | Resource::RouteTable(_) | Resource::Cluster(_) | Resource::Endpoints(_) => {
             Ok(())
         }
@@ -402,7 +403,7 @@ fn insert(content: &mut Content, resource: Arc<Resource>, version: Version, stal
         Resource::Endpoints(endpoints) => {
             handle(content, &endpoints.cluster).set_endpoints(endpoints.clone())
         }
-        Resource::Listener(_) | Resource::RouteTable(_) | Resource::Secret(_) => {}
+        Resource::Listener(_) | Resource::RouteTable(_) | Resource::Secret(_) | Resource::TrustBundle(_) => {}
     }
     let key = (resource.kind(), Arc::from(resource.name()));
     content.resources.insert(key, Known::There { resource, version, stale });

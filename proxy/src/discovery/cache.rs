@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use nix::sys::statfs::{TMPFS_MAGIC, statfs};
-use outrigger_config::model::{DestinationName, Resource, ResourceKind};
+use outrigger_config::model::{DestinationName, Resource};
 use outrigger_config::xds::{self, pb};
 use prost::Message;
 use sha2::{Digest, Sha256};
@@ -176,7 +176,7 @@ impl Cache {
     }
 
     fn encoded(&self, resource: &Resource) -> Option<Saved> {
-        let is_key = resource.kind() == ResourceKind::Secret;
+        let is_key = matches!(resource, Resource::Secret(_));
         (self.keeps_keys || !is_key)
             .then(|| Saved { name: resource.name(), resource: Some(xds::encode(resource)) })
     }

@@ -21,7 +21,7 @@ pub fn each(resource: &Resource, need: &mut impl FnMut(Key)) {
         Resource::RouteTable(table) => clusters_in(table).for_each(|name| need(cluster(name))),
         Resource::Cluster(Cluster { name, discovery: Discovery::Endpoints, .. }) => need(endpoints(name)),
         Resource::Cluster(Cluster { discovery: Discovery::Dns { .. }, .. }) => {}
-        Resource::Endpoints(_) | Resource::Secret(_) => {}
+        Resource::Endpoints(_) | Resource::Secret(_) | Resource::TrustBundle(_) => {}
     }
 }
 

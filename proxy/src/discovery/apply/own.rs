@@ -7,10 +7,13 @@ use outrigger_config::model::{
     self, Action, Backend, BackendTarget, ClusterName, Discovery, Endpoint, Endpoints, Forward,
     Gateway as GatewayModel, GatewayProtocol, HeaderEdits, Health, HostPattern, Inbound as InboundModel,
     Listener, Origin, PathMatch, Protocol, ProxySettings, Resource, Rewrite, Route, RouteMatch, RouteTable,
-    RouteTableName, SecretName, Timeouts, UpstreamHttp, Version, VirtualHost, WorkloadRef,
+    RouteTableName, SecretName, Timeouts, TrustBundle, UpstreamHttp, Version, VirtualHost, WorkloadRef,
 };
+use rustls::RootCertStore;
 use rustls::crypto::aws_lc_rs;
 use rustls::sign::CertifiedKey;
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::time::Instant;
 
 use super::publish::{WARMING, backends, tls_route, upstream};
@@ -311,11 +314,18 @@ fn certificate(content: &Content, name: &SecretName) -> Option<Certificate> {
     }
 }
 
+/// The bundle in the form verifiers need it.
+pub(super) fn roots(bundle: &TrustBundle) -> Result<RootCertStore, String> {
+    let mut roots = RootCertStore::empty();
+    for (index, root) in bundle.roots().iter().enumerate() {
+        let added = roots.add(CertificateDer::from(root.der()));
+        added.map_err(|error| format!("root {index} is not a certificate: {error}"))?;
+    }
+    Ok(roots)
+}
+
 /// Certificate and key in the form handshakes need them. The error names the part that is wrong, never its content.
 pub(super) fn certified_key(secret: &model::Secret) -> Result<CertifiedKey, String> {
-    use rustls_pki_types::pem::PemObject;
-    use rustls_pki_types::{CertificateDer, PrivateKeyDer};
-
     let chain =
         CertificateDer::pem_slice_iter(secret.certificate_chain.as_bytes()).collect::<Result<Vec<_>, _>>();
     let chain = chain.map_err(|error| format!("tls.crt: {error}"))?;

@@ -1,6 +1,6 @@
 use std::os::unix::fs::PermissionsExt;
 
-use outrigger_config::model::{Egress, Secret};
+use outrigger_config::model::{Egress, ResourceKind, Secret};
 use tempfile::TempDir;
 
 use super::*;
