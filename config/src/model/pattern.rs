@@ -154,7 +154,8 @@ impl PathMatch {
     pub fn matches(&self, path: &str) -> bool {
         match self {
             Self::Exact(want) => **want == *path,
-            Self::Prefix(prefix) if &**prefix == "/" => path.starts_with('/'),
+            // `OPTIONS *` asks about the server as a whole (RFC 9110 §9.3.7); the rule for everything takes it.
+            Self::Prefix(prefix) if &**prefix == "/" => path.starts_with('/') || path == "*",
             Self::Prefix(prefix) => {
                 path.strip_prefix(&**prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
             }
@@ -192,7 +193,8 @@ mod tests {
             ("/api", "/apiary", false), // whole segments
             ("/api/", "/api", true),    // a trailing slash says nothing
             ("/", "/anything", true),
-            ("/", "*", false), // OPTIONS *
+            ("/", "*", true), // OPTIONS *
+            ("/api", "*", false),
         ] {
             assert_eq!(PathMatch::prefix(prefix).matches(path), want, "{prefix} on {path}");
         }

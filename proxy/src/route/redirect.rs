@@ -3,7 +3,7 @@
 use http::HeaderValue;
 use outrigger_config::model::Redirect;
 
-use super::rewrite::rewritten;
+use super::rewrite::{ASTERISK, rewritten};
 
 /// What of the request and its listener stands in a `Location` unless the rule says otherwise.
 #[derive(Clone, Copy, Debug)]
@@ -27,7 +27,9 @@ pub fn location(redirect: &Redirect, seen: Seen<'_>) -> Option<HeaderValue> {
         (None, Some(port)) => port,
         (None, None) => seen.port,
     };
-    let path = redirect.path.as_ref().map_or(seen.path.into(), |path| rewritten(path, seen.path));
+    // `OPTIONS *` names no path that could be kept.
+    let path = if seen.path == ASTERISK { "/" } else { seen.path };
+    let path = redirect.path.as_ref().map_or(path.into(), |rewrite| rewritten(rewrite, path));
     let mut location = format!("{scheme}://{host}");
     // The well-known port of the scheme is left out.
     if well_known_port(scheme) != Some(port) {
@@ -98,6 +100,11 @@ mod tests {
                 "http://a.test/x/b",
             ),
             (PathRewrite::Prefix { matched: "/a".into(), replacement: "".into() }, "/a", "http://a.test/"),
+            (
+                PathRewrite::Prefix { matched: "/".into(), replacement: "/x".into() },
+                "*", // OPTIONS *
+                "http://a.test/x/",
+            ),
         ] {
             let redirect = Redirect { path: Some(path), ..redirect(None, None, None) };
             let seen = Seen { scheme: "http", host: "a.test", port: 80, path: given, query: None };

@@ -33,8 +33,12 @@ impl Rewrite {
     }
 }
 
-/// The URI with the path that `rewrite` gives it; its query stays. Fails where the new path cannot stand in a URI.
+/// The URI with the path that `rewrite` gives it; its query stays, and so does `*`, which is no path. Fails where the new path cannot
+/// stand in a URI.
 pub fn with_path(uri: &Uri, rewrite: &PathRewrite) -> Result<Uri, InvalidUri> {
+    if uri.path() == ASTERISK {
+        return Ok(uri.clone());
+    }
     let path = rewritten(rewrite, uri.path());
     let mut parts = uri.clone().into_parts();
     parts.path_and_query = Some(match uri.query() {
@@ -62,6 +66,9 @@ pub fn rewritten<'a>(rewrite: &'a PathRewrite, path: &'a str) -> Cow<'a, str> {
         }
     }
 }
+
+/// The target of a request about the server as a whole (RFC 9112 §3.2.4).
+pub const ASTERISK: &str = "*";
 
 #[cfg(test)]
 mod tests {
@@ -97,6 +104,7 @@ mod tests {
             ("/old?a=b%20c&d", "/new?a=b%20c&d"),
             ("/old", "/new"),
             ("http://example.com/old?a", "http://example.com/new?a"),
+            ("*", "*"),
         ] {
             let uri: Uri = given.parse().unwrap();
             assert_eq!(with_path(&uri, &rewrite).unwrap().to_string(), want, "{given}");

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, Request, StatusCode};
 use outrigger_config::model::{
-    Action, BackendTarget, Cors, Forward, Fraction, HeaderEdits, Mirror, PathRewrite, Redirect, Rewrite,
-    Route,
+    Action, BackendTarget, Cors, Forward, Fraction, HeaderEdits, Mirror, PathRewrite, Protocol, Redirect,
+    Rewrite, Route,
 };
 
 use super::harness::*;
@@ -103,6 +103,36 @@ async fn heads_are_edited_and_rewritten_in_both_versions() {
         assert!(!answer.body.contains("x-gone"), "{}", answer.body);
         assert_eq!(answer.header("x-answer"), "rule");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_question_about_the_whole_server_goes_where_everything_goes() {
+    let (_callee, at) = callee(Protocol::Http, echo().await).await;
+    let all = Service::new("all:80", &[at]);
+    let mut moved = route("/", &all.cluster());
+    if let Action::Forward(Forward { rewrite, .. }) = &mut moved.action {
+        rewrite.path = Some(PathRewrite::Prefix { matched: "/".into(), replacement: "/v2".into() });
+    }
+    let some = Service::new("some:80", &[]).routes(vec![route("/api", &all.cluster())]);
+    let rewritten = Service::new("moved:80", &[]).routes(vec![moved]);
+    let caller = caller_with(&[all.clone(), some.clone(), rewritten.clone()], Default::default(), |setup| {
+        setup.service_addresses =
+            [all, some, rewritten].map(|service| ((LOOPBACK, 0).into(), service.name)).to_vec();
+    });
+    for (at, status) in caller.service_addresses.iter().zip([200, 404, 200]) {
+        let request = b"OPTIONS * HTTP/1.1\r\nHost: all\r\nConnection: close\r\n\r\n";
+        let answer = exchange_bytes(*at, request).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
+        // A path is rewritten; this is none.
+        assert_eq!(answer.contains("\r\n\r\nOPTIONS * HTTP/1.1\n"), status == 200, "{answer}");
+    }
+    let mut client = Http2::connect(caller.service_addresses[0]).await;
+    let mut target = http::Uri::from_static("http://all/").into_parts();
+    target.path_and_query = Some(http::uri::PathAndQuery::from_static("*"));
+    let request = Request::options(http::Uri::from_parts(target).unwrap()).body(text("")).unwrap();
+    let answer = Answer::read(client.send(request).await).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    assert!(answer.body.starts_with("OPTIONS http://all* HTTP/2.0\n"), "{}", answer.body);
 }
 
 fn redirect(prefix: &str, redirect: Redirect) -> Route {
