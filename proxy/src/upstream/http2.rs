@@ -30,7 +30,9 @@ pub(super) use stream::{Sent, send};
 /// How many requests count on one connection that is being opened, before any was: what RFC 9113 §6.5.2 recommends as the least a peer should allow.
 pub(super) const EXPECTED_LIMIT: usize = 100;
 
-/// A ping goes out this long after the last one was answered, with or without streams (design.md section 5).
+/// A ping goes out this long after the last one was answered, with or without streams (design.md section 5), to proxies of the mesh. Apps
+/// get none: gRPC servers take a second ping within five minutes, with nothing sent in between, for abuse, and end the connection with
+/// everybody's calls (gRFC A8, "Server Enforcement"). What is dead there is found by TCP (`connect`).
 const PING_INTERVAL: Duration = Duration::from_secs(10);
 /// A connection whose ping is not answered for this long is dead.
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
@@ -90,7 +92,7 @@ impl Http2 {
             Ok(settled) => settled?,
             Err(_) => return Err(failed(&format_args!("no SETTINGS within {timeout:?}"))),
         }
-        let pings = connection.ping_pong();
+        let pings = connection.ping_pong().filter(|_| endpoint.meshed);
         let driven = Rc::clone(&state);
         tokio::task::spawn_local(async move {
             tokio::select! {

@@ -471,19 +471,39 @@ async fn too_large_headers_end_their_stream_alone() {
 }
 
 #[tokio::test(flavor = "local", start_paused = true)]
-async fn a_connection_that_does_not_answer_pings_is_dead() {
+async fn a_proxy_that_does_not_answer_pings_is_dead() {
     let address = scripted(|_, stream| async move {
         let mut frames = Frames::over(stream).await;
         while frames.read().await.is_some() {}
     })
     .await;
-    let client = Client::of(address);
+    let client = Client::of_proxy(address);
     let begun = Instant::now();
     let error = client.send(Http2, get("/")).await.expect_err("it never answers");
     assert_eq!(error.reason, Reason::UpstreamReset, "{error}");
     assert!(error.unsent.is_none() && !error.unprocessed);
     let took = begun.elapsed();
     assert!((30..=31).contains(&took.as_secs()), "{took:?}");
+}
+
+/// What grpcio's server answers to pings that come sooner than every five minutes.
+#[tokio::test(flavor = "local", start_paused = true)]
+async fn an_app_is_not_pinged() {
+    let address = scripted(|_, stream| async move {
+        let mut frames = Frames::over(stream).await;
+        let (stream, _) = frames.request().await;
+        let answer = tokio::time::sleep(Duration::from_secs(3600));
+        tokio::pin!(answer);
+        loop {
+            tokio::select! {
+                () = &mut answer => return frames.answer(stream).await,
+                Some((kind, ..)) = frames.read() => assert_ne!(kind, 6, "a ping"),
+            }
+        }
+    })
+    .await;
+    let client = Client::of(address);
+    client.get(Http2, "/").await.expect("a call may take an hour");
 }
 
 #[tokio::test(flavor = "local", start_paused = true)]

@@ -73,8 +73,17 @@ impl Client {
     }
 
     pub fn with(settings: model::Cluster, address: SocketAddr) -> Self {
+        Self::to(settings, endpoint(address))
+    }
+
+    /// The endpoint is a sidecar.
+    pub fn of_proxy(address: SocketAddr) -> Self {
+        Self::to(settings(), model::Endpoint { meshed: true, ..endpoint(address) })
+    }
+
+    fn to(settings: model::Cluster, endpoint: model::Endpoint) -> Self {
         let cluster = Cluster::new(settings);
-        cluster.set_endpoints(endpoints(vec![endpoint(address)]));
+        cluster.set_endpoints(endpoints(vec![endpoint]));
         let picked = cluster.pick(Instant::now(), &mut SmallRng::seed_from_u64(1), &[]).expect("it has one");
         Self {
             pools: Pools::new(Resolver::system(Handle::current())),
