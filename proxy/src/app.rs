@@ -121,7 +121,7 @@ pub fn start(
         listening: Listening::default(),
         readiness: admin::Readiness::default(),
     });
-    shared.listening.set(bound.addresses());
+    shared.listening.set(bound.addresses(&setup));
     let _entered = background.enter();
     let (source, cache) = supply(&shared)?;
     background.spawn(discovery::run(setup.own.clone(), mesh, asks, shared.telemetry.clone(), source, cache));
@@ -238,9 +238,12 @@ impl Bound {
         Ok(bound)
     }
 
-    /// Where a connection made by us would come back to us.
-    fn addresses(&self) -> Vec<SocketAddr> {
-        self.outbound.iter().chain(&self.inbound).chain(&self.service_addresses).copied().collect()
+    /// Where a connection made by us would come back to us, and as which service.
+    fn addresses(&self, setup: &Setup) -> Vec<(SocketAddr, Option<DestinationName>)> {
+        let services = setup.service_addresses.iter().map(|(_, name)| Some(name.clone()));
+        let service_addresses = self.service_addresses.iter().copied().zip(services);
+        let plain = self.outbound.iter().chain(&self.inbound).map(|address| (*address, None));
+        plain.chain(service_addresses).collect()
     }
 }
 

@@ -18,7 +18,8 @@ use crate::telemetry::Record;
 
 /// Answers 200 once the destination is known to be one that may be called, and takes over what follows.
 pub async fn answer(mut request: Request<Incoming>, connection: Rc<Connection>) -> Response<Outgoing> {
-    let name = Authority::of(&request).destination(443);
+    let listening = &connection.worker.shared.listening;
+    let name = Authority::of(&request).destination(443).map(|name| listening.meant_by(name));
     let found = match &name {
         Some(name) => look_up(&connection.worker, name).await,
         None => Err(Failure::new(Reason::BadRequest, "CONNECT needs a host and a port")),

@@ -183,6 +183,7 @@ impl Connection {
                 let name = authority.destination(80).ok_or_else(|| {
                     Failure::new(Reason::BadRequest, "the request names no valid host and port")
                 })?;
+                let name = self.worker.shared.listening.meant_by(name);
                 let named = match look_up(&self.worker, &name).await? {
                     Some(slot) => Named::Mesh(slot),
                     // A request without a proxy's form may come from ourselves, by a name that leads back to us.

@@ -116,19 +116,40 @@ impl<T: AsyncRead + AsyncWrite + Resettable + Send + Unpin + 'static> Stream for
 
 /// The addresses this proxy listens on: calling one of them from here leads back here.
 #[derive(Debug, Default)]
-pub struct Listening(ArcSwap<Vec<SocketAddr>>);
+pub struct Listening(ArcSwap<Vec<Own>>);
+
+#[derive(Debug)]
+struct Own {
+    address: SocketAddr,
+    /// The service it stands for, if it is a service address.
+    service: Option<DestinationName>,
+}
 
 impl Listening {
-    pub fn set(&self, addresses: Vec<SocketAddr>) {
-        self.0.store(addresses.into());
+    pub fn set(&self, addresses: impl IntoIterator<Item = (SocketAddr, Option<DestinationName>)>) {
+        let own = addresses.into_iter().map(|(address, service)| Own { address, service });
+        self.0.store(Arc::new(own.collect()));
     }
 
     pub fn is_ours(&self, address: SocketAddr) -> bool {
-        let address = original_dst::canonical(address);
-        self.0.load().iter().any(|own| {
-            let wildcard = own.ip().is_unspecified() && is_local(address.ip());
-            own.port() == address.port() && (own.ip() == address.ip() || wildcard)
-        })
+        self.0.load().iter().any(|own| own.takes(address))
+    }
+
+    /// What a client means that uses us as its HTTP proxy for everything, and so names a service by its service address.
+    pub fn meant_by(&self, name: DestinationName) -> DestinationName {
+        let Some(ip) = name.as_ip() else { return name };
+        let address = SocketAddr::new(ip, name.port());
+        let own = self.0.load();
+        let found = own.iter().filter(|own| own.takes(address)).find_map(|own| own.service.clone());
+        found.unwrap_or(name)
+    }
+}
+
+impl Own {
+    fn takes(&self, address: SocketAddr) -> bool {
+        let (own, address) = (self.address, original_dst::canonical(address));
+        let wildcard = own.ip().is_unspecified() && is_local(address.ip());
+        own.port() == address.port() && (own.ip() == address.ip() || wildcard)
     }
 }
 

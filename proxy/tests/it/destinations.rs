@@ -1,5 +1,6 @@
 //! How requests and connections find where they go, and what becomes of those the mesh does not know.
 
+use hyper_util::rt::TokioIo;
 use outrigger_config::model::{Egress, Protocol, ProxySettings};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -20,6 +21,18 @@ async fn a_service_address_stands_for_one_service_whatever_the_host() {
     assert!(answer.body.contains("host: any.host\n"), "{}", answer.body);
     let answer = Http2::connect(caller.service_addresses[0]).await.get("http://any.host/x").await;
     assert!(answer.body.starts_with("GET http://any.host/x HTTP/2.0"), "{}", answer.body);
+
+    // A client that takes the proxy for everything names the service by that address, to ask it or to tunnel there.
+    let own = caller.service_addresses[0];
+    let mut client = Http1::connect(caller.outbound[0]).await;
+    let answer = client.get(&format!("http://{own}/y"), "-").await;
+    assert!(answer.body.starts_with("GET /y HTTP/1.1\n"), "{answer:?}");
+    let tunnel = http::Request::connect(own.to_string()).body(text("")).unwrap();
+    let response = client.send(tunnel).await;
+    assert_eq!(response.status(), 200);
+    let inside = TokioIo::new(hyper::upgrade::on(response).await.unwrap());
+    let answer = Http1::over(inside).await.get("/z", "any.host").await;
+    assert!(answer.body.starts_with("GET /z HTTP/1.1\n"), "{answer:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
