@@ -13,8 +13,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use http::{HeaderValue, Request, Response, StatusCode, Version, header};
-use hyper::body::Incoming;
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
+use hyper::body::{Body as _, Incoming};
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -23,7 +23,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::body::Body;
+use super::body::{self, Body};
 
 pub mod wire;
 use wire::{Heads, Protocol, Wire};
@@ -54,6 +54,11 @@ impl Listen {
 pub trait Handler: Send + Sync + 'static {
     /// Whether HTTP/1 requests carry a [`wire::Head`], their header section as it was received.
     const KEEPS_HEADS: bool = false;
+
+    /// How many streams a client may have open on one HTTP/2 connection.
+    fn max_streams(&self) -> u32 {
+        MAX_STREAMS
+    }
 
     fn handle(&self, request: Request<Incoming>) -> impl Future<Output = Response<Body>> + Send;
 }
@@ -154,6 +159,7 @@ async fn connection<H: Handler>(stream: TcpStream, peer: SocketAddr, handler: Ar
         () = stop.lingered.cancelled() => return,
     };
     let Ok(Ok((wire, protocol))) = sniffed else { return };
+    let max_streams = handler.max_streams();
     let service = Service { handler, heads: wire.heads(), peer, stop: stop.clone() };
     let service = service_fn(move |request| service.clone().answer(request));
     let io = TokioIo::new(wire);
@@ -166,7 +172,7 @@ async fn connection<H: Handler>(stream: TcpStream, peer: SocketAddr, handler: Ar
         }
         Protocol::Http2 => {
             let mut builder = http2::Builder::new(TokioExecutor::new());
-            builder.timer(TokioTimer::new()).max_concurrent_streams(1000).max_header_list_size(64 * 1024);
+            builder.timer(TokioTimer::new()).max_concurrent_streams(max_streams).max_header_list_size(64 * 1024);
             builder.enable_connect_protocol();
             let connection = builder.serve_connection(io, service);
             drive(connection, |connection| connection.graceful_shutdown(), &stop).await;
@@ -205,7 +211,7 @@ impl<H: Handler> Service<H> {
         if let Some(head) = self.heads.as_ref().and_then(Heads::take) {
             request.extensions_mut().insert(head);
         }
-        let http1 = request.version() < Version::HTTP_2;
+        let (http1, head) = (request.version() < Version::HTTP_2, request.method() == Method::HEAD);
         let mut response = self.handler.handle(request).await;
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             return Ok(response);
@@ -213,12 +219,26 @@ impl<H: Handler> Service<H> {
         if let Some(heads) = self.heads {
             heads.expect_next();
         }
+        if head || matches!(response.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
+            response = without_body(response, head);
+        }
         if http1 && self.stop.is_asked() {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         Ok(response)
     }
 }
+
+/// An answer that ends at its head (RFC 9110 §6.4.1); one to HEAD says how long its body would be. hyper leaves such bodies out over
+/// HTTP/1, but sends them over HTTP/2.
+fn without_body(mut response: Response<Body>, head: bool) -> Response<Body> {
+    if head && let Some(length) = response.body().size_hint().exact() {
+        response.headers_mut().insert(header::CONTENT_LENGTH, length.into());
+    }
+    response.map(|_| body::empty())
+}
+
+pub const MAX_STREAMS: u32 = 1000;
 
 /// From SIGTERM on, how long new connections and requests are still taken: callers learn of the end by
 /// `Connection: close` or an endpoint update, not by a reset.

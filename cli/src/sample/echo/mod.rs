@@ -22,7 +22,7 @@ use serde_json::json;
 use tokio::io::AsyncWriteExt;
 
 use super::body::{self, Body};
-use super::listen::{self, Handler, Listen, Stop};
+use super::listen::{self, Handler, Listen, MAX_STREAMS, Stop};
 
 mod generated;
 mod received;
@@ -42,22 +42,32 @@ pub struct Args {
     /// Name of this instance, shown in every answer
     #[arg(long, env = "POD_NAME", default_value = "echo")]
     name: String,
+
+    /// Streams a client may have open on one HTTP/2 connection
+    #[arg(long, value_name = "STREAMS", default_value_t = MAX_STREAMS)]
+    max_streams: u32,
 }
 
 pub async fn run(args: Args) -> anyhow::Result<()> {
     let listener = args.listen.bind(PORT).await?;
     let stop = Stop::on_signal()?;
-    listen::run(&args.name.clone(), listener, Echo { name: args.name, stop: stop.clone() }, stop).await
+    let echo = Echo { name: args.name.clone(), max_streams: args.max_streams, stop: stop.clone() };
+    listen::run(&args.name, listener, echo, stop).await
 }
 
 pub struct Echo {
     pub name: String,
+    pub max_streams: u32,
     /// Ends what an upgrade left running.
     pub stop: Stop,
 }
 
 impl Handler for Echo {
     const KEEPS_HEADS: bool = true;
+
+    fn max_streams(&self) -> u32 {
+        self.max_streams
+    }
 
     async fn handle(&self, request: Request<Incoming>) -> Response<Body> {
         match request.uri().path() {

@@ -17,7 +17,7 @@ async fn start() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let stop = Stop::default();
-    let echo = Echo { name: "one".into(), stop: stop.clone() };
+    let echo = Echo { name: "one".into(), max_streams: MAX_STREAMS, stop: stop.clone() };
     tokio::spawn(serve(listener, Arc::new(echo), stop));
     address
 }
