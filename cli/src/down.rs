@@ -19,7 +19,10 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
         let run_dir = socket::choose(args.network, args.manifests.as_deref()).await?;
         match socket::ask(&run_dir, &Request::Down, |text| println!("{text}")).await? {
-            Answer::Done(text) => println!("{text}"),
+            Answer::Done(text) => {
+                socket::ended(&run_dir).await;
+                println!("{text}");
+            }
             other => anyhow::bail!("{other:?}"),
         }
         Ok(ExitCode::SUCCESS)

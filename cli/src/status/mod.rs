@@ -6,10 +6,10 @@
 mod plane;
 mod problem;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::bail;
+use anyhow::{anyhow, bail};
 use comfy_table::{ContentArrangement, Table, presets};
 use outrigger_config::diagnostic::Severity;
 use serde::Serialize;
@@ -44,20 +44,25 @@ struct Status {
 }
 
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let status = tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
         let run_dir = socket::choose(args.network, args.manifests.as_deref()).await?;
-        let Answer::Status(mesh) = socket::ask(&run_dir, &Request::Status, |_| {}).await? else {
-            bail!("the mesh did not answer with its status")
-        };
-        let asked = match &mesh.control {
-            Some(control) => plane::ask(&control.api).await,
-            None => Err(anyhow::anyhow!("it has ended")),
-        };
-        let problems = problems(&mesh, asked.as_ref().map(|(plane, _)| plane));
-        let (plane, configuration) = asked.ok().unzip();
-        Ok(Status { mesh, problems, configuration, plane })
-    })?;
-    output::print(args.output, &status, text)?;
+        show(&run_dir, args.output).await
+    })
+}
+
+/// Prints the status of the mesh of `run_dir`.
+pub async fn show(run_dir: &Path, format: Format) -> anyhow::Result<ExitCode> {
+    let Answer::Status(mesh) = socket::ask(run_dir, &Request::Status, |_| {}).await? else {
+        bail!("the mesh did not answer with its status")
+    };
+    let asked = match &mesh.control {
+        Some(control) => plane::ask(&control.api).await,
+        None => Err(anyhow!("it has ended")),
+    };
+    let problems = problems(&mesh, asked.as_ref().map(|(plane, _)| plane));
+    let (plane, configuration) = asked.ok().unzip();
+    let status = Status { mesh, problems, configuration, plane };
+    output::print(format, &status, text)?;
     let failed = status.problems.iter().any(|problem| problem.severity == Severity::Error);
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }

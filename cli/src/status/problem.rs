@@ -112,15 +112,14 @@ fn refusals(plane: &Plane) -> Vec<Problem> {
         for (kind, resources) in &proxy.resources {
             for (name, resource) in resources {
                 let Some(blame) = &resource.refused else { continue };
+                let resource = format!("{kind} {name}");
                 let place = match (&blame.file, blame.line) {
                     (Some(file), Some(line)) => format!("{file}:{line}"),
                     (Some(file), None) => file.clone(),
-                    _ => proxy.id.clone(),
+                    _ => resource.clone(),
                 };
-                let mut message = blame.object.clone().unwrap_or_else(|| format!("{kind} {name}"));
-                if !blame.field.is_empty() {
-                    message.push_str(&format!(" {}", blame.field));
-                }
+                let object = blame.object.as_deref().unwrap_or("it");
+                let mut message = [object, &blame.field].join(" ").trim_end().to_owned();
                 message.push_str(&format!(" is refused by {}: {}", proxy.id, blame.reason));
                 problems.push(Problem { severity: Severity::Error, kind: Kind::Refused, place, message });
             }

@@ -136,8 +136,8 @@ impl Children {
             environment,
             working_directory: spec.working_directory.clone(),
             advice_in_use: format!(
-                "it has to listen at $(HOST) and $(PORT) alone; one that listens on every address needs \
-                 `appPort: auto` (or a free number) in spec.ports of Workload {}/{}",
+                "an app has to listen at $(HOST) and $(PORT) alone; one that listens on every address needs \
+                 `appPort: auto` or another number in spec.ports of Workload {}/{}",
                 spec.namespace, spec.template
             ),
         }

@@ -1,6 +1,7 @@
 //! A process that is kept running: started, watched, started again with backoff when it ends.
 
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use super::listening;
 use super::output::Log;
 use super::process::{Backoff, Process, Spec};
 use super::readiness::Standing;
@@ -20,6 +22,8 @@ pub struct Condition {
     pub ready: bool,
     /// Starts after the first.
     pub restarts: u32,
+    /// Its start takes longer than a start should.
+    pub overdue: bool,
     /// Why it is not ready: how it ended last, or what a probe says of it.
     pub why: Option<Arc<str>>,
 }
@@ -30,7 +34,7 @@ impl Condition {
         match self {
             Self { ready: true, .. } => "Ready",
             Self { pid: None, restarts: 1.., .. } => "Restarting",
-            Self { restarts: 0, .. } => "Starting",
+            Self { restarts: 0, overdue: false, .. } => "Starting",
             Self { .. } => "NotReady",
         }
     }
@@ -90,10 +94,11 @@ async fn keep(
         let begun = Instant::now();
         let why = match Process::start(&spec, &log) {
             Ok(mut process) => {
-                report.send_modify(|now| now.pid = Some(process.pid()));
+                let pid = process.pid();
+                report.send_modify(|now| now.pid = Some(pid));
                 let status = tokio::select! {
                     status = process.wait() => status,
-                    never = watch_readiness(standing.clone(), &report) => match never {},
+                    never = watch_readiness(standing.clone(), pid, &report) => match never {},
                     grace = stopped.recv() => {
                         process.stop(grace.unwrap_or_default()).await;
                         report.send_modify(|now| (now.pid, now.ready) = (None, false));
@@ -106,9 +111,12 @@ async fn keep(
                     Ok(status) => format!("ended: {}", describe(status)),
                     Err(error) => format!("is lost: {error}"),
                 };
-                if process.missed_an_address() {
-                    why.push_str(": an address it wants is in use; ");
-                    why.push_str(&spec.advice_in_use);
+                let (last_words, in_use) = process.last_words().await;
+                if !last_words.is_empty() {
+                    why.push_str(&format!(": {last_words}"));
+                }
+                if in_use {
+                    why.push_str(&format!(" ({})", spec.advice_in_use));
                 }
                 why
             }
@@ -127,30 +135,54 @@ async fn keep(
 }
 
 /// Probes as long as the process lives.
-async fn watch_readiness(mut standing: Standing, report: &watch::Sender<Condition>) -> Infallible {
+async fn watch_readiness(
+    mut standing: Standing,
+    group: i32,
+    report: &watch::Sender<Condition>,
+) -> Infallible {
     let check = standing.check();
-    let begun = Instant::now();
     tokio::time::sleep(standing.initial_delay()).await;
+    let begun = Instant::now();
     loop {
         let result = check.probe().await;
         standing.record(result.is_ok());
+        let overdue = begun.elapsed() > STARTING;
+        let why = match result {
+            _ if standing.ready() => None,
+            Ok(()) => Some("its probe succeeds, but not often enough in a row yet".to_owned()),
+            Err(why) if overdue => Some(why + &elsewhere(group, check.target())),
+            Err(why) => Some(why),
+        };
         report.send_if_modified(|now| {
-            let before = (now.ready, now.why.clone());
-            now.ready = standing.ready();
-            match result {
-                _ if now.ready => now.why = None,
-                // How the process before this one ended says more, until this one has had its time.
-                Err(why) if now.why.is_none() || begun.elapsed() > STARTING => now.why = Some(why.into()),
-                _ => {}
+            let before = now.clone();
+            (now.ready, now.overdue) = (standing.ready(), overdue && !standing.ready());
+            // How the process before this one ended says more, until this one has had its time.
+            if now.ready || now.why.is_none() || overdue {
+                now.why = why.map(Into::into);
             }
-            before != (now.ready, now.why.clone())
+            *now != before
         });
-        tokio::time::sleep(standing.pause()).await;
+        tokio::time::sleep(standing.pause(overdue)).await;
     }
 }
 
-/// What a process gets to become ready before its probes are the reason why it is not.
-const STARTING: Duration = Duration::from_secs(5);
+/// Where an app listens that does not accept where it should.
+fn elsewhere(group: i32, target: Option<SocketAddr>) -> String {
+    let found = listening::addresses(group);
+    match target {
+        Some(target) if !found.is_empty() && !found.contains(&target) => {
+            let found: Vec<String> = found.iter().map(ToString::to_string).collect();
+            format!(
+                "; it listens at {}: tell it $(HOST) and $(PORT), or its port in `appPort` if it listens on every address",
+                found.join(", ")
+            )
+        }
+        _ => String::new(),
+    }
+}
+
+/// What a process gets to become ready before that is a problem.
+const STARTING: Duration = Duration::from_secs(10);
 
 fn describe(status: std::process::ExitStatus) -> String {
     use std::os::unix::process::ExitStatusExt;

@@ -11,6 +11,7 @@ use anyhow::{Context, bail};
 
 use futures_util::future::join_all;
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 
 use super::children::{Addresses, Children};
 use super::control::{Control, ControlReport, Ear};
@@ -41,6 +42,8 @@ pub struct Mesh {
     gateways: RefCell<BTreeMap<String, Gateway>>,
     /// Held by whoever starts and ends things; reports need not wait for it.
     changing: tokio::sync::Mutex<()>,
+    /// Whether it is to end: nobody waits for anything to become ready then.
+    ending: watch::Sender<bool>,
 }
 
 #[derive(Debug)]
@@ -108,6 +111,7 @@ impl Mesh {
             instances: RefCell::default(),
             gateways: RefCell::default(),
             changing: tokio::sync::Mutex::new(()),
+            ending: watch::Sender::new(false),
         })
     }
 
@@ -142,6 +146,11 @@ impl Mesh {
         // They are listed until they have ended.
         self.instances.borrow_mut().retain(|_, running| !gone.iter().any(|gone| Rc::ptr_eq(gone, running)));
         self.plan.replace(plan.clone());
+        if plan.instances.is_empty() && plan.gateways.is_empty() {
+            self.around.log.say(
+                "nothing to run yet: no Workload with a command and no Gateway of class outrigger that can be used; waiting for changes",
+            );
+        }
         for spec in plan.instances {
             if !self.instances.borrow().contains_key(&key(&spec)) {
                 let name = spec.name.clone();
@@ -185,7 +194,12 @@ impl Mesh {
             progress(&format!("{}: draining", spec.name));
             running.stop().await;
             let started = self.start_instance(spec.clone()).with_context(|| spec.name.clone())?;
-            if tokio::time::timeout(RESTART, started.ready()).await.is_err() {
+            let mut ending = self.ending.subscribe();
+            let in_time = tokio::select! {
+                ready = tokio::time::timeout(RESTART, started.ready()) => ready.is_ok(),
+                _ = ending.wait_for(|ending| *ending) => bail!("the mesh ends"),
+            };
+            if !in_time {
                 let Report { state, reason, .. } = started.report();
                 bail!(
                     "{} did not become ready within {RESTART:?} ({state}{}); the remaining instances were left alone",
@@ -218,6 +232,7 @@ impl Mesh {
 
     /// Gateways first, so that nothing new comes in; then all instances at once; the control plane, which tells callers of it, last.
     pub async fn stop(&self) {
+        self.ending.send_replace(true);
         let _changing = self.changing.lock().await;
         let gateways = self.gateways.take();
         join_all(gateways.into_values().map(|gateway| gateway.stop(&self.around.children))).await;

@@ -12,6 +12,7 @@ mod control;
 mod environment;
 mod instance;
 mod kept;
+mod listening;
 mod mesh;
 mod network;
 mod output;
@@ -22,7 +23,7 @@ mod readiness;
 pub mod socket;
 mod table;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::rc::Rc;
 use std::time::Duration;
@@ -40,6 +41,9 @@ use mesh::Mesh;
 use network::Network;
 use output::Log;
 use socket::{Answer, Asked, Request};
+
+use crate::output::Format;
+use crate::status;
 
 /// Run the mesh a directory of manifests describes: control plane, apps, sidecars and gateways.
 #[derive(Debug, clap::Args)]
@@ -164,8 +168,11 @@ async fn announce(mesh: Rc<Mesh>, log: Log) {
 
 /// Starts the same command in the background and waits until it says that everything is ready.
 async fn detach(args: &Args, directories: Vec<PathBuf>) -> anyhow::Result<ExitCode> {
-    let log_path = network::run_root()?.join(format!("up-{}.log", std::process::id()));
-    let log = std::fs::File::create(&log_path).with_context(|| format!("creating {}", log_path.display()))?;
+    let root = network::run_root()?;
+    remove_old_logs(&root);
+    // Of a name that cannot be another's until it can be named after the process that writes it.
+    let begun = root.join(format!("starting-{}.log", std::process::id()));
+    let log = std::fs::File::create(&begun).with_context(|| format!("creating {}", begun.display()))?;
     let mut command = std::process::Command::new(std::env::current_exe()?);
     command.arg("up").arg("--detached").args(&directories);
     if let Some(network) = args.network {
@@ -173,31 +180,60 @@ async fn detach(args: &Args, directories: Vec<PathBuf>) -> anyhow::Result<ExitCo
     }
     let mut child =
         command.stdin(std::process::Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn()?;
+    let log_path = log_of(&root, child.id());
+    std::fs::rename(&begun, &log_path).with_context(|| format!("creating {}", log_path.display()))?;
     let deadline = Instant::now() + Duration::from_secs(args.timeout);
+    let mut found = None;
     loop {
         if let Some(status) = child.try_wait()? {
             eprint!("{}", std::fs::read_to_string(&log_path).unwrap_or_default());
+            let _ = std::fs::remove_file(&log_path);
             bail!("the mesh ended: {status}");
         }
         for run_dir in socket::running()? {
-            if let Ok(Answer::Status(report)) = socket::ask(&run_dir, &Request::Status, |_| {}).await
-                && report.pid == child.id()
-                && report.settled()
-                && !(report.workloads.is_empty() && report.gateways.is_empty())
-            {
+            let Ok(Answer::Status(report)) = socket::ask(&run_dir, &Request::Status, |_| {}).await else {
+                continue;
+            };
+            if report.pid != child.id() {
+                continue;
+            }
+            if report.settled() && !(report.workloads.is_empty() && report.gateways.is_empty()) {
                 println!("{}", table(&report));
                 println!("log: {}", log_path.display());
                 return Ok(ExitCode::SUCCESS);
             }
+            found = Some(run_dir);
         }
         if Instant::now() >= deadline {
+            if let Some(run_dir) = found {
+                // Says what is missing.
+                status::show(&run_dir, Format::Table).await?;
+            }
             eprintln!(
-                "outrigger: not everything is ready after {} s; it goes on in the background. Log: {}",
+                "outrigger: not everything is ready after {} s; it goes on in the background (`outrigger status`, `outrigger down`). Log: {}",
                 args.timeout,
                 log_path.display()
             );
             return Ok(ExitCode::FAILURE);
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+fn log_of(root: &Path, pid: u32) -> PathBuf {
+    root.join(format!("up-{pid}.log"))
+}
+
+/// Logs of meshes in the background that have ended, which were kept for whoever asks why.
+fn remove_old_logs(root: &Path) {
+    let Ok(entries) = std::fs::read_dir(root) else { return };
+    for path in entries.filter_map(|entry| Some(entry.ok()?.path())) {
+        let pid = path
+            .file_name()
+            .and_then(|name| name.to_str())
+            .and_then(|name| name.strip_prefix("up-")?.strip_suffix(".log")?.parse::<u32>().ok());
+        if pid.is_some_and(|pid| !Path::new("/proc").join(pid.to_string()).exists()) {
+            let _ = std::fs::remove_file(path);
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! A child process of the mesh: started so that it cannot outlive us, its output merged line by line, ended in order.
 
-use std::cell::Cell;
+use std::cell::RefCell;
 use std::ffi::OsString;
 use std::io;
 use std::path::PathBuf;
@@ -8,10 +8,12 @@ use std::process::{ExitStatus, Stdio};
 use std::rc::Rc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 use tokio::process::{Child, Command};
+use tokio::task::{JoinHandle, spawn_local};
 
 use super::output::Log;
 
@@ -33,8 +35,17 @@ pub struct Spec {
 pub struct Process {
     child: Child,
     group: Pid,
+    said: Rc<RefCell<Said>>,
+    copying: Vec<JoinHandle<()>>,
+}
+
+/// What its output tells of its end.
+#[derive(Debug, Default)]
+struct Said {
     /// It wrote that an address is in use.
-    in_use: Rc<Cell<bool>>,
+    in_use: bool,
+    /// The last line of its standard error, cut to [`LAST_WORDS`].
+    last: String,
 }
 
 impl Process {
@@ -55,17 +66,18 @@ impl Process {
         }
         let mut child = command.spawn()?;
         let pid = child.id().ok_or_else(|| io::Error::other("the process ended at once"))?;
-        let in_use = Rc::new(Cell::new(false));
-        let copy = |stream: Box<dyn AsyncRead + Unpin>| {
-            tokio::task::spawn_local(copy_lines(stream, spec.name.clone(), log.clone(), in_use.clone()));
-        };
-        if let Some(out) = child.stdout.take() {
-            copy(Box::new(out));
-        }
-        if let Some(err) = child.stderr.take() {
-            copy(Box::new(err));
-        }
-        Ok(Self { child, group: Pid::from_raw(pid as i32), in_use })
+        let said = Rc::new(RefCell::default());
+        let (out, err) = (child.stdout.take(), child.stderr.take());
+        let out =
+            out.map(|out| spawn_local(copy_lines(out, spec.name.clone(), log.clone(), said.clone(), false)));
+        let err =
+            err.map(|err| spawn_local(copy_lines(err, spec.name.clone(), log.clone(), said.clone(), true)));
+        Ok(Self {
+            child,
+            group: Pid::from_raw(pid as i32),
+            said,
+            copying: out.into_iter().chain(err).collect(),
+        })
     }
 
     pub fn pid(&self) -> i32 {
@@ -76,9 +88,13 @@ impl Process {
         self.child.wait().await
     }
 
-    /// Whether it complained of an address in use, in the words of the operating system, which every language's runtime repeats.
-    pub fn missed_an_address(&self) -> bool {
-        self.in_use.get()
+    /// Once it has ended: the last line it wrote to its standard error, and whether it complained of an address in use, in the words of the
+    /// operating system that every language's runtime repeats.
+    pub async fn last_words(&mut self) -> (String, bool) {
+        // What it wrote may still be in the pipes; whoever it left behind may hold them open.
+        let _ = tokio::time::timeout(Duration::from_millis(100), join_all(&mut self.copying)).await;
+        let said = self.said.borrow();
+        (said.last.clone(), said.in_use)
     }
 
     /// SIGTERM to its group, and SIGKILL to what is left of it after `grace`.
@@ -107,7 +123,16 @@ const IN_USE: [&str; 3] = ["ddress already in use", "ddress in use", "EADDRINUSE
 /// Longest line kept whole, in bytes; a longer one is cut into several.
 const LINE: u64 = 16 * 1024;
 
-async fn copy_lines(stream: Box<dyn AsyncRead + Unpin>, name: String, log: Log, in_use: Rc<Cell<bool>>) {
+/// Longest last words kept, in characters.
+const LAST_WORDS: usize = 200;
+
+async fn copy_lines(
+    stream: impl AsyncRead + Unpin,
+    name: String,
+    log: Log,
+    said: Rc<RefCell<Said>>,
+    is_error: bool,
+) {
     use tokio::io::AsyncReadExt;
 
     let mut reader = BufReader::new(stream);
@@ -118,10 +143,13 @@ async fn copy_lines(stream: Box<dyn AsyncRead + Unpin>, name: String, log: Log, 
             Ok(0) | Err(_) => return,
             Ok(_) => {
                 let text = String::from_utf8_lossy(&line);
-                if IN_USE.iter().any(|words| text.contains(words)) {
-                    in_use.set(true);
+                let text = text.trim_end_matches(['\n', '\r']);
+                log.line(&name, text);
+                let mut said = said.borrow_mut();
+                said.in_use |= IN_USE.iter().any(|words| text.contains(words));
+                if is_error && !text.trim().is_empty() {
+                    said.last = text.trim().chars().take(LAST_WORDS).collect();
                 }
-                log.line(&name, text.trim_end_matches(['\n', '\r']));
             }
         }
     }

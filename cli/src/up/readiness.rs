@@ -49,6 +49,11 @@ impl Check {
         Self { target: Some(target), settings }
     }
 
+    /// What is asked; `None` where there is nothing to ask.
+    pub fn target(&self) -> Option<SocketAddr> {
+        self.target
+    }
+
     /// An error says what was seen instead.
     pub async fn probe(&self) -> Result<(), String> {
         let Some(address) = self.target else { return Ok(()) };
@@ -113,9 +118,9 @@ impl Standing {
         }
     }
 
-    /// Until the next probe. An app that is starting is asked often: the mesh waits for it.
-    pub fn pause(&self) -> Duration {
-        if self.ready {
+    /// Until the next probe. An app that is starting is asked often, unless it takes too long: the mesh waits for it.
+    pub fn pause(&self, overdue: bool) -> Duration {
+        if self.ready || overdue {
             self.check.settings.period
         } else {
             self.check.settings.period.min(Duration::from_millis(50))

@@ -95,13 +95,21 @@ pub async fn ask(
     bail!("the mesh ended before it answered")
 }
 
-/// The run folders of the meshes that run now.
+/// Waits until nothing of the mesh is left, once it has said that it ends.
+pub async fn ended(run_dir: &Path) {
+    while Network::is_held(run_dir) {
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+}
+
+/// The run folders of the meshes that can be asked now.
 pub fn running() -> anyhow::Result<Vec<PathBuf>> {
     let root = run_root()?;
     let mut found: Vec<PathBuf> = std::fs::read_dir(&root)
         .with_context(|| format!("reading {}", root.display()))?
         .filter_map(|entry| Some(entry.ok()?.path()))
-        .filter(|path| Network::is_held(path))
+        // One that begins or ends has no socket.
+        .filter(|path| Network::is_held(path) && path.join(NAME).exists())
         .collect();
     found.sort();
     Ok(found)

@@ -46,11 +46,20 @@ impl Mesh {
             }
         }
         change(&manifests);
-        Self::start(run_root, manifests)
+        let mesh = Self::start(run_root, manifests);
+        mesh.wait_ready();
+        mesh
     }
 
     /// A mesh of one manifest file.
     pub fn of_manifests(text: &str) -> Self {
+        let mesh = Self::of_manifests_unready(text);
+        mesh.wait_ready();
+        mesh
+    }
+
+    /// As [`Self::of_manifests`], of which not everything may become ready.
+    pub fn of_manifests_unready(text: &str) -> Self {
         let run_root = tempfile::Builder::new().prefix("outrigger-test").tempdir().expect("a folder");
         let manifests = run_root.path().join("manifests");
         fs::create_dir(&manifests).expect("a folder");
@@ -70,9 +79,7 @@ impl Mesh {
             .stderr(out)
             .spawn()
             .expect("outrigger starts");
-        let mesh = Self { up, run_root, log, manifests };
-        mesh.wait_ready();
-        mesh
+        Self { up, run_root, log, manifests }
     }
 
     pub fn wait_ready(&self) {
