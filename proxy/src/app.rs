@@ -20,6 +20,7 @@ use crate::dns::Resolver;
 use crate::downstream::accept::{Handed, Lanes};
 use crate::downstream::{self, Listening, Role, listen};
 use crate::drain::{self, Drain};
+use crate::identity::{Identity, Provision};
 use crate::mesh::Mesh;
 use crate::runtime;
 use crate::telemetry::Telemetry;
@@ -52,6 +53,8 @@ pub struct Setup {
     pub drain: drain::Timing,
     /// What the admin port changes the level of.
     pub log: admin::Log,
+    /// Where its certificate comes from; without one it speaks plaintext. Default: nowhere.
+    pub identity: Option<Provision>,
 }
 
 impl Setup {
@@ -70,6 +73,7 @@ impl Setup {
             metrics: (Ipv4Addr::LOCALHOST, 0).into(),
             drain: drain::Timing::default(),
             log: admin::Log::default(),
+            identity: None,
         }
     }
 }
@@ -120,10 +124,12 @@ pub fn start(
         dns: Resolver::system(background.handle().clone()),
         listening: Listening::default(),
         readiness: admin::Readiness::default(),
+        identity: Identity::new(setup.identity.clone()),
     });
     shared.listening.set(bound.addresses(&setup));
     let _entered = background.enter();
     let (source, cache) = supply(&shared)?;
+    background.spawn(shared.identity.clone().keep());
     background.spawn(discovery::run(setup.own.clone(), mesh, asks, shared.telemetry.clone(), source, cache));
     let (stop, stopping) = watch::channel(false);
     let (lanes, receivers) = Lanes::new(workers);

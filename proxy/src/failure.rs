@@ -105,6 +105,8 @@ failures! {
     Draining "draining" 503 UNAVAILABLE "destination_unavailable" "LH";
     /// The request came back to the proxy that sent it.
     LoopDetected "loop_detected" 502 INTERNAL "proxy_loop_detected" "LR";
+    /// The port takes mTLS of the mesh only (`Strict`), and the caller came without.
+    MtlsRequired "mtls_required" 403 PERMISSION_DENIED "http_request_denied" "NR";
     /// The request is not valid HTTP, or lacks what it needs (a host, a target).
     BadRequest "bad_request" 400 INTERNAL "http_request_error" "DPE";
     /// Where the body ends can be read in two ways (RFC 9112 §6.3, §11.2).

@@ -14,6 +14,7 @@ use rand::RngExt;
 use crate::app::Setup;
 use crate::discovery::{Cache, Own, Source};
 use crate::drain::Timing;
+use crate::identity::{Files, Provision};
 use crate::worker::Shared;
 
 /// The sidecar of one workload, or a gateway.
@@ -65,6 +66,15 @@ pub struct Options {
     /// Threads that carry traffic. Default: the CPU limit rounded up, at most 2.
     #[arg(long)]
     pub workers: Option<usize>,
+    /// The certificate this proxy proves itself with, PEM, leaf first; followed as it changes. Without one it speaks plaintext.
+    #[arg(long, value_name = "FILE", requires = "identity_key", requires = "trust_bundle")]
+    pub identity_cert: Option<PathBuf>,
+    /// The certificate's private key, PEM.
+    #[arg(long, value_name = "FILE", requires = "identity_cert")]
+    pub identity_key: Option<PathBuf>,
+    /// The roots that are believed, PEM; followed as they change.
+    #[arg(long, value_name = "FILE", requires = "identity_cert")]
+    pub trust_bundle: Option<PathBuf>,
     /// How long callers may need to hear that this instance leaves.
     #[arg(long, value_parser = seconds, default_value = "5s")]
     pub drain_window: Duration,
@@ -89,6 +99,7 @@ impl Options {
         setup.metrics = self.metrics.unwrap_or((self.pod_address, 15020).into());
         setup.low_port_offset = self.low_port_offset;
         setup.drain = Timing { window: self.drain_window, deadline: self.drain_deadline };
+        setup.identity = self.identity();
         if sidecar {
             self.workload.as_ref().context("--workload or --gateway is needed")?;
             let pod = |port| vec![(self.pod_address, port).into()];
@@ -101,6 +112,12 @@ impl Options {
             setup.gateway = vec![self.pod_address];
         }
         Ok(setup)
+    }
+
+    fn identity(&self) -> Option<Provision> {
+        let (certificate, key, trust_bundle) =
+            (self.identity_cert.clone()?, self.identity_key.clone()?, self.trust_bundle.clone()?);
+        Some(Provision::Files(Files { certificate, key, trust_bundle }))
     }
 
     /// Where its configuration comes from, and the copy it starts from. Called on the background runtime.

@@ -16,6 +16,7 @@ use tokio::time::Instant;
 
 use crate::dns::Resolver;
 use crate::drain::Drain;
+use crate::identity::Identity;
 use crate::mesh::{Backends, Destination, Inbound, Mesh};
 use crate::route::{Table, Upstream};
 use crate::telemetry::{self, Direction, ServiceMetrics, Telemetry};
@@ -30,6 +31,7 @@ pub struct Shared {
     pub dns: Arc<Resolver>,
     pub listening: crate::downstream::Listening,
     pub readiness: crate::admin::Readiness,
+    pub identity: Arc<Identity>,
 }
 
 /// One a thread; its tasks alone use it.
@@ -54,7 +56,12 @@ impl Worker {
             .map(|direction| metrics.service(direction, None));
         Rc::new(Self {
             inbound: shared.mesh.inbound(),
-            pools: Pools::new(shared.dns.clone()),
+            pools: Pools::new(
+                shared.dns.clone(),
+                shared.identity.clone(),
+                shared.telemetry.metrics.clone(),
+                telemetry::Worker(id),
+            ),
             shared,
             id: telemetry::Worker(id),
             rng: RefCell::new(SmallRng::from_rng(&mut rand::rng())),

@@ -108,7 +108,6 @@ impl Entry {
                 "name": spec.name,
                 "namespace": spec.namespace,
                 "labels": labels,
-                "annotations": {"outrigger.dev/meshed": "true"},
                 "generation": self.generation.get(),
             },
             "spec": {

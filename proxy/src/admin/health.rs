@@ -76,6 +76,9 @@ pub(super) fn not_ready(state: &State) -> Vec<String> {
     if !shared.mesh.is_configured() {
         missing.push("no configuration yet: the manifests do not name this workload or gateway".into());
     }
+    if shared.identity.is_configured() {
+        missing.extend(shared.identity.unusable());
+    }
     missing.extend(shared.readiness.missing());
     missing
 }

@@ -1,6 +1,7 @@
 //! The metrics page. What is measured, and how a metric is spelled, is `telemetry`.
 
 use std::collections::BTreeMap;
+use std::time::UNIX_EPOCH;
 
 use http::StatusCode;
 use outrigger_config::model::Health;
@@ -22,6 +23,13 @@ fn page(shared: &Shared) -> String {
         "Endpoints known, by what the source says of them.",
         &endpoints(shared),
     );
+    if let Some(svid) = shared.identity.svid() {
+        out.gauge(
+            "outrigger_certificate_expiry_timestamp_seconds",
+            "When the certificate of this proxy ends, in seconds since 1970.",
+            svid.leaf.not_after.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64(),
+        );
+    }
     if let Some(age) = shared.mesh.inventory().lock().link.age() {
         out.gauge(
             "outrigger_config_age_seconds",

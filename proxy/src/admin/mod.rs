@@ -8,6 +8,7 @@ mod clusters;
 mod config_dump;
 mod drain;
 mod health;
+mod identity;
 mod listen;
 mod logging;
 mod metrics;
@@ -45,6 +46,7 @@ struct Endpoint {
 const ADMIN: &[Endpoint] = &[
     get("/config_dump", "the configuration as it was received, with versions", config_dump::answer),
     get("/clusters", "endpoints with their state", clusters::answer),
+    get("/identity", "its certificate, and who it spoke with, protected or not", identity::answer),
     get("/server_info", "what this proxy is and how it is doing", server_info::answer),
     get("/logging", "what is logged", logging::show),
     post("/logging", "log from now on what ?level= says: a level, or MODULE=LEVEL,...", logging::set),

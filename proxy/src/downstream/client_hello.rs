@@ -1,10 +1,13 @@
-//! The server name in a TLS ClientHello, read without taking part in the handshake (RFC 8446 §4.1.2, RFC 6066 §3).
+//! The server name and the protocols in a TLS ClientHello, read without taking part in the handshake (RFC 8446 §4.1.2, RFC 6066 §3,
+//! RFC 7301 §3.1).
 //!
 //! Owns parsing only: whoever reads the bytes keeps and replays them. A ClientHello may span several records and, with a
 //! post-quantum key share, several segments; it is collected up to [`LIMIT`]. What cannot be read is not refused here: it is
 //! TLS without a name.
 
 use std::sync::Arc;
+
+use crate::identity::{Offered, PLAIN_HTTP, Token};
 
 /// Most bytes of a connection that are looked at to find the end of its ClientHello.
 pub const LIMIT: usize = 16 * 1024;
@@ -14,7 +17,7 @@ pub enum Hello {
     /// The ClientHello goes on behind what is there.
     Incomplete,
     /// `None` where the client named no server (or an address, which SNI does not allow).
-    Complete { sni: Option<Arc<str>> },
+    Complete { sni: Option<Arc<str>>, offered: Offered },
     /// These bytes are no ClientHello.
     Invalid,
 }
@@ -26,7 +29,10 @@ pub fn looks_like_tls(bytes: &[u8]) -> bool {
 
 pub fn parse(bytes: &[u8]) -> Hello {
     match message(bytes) {
-        Ok(message) => Hello::Complete { sni: server_name(&message) },
+        Ok(message) => {
+            let (sni, offered) = read(&message).unwrap_or_default();
+            Hello::Complete { sni, offered }
+        }
         Err(Stop::Incomplete) if bytes.len() >= LIMIT => Hello::Invalid,
         Err(Stop::Incomplete) => Hello::Incomplete,
         Err(Stop::Invalid) => Hello::Invalid,
@@ -67,28 +73,47 @@ fn message(mut bytes: &[u8]) -> Result<Vec<u8>, Stop> {
     }
 }
 
-fn server_name(message: &[u8]) -> Option<Arc<str>> {
+/// The name and the protocols; what cannot be read is missing.
+fn read(message: &[u8]) -> Option<(Option<Arc<str>>, Offered)> {
     let mut at = Reader(message);
     at.take(2 + 32)?; // version, random
     at.vector8()?; // session id
     at.vector16()?; // cipher suites
     at.vector8()?; // compression methods
-    let mut extensions = Reader(at.vector16()?);
-    while !extensions.0.is_empty() {
-        let kind = extensions.u16()?;
-        let body = extensions.vector16()?;
-        if kind == 0 {
-            let mut names = Reader(Reader(body).vector16()?);
-            while !names.0.is_empty() {
-                let kind = names.take(1)?[0];
-                let name = names.vector16()?;
-                if kind == 0 {
-                    return host_name(name);
-                }
-            }
+    let (mut name, mut protocols) = (None, Offered::default());
+    let mut extensions = at.vector16().map(Reader)?;
+    while let (Some(kind), Some(body)) = (extensions.u16(), extensions.vector16()) {
+        match kind {
+            SERVER_NAME => name = server_name(body),
+            PROTOCOLS => protocols = offered(body),
+            _ => {}
         }
     }
-    None
+    Some((name, protocols))
+}
+
+const SERVER_NAME: u16 = 0;
+const PROTOCOLS: u16 = 16;
+
+fn server_name(extension: &[u8]) -> Option<Arc<str>> {
+    let mut names = Reader(Reader(extension).vector16()?);
+    loop {
+        let kind = names.take(1)?[0];
+        let name = names.vector16()?;
+        if kind == 0 {
+            return host_name(name);
+        }
+    }
+}
+
+fn offered(extension: &[u8]) -> Offered {
+    let mut offered = Offered::default();
+    let mut names = Reader(Reader(extension).vector16().unwrap_or_default());
+    while let Some(name) = names.vector8() {
+        offered.mesh |= Token::of(name).is_some();
+        offered.http |= PLAIN_HTTP.contains(&name);
+    }
+    offered
 }
 
 /// In lower case, without a trailing dot.
@@ -133,17 +158,45 @@ mod tests {
 
     /// The first flight of a real client.
     fn client_hello(name: &'static str) -> Vec<u8> {
+        offering(name, &[])
+    }
+
+    fn offering(name: &'static str, protocols: &[&[u8]]) -> Vec<u8> {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let config = rustls::ClientConfig::builder_with_provider(provider)
+        let mut config = rustls::ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .expect("the provider has the default versions")
             .with_root_certificates(rustls::RootCertStore::empty())
             .with_no_client_auth();
+        config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
         let name = ServerName::try_from(name).expect("a name");
         let mut client = rustls::ClientConnection::new(Arc::new(config), name).expect("a client");
         let mut bytes = Vec::new();
         client.write_tls(&mut bytes).expect("into memory");
         bytes
+    }
+
+    fn complete(sni: Option<&str>) -> Hello {
+        Hello::Complete { sni: sni.map(Into::into), offered: Offered::default() }
+    }
+
+    #[test]
+    fn the_protocols_tell_the_mesh_from_others() {
+        for (protocols, mesh, http) in [
+            (&[][..], false, false),
+            (&[&b"h2"[..], b"http/1.1"], false, true),
+            (&[b"istio"], true, false),
+            (&[b"istio-peer-exchange", b"istio"], true, false),
+            (&[b"istio-h2"], true, false),
+            (&[b"istio-http/1.0"], true, false),
+            (&[b"istio-http/1.1", b"istio", b"http/1.1"], true, true),
+            (&[b"istio2", b"xistio", b"mqtt"], false, false), // whole names only
+        ] {
+            let Hello::Complete { offered, .. } = parse(&offering("a.test", protocols)) else {
+                panic!("{protocols:?} cannot be read")
+            };
+            assert_eq!(offered, Offered { mesh, http }, "{protocols:?}");
+        }
     }
 
     #[test]
@@ -153,7 +206,7 @@ mod tests {
         for end in 0..bytes.len() {
             assert_eq!(parse(&bytes[..end]), Hello::Incomplete, "{end} of {}", bytes.len());
         }
-        let want = Hello::Complete { sni: Some("reviews.example.com".into()) };
+        let want = complete(Some("reviews.example.com"));
         assert_eq!(parse(&bytes), want);
         assert_eq!(parse(&[&bytes[..], b"early data"].concat()), want);
     }
@@ -165,12 +218,12 @@ mod tests {
             .chunks(7)
             .flat_map(|part| [&[HANDSHAKE, 3, 1, 0, part.len() as u8][..], part].concat())
             .collect();
-        assert_eq!(parse(&records), Hello::Complete { sni: Some("a.test".into()) });
+        assert_eq!(parse(&records), complete(Some("a.test")));
     }
 
     #[test]
     fn an_address_is_no_name() {
-        assert_eq!(parse(&client_hello("127.0.0.1")), Hello::Complete { sni: None });
+        assert_eq!(parse(&client_hello("127.0.0.1")), complete(None));
     }
 
     #[test]
@@ -190,7 +243,7 @@ mod tests {
         #[test]
         fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..600)) {
             parse(&bytes);
-            server_name(&bytes);
+            read(&bytes);
         }
     }
 }

@@ -37,6 +37,7 @@ pub async fn answer(mut request: Request<Incoming>, connection: Rc<Connection>) 
         peer: connection.peer.clone(),
         port: name.port(),
         secure: false,
+        caller: connection.caller.clone(),
     };
     tokio::task::spawn_local(async move {
         let _in_flight = in_flight;

@@ -9,6 +9,7 @@ use http::header::{CONNECTION, HeaderValue};
 use http::{Request, Response};
 use outrigger_config::model::{DestinationName, Egress};
 
+use super::mtls::Caller;
 use super::patience::{InFlight, Pulse};
 use crate::body::Body;
 use crate::drain::Active;
@@ -16,7 +17,7 @@ use crate::exchange::{Authority, address_value};
 use crate::failure::{Failure, Reason};
 use crate::identity::Peer;
 use crate::mesh::{Destination, GatewayPortSlot, ListenerTls, Lookup, Slot};
-use crate::telemetry::{Direction, ServiceMetrics};
+use crate::telemetry::{Direction, OpenConnection, ServiceMetrics, Tls};
 use crate::worker::Worker;
 
 /// Where a connection came in.
@@ -27,8 +28,17 @@ pub struct Arrival {
     pub peer: Peer,
     /// The port the client reached, as it knows it.
     pub port: u16,
-    /// TLS was opened here.
+    /// TLS was opened here, with a certificate of the gateway. That of the mesh is nothing the app needs to know.
     pub secure: bool,
+    /// Who it is, where TLS of the mesh was opened here.
+    pub caller: Option<Rc<Caller>>,
+}
+
+impl Arrival {
+    /// The connection, counted as open until the guard is dropped.
+    pub fn count(&self, tls: Tls) -> OpenConnection {
+        self.worker.shared.telemetry.metrics.connection(self.worker.id, self.direction, tls)
+    }
 }
 
 /// Where the requests of a connection go.
@@ -56,6 +66,8 @@ pub struct Connection {
     pub client_address: HeaderValue,
     pub port: u16,
     secure: bool,
+    /// Who asks, where it is proven.
+    pub caller: Option<Rc<Caller>>,
     pub(super) http2: bool,
     towards: Towards,
     /// Counts requests that name no destination.
@@ -85,6 +97,7 @@ impl Connection {
             client_address: address_value(arrival.peer.address.ip()),
             port: arrival.port,
             secure: arrival.secure,
+            caller: arrival.caller.clone(),
             http2,
             towards,
             pulse: Pulse::new(!http2),
@@ -101,9 +114,9 @@ impl Connection {
         if self.secure { "https" } else { "http" }
     }
 
-    /// Who calls from outside must not read about endpoints and policies; our own app may.
+    /// Who calls from outside must not read about endpoints and policies; our own app and those of the mesh may.
     pub fn tells_details(&self) -> bool {
-        self.direction == Direction::Outbound
+        self.direction == Direction::Outbound || self.caller.is_some()
     }
 
     pub fn is_asked(&self) -> bool {

@@ -3,6 +3,7 @@
 //! Owns the judgement of bytes; reading them, waiting for them and what follows from silence are `sniff.rs`.
 
 use super::client_hello::{self, Hello};
+use crate::identity::Offered;
 
 /// RFC 9113 §3.4.
 pub const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -13,6 +14,8 @@ pub enum Spoken {
     Http2,
     Tls {
         sni: Option<std::sync::Arc<str>>,
+        /// Protocols to speak inside.
+        offered: Offered,
     },
     /// None of these.
     Opaque,
@@ -26,7 +29,7 @@ pub fn spoken(bytes: &[u8]) -> Option<Spoken> {
     if client_hello::looks_like_tls(bytes) {
         return match client_hello::parse(bytes) {
             Hello::Incomplete => None,
-            Hello::Complete { sni } => Some(Spoken::Tls { sni }),
+            Hello::Complete { sni, offered } => Some(Spoken::Tls { sni, offered }),
             Hello::Invalid => Some(Spoken::Opaque),
         };
     }

@@ -14,6 +14,7 @@ use super::sniff::{self, Opening};
 use super::{Connection, Stream, Towards, http, outbound, tcp, tls};
 use crate::failure::{Failure, Reason};
 use crate::mesh::{GatewayListener, GatewayPort, GatewayPortSlot, ListenerTls};
+use crate::telemetry::Tls;
 
 pub async fn serve(io: impl Stream, arrival: Arrival, slot: Arc<GatewayPortSlot>) {
     let Some(port) = slot.current() else {
@@ -29,19 +30,22 @@ pub async fn serve(io: impl Stream, arrival: Arrival, slot: Arc<GatewayPortSlot>
         && matches!(listener.tls, ListenerTls::None)
     {
         let destination = listener.destination.clone();
+        let _counted = arrival.count(Tls::None);
         return tcp::carry(io, &arrival, &destination, &destination.tcp, None).await;
     }
     let Some(Opening { spoken, io, .. }) = sniff::look(io).await else { return };
     match spoken {
         Spoken::Http1 | Spoken::Http2 if takes_http(&port) => {
             let http2 = spoken == Spoken::Http2;
+            let _counted = arrival.count(Tls::None);
             http::serve(io, Connection::new(&arrival, Towards::Gateway(slot), http2)).await;
         }
         // Not quite HTTP: the codec says what is wrong with it.
         Spoken::Opaque if takes_http(&port) => {
+            let _counted = arrival.count(Tls::None);
             http::serve(io, Connection::new(&arrival, Towards::Gateway(slot), false)).await;
         }
-        Spoken::Tls { sni } => with_tls(io, arrival, slot, port, sni).await,
+        Spoken::Tls { sni, .. } => with_tls(io, arrival, slot, port, sni).await,
         Spoken::Http1 | Spoken::Http2 | Spoken::Opaque => {
             let why = format!("no listener of port {} takes what was sent", port.port);
             tcp::refuse(io, &arrival, &Failure::new(Reason::NoRoute, why));
@@ -77,6 +81,7 @@ async fn with_tls(
     let destination = listener.destination.clone();
     let ListenerTls::Terminate(certificates) = &listener.tls else {
         let backends = destination.tls(sni.as_deref());
+        let _counted = arrival.count(Tls::None);
         return tcp::carry(io, &arrival, &destination, backends, None).await;
     };
     let opened = match timeout(HEAD, tls::open(io, &arrival.worker, certificates, listener.http)).await {
@@ -88,8 +93,7 @@ async fn with_tls(
         Err(_) => return,
     };
     arrival.secure = true;
-    let metrics = arrival.worker.shared.telemetry.metrics.clone();
-    let _counted = metrics.connection(arrival.worker.id, arrival.direction, crate::telemetry::Tls::Server);
+    let _counted = arrival.count(Tls::Server);
     if !listener.http {
         return tcp::carry(opened, &arrival, &destination, &destination.tcp, None).await;
     }

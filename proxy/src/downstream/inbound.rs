@@ -1,14 +1,25 @@
 //! Connections to the workload this sidecar stands before: on a declared port itself, or redirected to the inbound port.
+//!
+//! Owns the decision whether a connection is TLS of the mesh, which is opened here, or the app's own business. Strict: everything has to be TLS of the
+//! mesh. Permissive: what offers one of the mesh's protocols is, anything else goes on as it came, other TLS unopened. Nothing of a refused connection
+//! reaches the app.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
 use std::sync::Arc;
 
-use outrigger_config::model::DestinationName;
+use outrigger_config::model::{DestinationName, MtlsMode, Protocol};
 
 use super::connection::Arrival;
-use super::{Stream, Towards, outbound, tcp};
+use super::detect::Spoken;
+use super::mtls::{self, Inside};
+use super::sniff::{self, Opening};
+use super::{Connection, Stream, Towards, http, outbound, tcp};
 use crate::failure::{Failure, Reason};
-use crate::mesh::InboundPort;
+use crate::identity::edges::{Edge, Why};
+use crate::identity::{HandshakeFailure, Offered, Token};
+use crate::mesh::{Destination, InboundPort, Slot};
+use crate::telemetry::{Direction, Tls};
 use crate::worker::Worker;
 
 /// A connection to `port`, if the workload declares it; `original` is where it was going.
@@ -20,27 +31,169 @@ pub async fn serve(
 ) {
     // Our own ports are no ports of the app: from outside they are redirected here like any other.
     let original = original.filter(|original| !arrival.worker.shared.listening.is_ours(*original));
-    let Some(port) = port else {
-        return match original {
-            // A port nobody declared is none of the mesh's business: it goes on to the app as it is.
-            Some(original) => {
-                let name = DestinationName::ip(original.ip(), original.port());
-                let destination = arrival.worker.outside(&name);
-                tcp::carry(io, &arrival, &destination, &destination.tcp, None).await;
-            }
+    let target = match (&port, original) {
+        (Some(port), _) => match port.destination.current() {
+            Some(destination) => Target {
+                destination,
+                name: DestinationName::ip(port.app.ip(), port.port),
+                slot: Some(port.destination.clone()),
+            },
             None => {
-                let why = format!("the workload declares no port {}", arrival.port);
-                tcp::refuse(io, &arrival, &Failure::new(Reason::UnknownDestination, why));
+                let why = format!("port {} was removed from the workload", port.port);
+                return tcp::refuse(io, &arrival, &Failure::new(Reason::UnknownDestination, why));
             }
-        };
+        },
+        // A port nobody declared is none of the mesh's business: what is in it goes on to the app as it is.
+        (None, Some(original)) => {
+            let name = DestinationName::ip(original.ip(), original.port());
+            Target { destination: arrival.worker.outside(&name), name, slot: None }
+        }
+        (None, None) => {
+            let why = format!("the workload declares no port {}", arrival.port);
+            return tcp::refuse(io, &arrival, &Failure::new(Reason::UnknownDestination, why));
+        }
     };
-    let Some(destination) = port.destination.current() else {
-        let why = format!("port {} was removed from the workload", port.port);
-        return tcp::refuse(io, &arrival, &Failure::new(Reason::UnknownDestination, why));
+    match mode(&arrival.worker, port.as_deref()) {
+        MtlsMode::Strict => strict(io, arrival, target).await,
+        MtlsMode::Permissive if arrival.worker.shared.identity.is_configured() => {
+            permissive(io, arrival, target).await
+        }
+        MtlsMode::Permissive => plaintext(io, arrival, target, Why::NoIdentity).await,
+        MtlsMode::Disabled => plaintext(io, arrival, target, Why::Disabled).await,
+    }
+}
+
+/// Where a connection leads.
+struct Target {
+    destination: Arc<Destination>,
+    name: DestinationName,
+    /// `None` for a port the workload does not declare, whose bytes nobody looks into.
+    slot: Option<Arc<Slot>>,
+}
+
+impl Target {
+    fn protocol(&self) -> Protocol {
+        if self.slot.is_some() { self.destination.protocol } else { Protocol::Tcp }
+    }
+
+    fn towards(&self) -> Towards {
+        match &self.slot {
+            Some(slot) => Towards::Slot(slot.clone()),
+            None => Towards::Fixed(self.destination.clone()),
+        }
+    }
+}
+
+async fn strict(io: impl Stream, arrival: Arrival, target: Target) {
+    let Some(Opening { spoken, io, .. }) = sniff::look(io).await else { return };
+    let why = "the port takes mTLS of the mesh only, and this was sent without";
+    let failure = || Failure::new(Reason::MtlsRequired, why);
+    match spoken {
+        Spoken::Tls { offered, .. } => Box::pin(open(io, arrival, target, offered)).await,
+        Spoken::Http1 | Spoken::Http2 => {
+            let _counted = arrival.count(Tls::None);
+            let http2 = spoken == Spoken::Http2;
+            http::serve(io, Connection::new(&arrival, Towards::Nowhere(failure()), http2)).await;
+        }
+        Spoken::Opaque => tcp::refuse(io, &arrival, &failure()),
+    }
+}
+
+async fn permissive(io: impl Stream, arrival: Arrival, target: Target) {
+    let declared = target.protocol();
+    // A caller of the mesh speaks first whatever is inside, so that an opaque port is listened to for a moment, too; and that a server was
+    // heard to speak first says nothing about the next caller.
+    let looked_for = if declared == Protocol::Tcp { Protocol::Detect } else { declared };
+    let found = outbound::find_as(io, looked_for, &arrival, &target.destination, None).await;
+    let Some(Opening { spoken, io, dialled }) = found else { return };
+    let why = match &spoken {
+        Spoken::Tls { offered, .. } if offered.mesh => {
+            return Box::pin(open(io, arrival, target, *offered)).await;
+        }
+        Spoken::Tls { .. } => Why::CallerOwnTls,
+        Spoken::Http1 | Spoken::Http2 | Spoken::Opaque => Why::CallerPlaintext,
     };
-    let name = DestinationName::ip(port.app.ip(), port.port);
-    let found = outbound::find(io, &arrival, &destination, Some(&name)).await;
-    outbound::carry(found, arrival, &destination, Towards::Slot(port.destination.clone())).await;
+    let _counted = arrival.count(Tls::None);
+    note(&arrival, why);
+    let spoken = if declared == Protocol::Tcp { Spoken::Opaque } else { spoken };
+    let found = Opening { spoken, io, dialled };
+    outbound::carry(Some(found), arrival, &target.destination, target.towards()).await;
+}
+
+async fn plaintext(io: impl Stream, arrival: Arrival, target: Target, why: Why) {
+    let _counted = arrival.count(Tls::None);
+    note(&arrival, why);
+    inside(io, arrival, target, None).await;
+}
+
+/// Opens TLS of the mesh, and serves what is inside.
+async fn open(io: impl Stream, mut arrival: Arrival, target: Target, offered: Offered) {
+    let worker = arrival.worker.clone();
+    let shared = &worker.shared;
+    let (io, caller, inner) = match mtls::open(io, shared, offered).await {
+        Ok(opened) => opened,
+        Err(failure) => return refused(&arrival, &failure),
+    };
+    let _counted = arrival.count(Tls::Mutual);
+    shared.identity.edges.note(edge(&arrival, Some(&caller), None), Some(caller.negotiated));
+    arrival.peer.identity = Some(caller.leaf.id.clone());
+    arrival.caller = Some(Rc::new(caller));
+    let agreed = match inner {
+        Inside::Agreed(token) => Some(token),
+        Inside::Unsaid => None,
+    };
+    inside(io, arrival, target, agreed).await;
+}
+
+/// What a connection carries, once nothing protects it any more. `agreed`: between the proxies; else it is found out.
+async fn inside(io: impl Stream, arrival: Arrival, target: Target, agreed: Option<Token>) {
+    let towards = target.towards();
+    let Target { destination, name, .. } = &target;
+    match agreed {
+        Some(Token::Http2) => http::serve(io, Connection::new(&arrival, towards, true)).await,
+        Some(Token::Http11 | Token::Http10) => {
+            http::serve(io, Connection::new(&arrival, towards, false)).await;
+        }
+        Some(Token::Tcp) => tcp::carry(io, &arrival, destination, &destination.tcp, None).await,
+        None => {
+            let found = outbound::find_as(io, target.protocol(), &arrival, destination, Some(name)).await;
+            outbound::carry(found, arrival, destination, towards).await;
+        }
+    }
+}
+
+/// A handshake that came to nothing.
+fn refused(arrival: &Arrival, failure: &HandshakeFailure) {
+    let metrics = &arrival.worker.shared.telemetry.metrics;
+    metrics.handshake_failed(arrival.worker.id, arrival.direction, failure.cause);
+    tracing::info!(client = %arrival.peer.address, port = arrival.port, %failure, "an mTLS handshake failed");
+}
+
+fn note(arrival: &Arrival, why: Why) {
+    arrival.worker.shared.identity.edges.note(edge(arrival, None, Some(why)), None);
+}
+
+fn edge(arrival: &Arrival, caller: Option<&mtls::Caller>, plaintext: Option<Why>) -> Edge {
+    Edge {
+        direction: Direction::Inbound,
+        peer: caller.map(|caller| caller.leaf.id.clone()),
+        address: caller.is_none().then(|| address(arrival)),
+        workload: None,
+        port: arrival.port,
+        plaintext,
+    }
+}
+
+fn address(arrival: &Arrival) -> IpAddr {
+    arrival.peer.address.ip().to_canonical()
+}
+
+/// How the port's callers have to come.
+fn mode(worker: &Worker, port: Option<&InboundPort>) -> MtlsMode {
+    match port {
+        Some(port) => port.mtls.mode,
+        None => worker.inbound.borrow().as_ref().map_or(MtlsMode::default(), |inbound| inbound.mtls.mode),
+    }
 }
 
 /// What the workload declares for a port.

@@ -13,6 +13,7 @@ mod gateway;
 mod http;
 pub mod inbound;
 pub mod listen;
+mod mtls;
 pub mod original_dst;
 pub mod outbound;
 mod patience;
@@ -82,8 +83,6 @@ pub async fn serve(accepted: Accepted<Role>, worker: Rc<Worker>) {
     let Accepted { stream, peer, listener: role, open: _open } = accepted;
     let Ok(local) = stream.local_addr() else { return };
     let direction = role.direction();
-    let metrics = &worker.shared.telemetry.metrics;
-    let _counted = metrics.connection(worker.id, direction, Tls::None);
     let original = original_dst::original_dst(&stream);
     let arrival = |port| Arrival {
         worker: worker.clone(),
@@ -91,6 +90,12 @@ pub async fn serve(accepted: Accepted<Role>, worker: Rc<Worker>) {
         peer: Peer::unproven(original_dst::canonical(peer)),
         port,
         secure: false,
+        caller: None,
+    };
+    // On the other two sides it is only known once its first bytes are whether it is TLS.
+    let _counted = match direction {
+        Direction::Outbound => Some(arrival(0).count(Tls::None)),
+        Direction::Inbound | Direction::Gateway => None,
     };
     match role {
         Role::Outbound => match original {

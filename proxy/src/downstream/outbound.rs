@@ -75,8 +75,19 @@ pub async fn destination(io: impl Stream, arrival: Arrival, name: DestinationNam
 }
 
 /// Finds out what the connection carries.
-pub(super) async fn find<T: Stream>(
+async fn find<T: Stream>(
     io: T,
+    arrival: &Arrival,
+    destination: &Destination,
+    name: Option<&DestinationName>,
+) -> Option<Opening<T>> {
+    find_as(io, destination.protocol, arrival, destination, name).await
+}
+
+/// As if `declared` was said of the destination. Without `name` it does not matter who spoke first there before.
+pub(super) async fn find_as<T: Stream>(
+    io: T,
+    declared: Protocol,
     arrival: &Arrival,
     destination: &Destination,
     name: Option<&DestinationName>,
@@ -90,7 +101,7 @@ pub(super) async fn find<T: Stream>(
         record.complete();
         dialled.ok()
     };
-    sniff::find(io, destination.protocol, memory, dial).await
+    sniff::find(io, declared, memory, dial).await
 }
 
 /// Carries a connection whose protocol was found.
@@ -106,7 +117,7 @@ pub(super) async fn carry(
             let connection = Connection::new(&arrival, towards, spoken == Spoken::Http2);
             http::serve(io, connection).await;
         }
-        Spoken::Tls { sni } => {
+        Spoken::Tls { sni, .. } => {
             tcp::carry(io, &arrival, destination, destination.tls(sni.as_deref()), dialled).await;
         }
         Spoken::Opaque => tcp::carry(io, &arrival, destination, &destination.tcp, dialled).await,

@@ -43,6 +43,9 @@ pub async fn carry(
     let worker = &arrival.worker;
     let mut record = Record::tcp(&worker.shared.telemetry, worker.id, &destination.metrics);
     record.client(arrival.peer.address);
+    if let Some(caller) = &arrival.caller {
+        record.peer(caller.label, &caller.name);
+    }
     let inbound = arrival.direction != Direction::Outbound;
     let _active = inbound.then(|| worker.shared.drain.enter());
     let dialled = match dialled {

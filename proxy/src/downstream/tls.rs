@@ -1,4 +1,4 @@
-//! TLS towards a gateway's clients.
+//! TLS towards a gateway's clients, and the opened connection of either kind (that of the mesh is `mtls`).
 //!
 //! Owns the handshake with the certificates a listener has at the time. A listener's configuration is made once for a set of certificates and
 //! used until the set changes: clients can resume their sessions, and a renewed certificate holds from the next handshake on.
@@ -45,6 +45,10 @@ pub async fn open<T: Stream>(
 }
 
 impl<T> Opened<T> {
+    pub(super) fn new(stream: TlsStream<T>) -> Self {
+        Self(stream)
+    }
+
     pub fn alpn(&self) -> Option<Alpn> {
         match self.0.get_ref().1.alpn_protocol()? {
             H2 => Some(Alpn::Http2),

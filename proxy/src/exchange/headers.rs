@@ -244,6 +244,7 @@ fn forwarded(headers: &mut HeaderMap, connection: &Connection) {
                 }
             };
             headers.insert(FORWARDED_PROTO, HeaderValue::from_static(connection.scheme()));
+            headers.remove(CLIENT_CERTIFICATE);
             if let Some(host) = headers.get(HOST).cloned() {
                 headers.insert(FORWARDED_HOST, host);
             }
@@ -254,6 +255,11 @@ fn forwarded(headers: &mut HeaderMap, connection: &Connection) {
                 headers.insert(FORWARDED_FOR, connection.client_address.clone());
             }
             proto_if_absent(headers, connection);
+            // Only what was proven here is said of a caller, whatever it says of itself.
+            match &connection.caller {
+                Some(caller) => drop(headers.insert(CLIENT_CERTIFICATE, caller.forwarded.clone())),
+                None => drop(headers.remove(CLIENT_CERTIFICATE)),
+            }
         }
         Direction::Outbound => proto_if_absent(headers, connection),
     }
@@ -305,6 +311,8 @@ const LONGEST_REQUEST_ID: usize = 128;
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+/// Envoy's: who called, as its certificate says.
+const CLIENT_CERTIFICATE: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// `Trailer` is not among them: it announces fields that go on with the body.

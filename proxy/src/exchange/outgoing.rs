@@ -56,6 +56,9 @@ impl Held {
         let service = destination.map_or(&connection.unaddressed, |destination| &destination.metrics);
         let mut record = Record::http(telemetry, connection.worker.id, service, request);
         record.client(connection.peer.address);
+        if let Some(caller) = &connection.caller {
+            record.peer(caller.label, &caller.name);
+        }
         Self {
             record,
             picked: None,

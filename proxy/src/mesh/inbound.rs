@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use outrigger_config::model::{ProxySettings, WorkloadRef};
+use outrigger_config::model::{Mtls, ProxySettings, WorkloadRef};
 
 use super::Slot;
 
@@ -13,6 +13,8 @@ pub struct Inbound {
     pub workload: WorkloadRef,
     /// By the port callers see.
     pub ports: BTreeMap<u16, Arc<InboundPort>>,
+    /// Of ports the workload does not declare.
+    pub mtls: Mtls,
     pub settings: ProxySettings,
 }
 
@@ -21,6 +23,7 @@ pub struct InboundPort {
     pub port: u16,
     /// Where the app listens.
     pub app: SocketAddr,
+    pub mtls: Mtls,
     /// One route, to the app. The slot outlives updates of the port.
     pub destination: Arc<Slot>,
 }

@@ -37,6 +37,7 @@ impl Text {
         for (labels, level) in family.all() {
             self.sample(opened, &pairs(&family.labels, &labels), level.opened.total());
         }
+        self.counters(&metrics.handshake_failures);
         self.counter(
             "outrigger_passthrough_no_config_total",
             "Connections sent on to their original address because nobody could be asked what it is.",

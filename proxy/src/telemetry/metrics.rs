@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 use super::cells::{Counter, Histogram, Level, Worker};
 use super::family::{Family, MAX_SERIES, OTHER};
 use crate::failure::Reason;
+use crate::identity::Cause;
 
 /// Which way a connection came in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -91,6 +92,7 @@ pub struct Metrics {
     pub(super) bytes: Family<Counter, 3>,
     pub(super) attempts: Family<Counter, 2>,
     pub(super) connections: Family<Level, 2>,
+    pub(super) handshake_failures: Family<Counter, 2>,
     pub(super) passthrough_no_config: Counter,
     pub(super) access_log_dropped: Counter,
     peers: Mutex<Vec<Arc<str>>>,
@@ -130,6 +132,12 @@ impl Metrics {
                 ["direction", "tls"],
                 2,
                 "Accepted connections that are open.",
+            ),
+            handshake_failures: Family::new(
+                "outrigger_tls_handshake_failures_total",
+                ["direction", "reason"],
+                2,
+                "Handshakes of mesh TLS that came to nothing: inbound those of callers, outbound those with endpoints.",
             ),
             passthrough_no_config: Counter::new(workers),
             access_log_dropped: Counter::new(workers),
@@ -185,6 +193,12 @@ impl Metrics {
         let level = self.connections.series(labels, || Level::new(self.workers));
         level.open(worker);
         OpenConnection { level, worker }
+    }
+
+    /// A handshake between proxies failed.
+    pub fn handshake_failed(&self, worker: Worker, direction: Direction, cause: Cause) {
+        let labels = [direction.label().into(), cause.word().into()];
+        self.handshake_failures.series(labels, || Counter::new(self.workers)).add(worker, 1);
     }
 
     /// A connection to a destination nobody could be asked about went on to its original address.

@@ -28,6 +28,7 @@ use super::pool::Home;
 use super::{Endpoint, SendError};
 use crate::body::{Body, BodyError};
 use crate::failure::{Failure, Reason};
+use crate::identity::is_refusal;
 use crate::upgrade::Upgrade;
 
 /// A connection. Boxed, once in its life, so that the bodies that hold one are small.
@@ -255,6 +256,8 @@ fn reason(error: &hyper::Error) -> Reason {
         Reason::ResponseHeadersTooLarge
     } else if error.is_parse() {
         Reason::UpstreamProtocolError
+    } else if is_refusal(error) {
+        Reason::UpstreamTlsFailed
     } else if let Some(body) = error.source().and_then(|source| source.downcast_ref::<BodyError>()) {
         body.reason()
     } else {

@@ -23,6 +23,7 @@ use tokio::time::Instant;
 use super::Endpoint;
 use super::connect::{self, Transport};
 use crate::failure::{Failure, Reason};
+use crate::identity::is_refusal;
 
 pub(crate) use stream::Received;
 pub(super) use stream::{Sent, send};
@@ -70,8 +71,15 @@ impl Http2 {
                 format!("{} does not speak HTTP/2: {why}; is its port declared rightly?", endpoint.address);
             Failure::new(Reason::UpstreamProtocolError, detail)
         };
+        let broken = |error: h2::Error| {
+            if error.get_io().is_some_and(|error| is_refusal(error)) {
+                let detail = format!("{} does not take our certificate: {error}", endpoint.address);
+                return Failure::new(Reason::UpstreamTlsFailed, detail);
+            }
+            failed(&error)
+        };
         let (sender, mut connection) =
-            connect::http2().handshake::<_, Bytes>(transport).await.map_err(|error| failed(&error))?;
+            connect::http2().handshake::<_, Bytes>(transport).await.map_err(broken)?;
         let state = Rc::new(State {
             streams: Cell::new(0),
             idle_since: Cell::new(Instant::now()),
@@ -84,7 +92,7 @@ impl Http2 {
             match ended {
                 _ if connection.max_concurrent_send_streams() > 0 => Poll::Ready(Ok(())),
                 Poll::Ready(Ok(())) => Poll::Ready(Err(failed(&"it closed the connection"))),
-                Poll::Ready(Err(error)) => Poll::Ready(Err(failed(&error))),
+                Poll::Ready(Err(error)) => Poll::Ready(Err(broken(error))),
                 Poll::Pending => Poll::Pending,
             }
         });

@@ -19,6 +19,7 @@ pub(crate) mod http2;
 mod pool;
 pub mod relay;
 mod replay;
+mod tls;
 
 #[cfg(test)]
 mod tests;

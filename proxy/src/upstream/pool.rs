@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use futures_util::future::Either;
 use http::{Request, Response};
+use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -20,10 +21,14 @@ use super::endpoint::Address;
 use super::http1::{self, Http1};
 use super::http2::{self, Http2, Sent};
 use super::replay::Budget;
+use super::tls;
 use super::{Cluster, Endpoint, EndpointId, HttpVersionChoice, SendError};
 use crate::body::Body;
 use crate::dns::Resolver;
 use crate::failure::{Failure, Reason};
+use crate::identity::edges::{Edge, Negotiated, Why};
+use crate::identity::{Identity, Token};
+use crate::telemetry::{self, Direction, Metrics};
 
 /// One a worker.
 #[derive(Debug)]
@@ -32,6 +37,9 @@ pub struct Pools {
     http1: RefCell<ById<Vec<Idle>>>,
     http2: RefCell<ById<Rc<Group>>>,
     dns: Arc<Resolver>,
+    identity: Arc<Identity>,
+    metrics: Arc<Metrics>,
+    worker: telemetry::Worker,
     /// Request bodies kept in case a stream is refused.
     kept: Rc<Budget>,
     sweeping: Cell<bool>,
@@ -69,12 +77,20 @@ struct Opening {
 }
 
 impl Pools {
-    /// `dns` finds the endpoints that are names.
-    pub fn new(dns: Arc<Resolver>) -> Rc<Self> {
+    /// `dns` finds the endpoints that are names, `identity` is who calls.
+    pub fn new(
+        dns: Arc<Resolver>,
+        identity: Arc<Identity>,
+        metrics: Arc<Metrics>,
+        worker: telemetry::Worker,
+    ) -> Rc<Self> {
         Rc::new_cyclic(|me| Self {
             http1: RefCell::default(),
             http2: RefCell::default(),
             dns,
+            identity,
+            metrics,
+            worker,
             kept: Rc::default(),
             sweeping: Cell::new(false),
             me: me.clone(),
@@ -99,16 +115,74 @@ impl Pools {
 
     /// A connection of its own, for TCP.
     pub async fn open_tcp(&self, cluster: &Cluster, endpoint: &Endpoint) -> Result<Transport, Failure> {
+        self.open(cluster, endpoint, Token::Tcp).await
+    }
+
+    /// Towards an endpoint of the mesh with mTLS, in which `inside` is spoken; towards any other in plaintext.
+    async fn open(
+        &self,
+        cluster: &Cluster,
+        endpoint: &Endpoint,
+        inside: Token,
+    ) -> Result<Transport, Failure> {
+        let stream = self.open_socket(cluster, endpoint).await?;
+        let Some(id) = endpoint.identity.as_ref().filter(|_| endpoint.meshed) else {
+            self.note(cluster, endpoint, &stream, None);
+            return Ok(Transport::Plain(stream));
+        };
+        // Boxed, because most connections that are opened for TCP are not of this kind and a handshake is large.
+        match Box::pin(tls::open(stream, &self.identity, id, inside)).await {
+            Ok((stream, negotiated)) => {
+                self.note(cluster, endpoint, stream.get_ref().0, Some(negotiated));
+                Ok(Transport::Tls(Box::new(stream)))
+            }
+            Err(failure) => {
+                self.metrics.handshake_failed(self.worker, Direction::Outbound, failure.cause);
+                let detail = format!("no mTLS with {} as {id}: {failure}", endpoint.address);
+                Err(Failure::new(Reason::UpstreamTlsFailed, detail))
+            }
+        }
+    }
+
+    fn note(
+        &self,
+        cluster: &Cluster,
+        endpoint: &Endpoint,
+        stream: &TcpStream,
+        negotiated: Option<Negotiated>,
+    ) {
+        let settings = cluster.settings();
+        // The way from an inbound proxy to its own app is within the pod.
+        if settings.name.as_str().starts_with("inbound|") {
+            return;
+        }
+        let plaintext = match negotiated {
+            Some(_) => None,
+            None if settings.service.is_none() && endpoint.workload.is_none() => Some(Why::OutsideMesh),
+            None => Some(Why::EndpointUnmeshed),
+        };
+        let address = stream.peer_addr().ok();
+        let edge = Edge {
+            direction: Direction::Outbound,
+            peer: endpoint.identity.clone().filter(|_| negotiated.is_some()),
+            address: address.map(|address| address.ip().to_canonical()),
+            workload: endpoint.workload.clone(),
+            port: address.map_or(0, |address| address.port()),
+            plaintext,
+        };
+        self.identity.edges.note(edge, negotiated);
+    }
+
+    async fn open_socket(&self, cluster: &Cluster, endpoint: &Endpoint) -> Result<TcpStream, Failure> {
         let timeout = cluster.settings().connect_timeout;
-        let stream = match &endpoint.address {
-            Address::Socket(address) => connect::open_tcp(*address, timeout).await?,
+        match &endpoint.address {
+            Address::Socket(address) => connect::open_tcp(*address, timeout).await,
             Address::Name { host, port } => {
                 let addresses = self.dns.addresses(host).await?;
                 let addresses: Vec<_> = addresses.iter().map(|ip| SocketAddr::new(*ip, *port)).collect();
-                connect::open_any(&addresses, timeout).await?
+                connect::open_any(&addresses, timeout).await
             }
-        };
-        Ok(Transport::Plain(stream))
+        }
     }
 
     async fn send_http1(
@@ -135,7 +209,7 @@ impl Pools {
 
     async fn open_http1(&self, cluster: &Cluster, endpoint: &Endpoint) -> Result<Http1, Failure> {
         let home = Home { pools: self.me.clone(), endpoint: endpoint.id };
-        Http1::over(self.open_tcp(cluster, endpoint).await?, home).await
+        Http1::over(self.open(cluster, endpoint, Token::Http11).await?, home).await
     }
 
     /// The idle connection used last that can still be used.
@@ -242,7 +316,7 @@ impl Pools {
         let (pools, opened) = (self.me.clone(), Rc::clone(&opening));
         tokio::task::spawn_local(async move {
             let Some(pools) = pools.upgrade() else { return };
-            let connection = match pools.open_tcp(&cluster, &endpoint).await {
+            let connection = match pools.open(&cluster, &endpoint, Token::Http2).await {
                 Ok(transport) => {
                     let timeout = cluster.settings().connect_timeout;
                     Http2::over(transport, Rc::clone(&group.changed), timeout, &endpoint).await

@@ -8,5 +8,6 @@ mod failing;
 mod grpc;
 mod harness;
 mod http1;
+mod identity;
 mod routes;
 mod tunnels;

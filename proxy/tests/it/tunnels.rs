@@ -11,7 +11,7 @@ use super::harness::*;
 use super::http1::read_message;
 
 /// Switches to whatever it is asked for and sends every byte back.
-async fn upgrading() -> std::net::SocketAddr {
+pub async fn upgrading() -> std::net::SocketAddr {
     app(|mut request: Request<Incoming>| async move {
         let Some(protocol) = request.headers().get("upgrade").cloned() else {
             return Response::new(text("no upgrade asked for"));
@@ -34,7 +34,7 @@ async fn upgrading() -> std::net::SocketAddr {
     .await
 }
 
-const ASK: &str = "GET /chat HTTP/1.1\r\nHost: chat:80\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\n\
+pub const ASK: &str = "GET /chat HTTP/1.1\r\nHost: chat:80\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\n\
     Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

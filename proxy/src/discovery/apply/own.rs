@@ -113,7 +113,9 @@ impl Apply {
                 None => Slot::new(standing, self.mesh.seconds()),
             };
             let destination = slot.clone();
-            ports.insert(port.port, Arc::new(InboundPort { port: port.port, app: port.app, destination }));
+            let inbound =
+                InboundPort { port: port.port, app: port.app, mtls: port.mtls.clone(), destination };
+            ports.insert(port.port, Arc::new(inbound));
             live.insert(port.port, LivePort { slot, cluster });
         }
         // Connections to a port that is gone take no more exchanges.
@@ -122,7 +124,8 @@ impl Apply {
         self.inbound = Some(LiveInbound { version, ports: live });
         self.telemetry.access_log.set(&model.settings.access_log);
         let (workload, settings) = (model.workload.clone(), model.settings.clone());
-        self.mesh.set_inbound(Arc::new(Inbound { workload, ports, settings }));
+        let mtls = model.mtls.clone();
+        self.mesh.set_inbound(Arc::new(Inbound { workload, ports, mtls, settings }));
     }
 
     fn publish_gateway(

@@ -90,7 +90,7 @@ async fn a_name_outside_the_mesh_is_resolved_and_reached() {
         discovery: Discovery::Dns { host: host.into(), port: address.port() },
         ..settings()
     };
-    let pools = Pools::new(dns.resolver());
+    let pools = super::pools(dns.resolver());
     let cluster = Cluster::new(named("web.example.com"));
     let picked = cluster.pick(Instant::now(), &mut SmallRng::seed_from_u64(1), &[]).expect("it has one");
     let response = pools.send(&cluster, picked.endpoint(), Http1, get("/")).await.expect("it is reached");

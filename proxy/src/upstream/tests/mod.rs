@@ -86,7 +86,7 @@ impl Client {
         cluster.set_endpoints(endpoints(vec![endpoint]));
         let picked = cluster.pick(Instant::now(), &mut SmallRng::seed_from_u64(1), &[]).expect("it has one");
         Self {
-            pools: Pools::new(Resolver::system(Handle::current())),
+            pools: pools(Resolver::system(Handle::current())),
             endpoint: Arc::clone(picked.endpoint()),
             cluster,
         }
@@ -203,4 +203,9 @@ pub(super) fn body_of_hand() -> (Body, tokio::sync::mpsc::Sender<Bytes>) {
         fed.poll_recv(cx).map(|data: Option<Bytes>| data.map(|data| Ok(http_body::Frame::data(data))))
     });
     (Body::wrapped(http_body_util::StreamBody::new(frames)), feed)
+}
+
+/// Of a worker without an identity.
+pub(super) fn pools(dns: Arc<Resolver>) -> Rc<Pools> {
+    Pools::new(dns, crate::identity::Identity::none(), crate::telemetry::Metrics::new(1), Default::default())
 }
