@@ -172,7 +172,10 @@ async fn connection<H: Handler>(stream: TcpStream, peer: SocketAddr, handler: Ar
         }
         Protocol::Http2 => {
             let mut builder = http2::Builder::new(TokioExecutor::new());
-            builder.timer(TokioTimer::new()).max_concurrent_streams(max_streams).max_header_list_size(64 * 1024);
+            builder
+                .timer(TokioTimer::new())
+                .max_concurrent_streams(max_streams)
+                .max_header_list_size(64 * 1024);
             builder.enable_connect_protocol();
             let connection = builder.serve_connection(io, service);
             drive(connection, |connection| connection.graceful_shutdown(), &stop).await;

@@ -275,7 +275,8 @@ fn fields_arrive_as_they_were_written_but_for_those_of_one_hop() {
     assert_eq!((id.len(), id.as_bytes()[14]), (36, b'4'), "a UUID of version 4: {id}");
 
     // What the app in front was told, it tells on.
-    let told = ["-H", "x-request-id: mine", "-H", "x-forwarded-for: 192.0.2.7", "-H", "x-forwarded-proto: https"];
+    let told =
+        ["-H", "x-request-id: mine", "-H", "x-forwarded-for: 192.0.2.7", "-H", "x-forwarded-proto: https"];
     let echoed = ask(&scene, &[&["--noproxy", "*"], &told[..], &[&url]].concat()).echoed();
     assert_eq!(received(&echoed, "x-request-id"), ["mine"]);
     assert_eq!(received(&echoed, "x-forwarded-for"), ["192.0.2.7"]);

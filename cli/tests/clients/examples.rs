@@ -33,7 +33,8 @@ fn the_chat_makes_all_kinds_of_calls_through_both_instances_and_the_gateway() {
         assert!(said.contains(kind), "{said}");
     }
     let calls = |labels: &[&str]| {
-        let url = mesh.status().expect("a status")["gateways"][0]["metrics"].as_str().expect("a URL").to_owned();
+        let url =
+            mesh.status().expect("a status")["gateways"][0]["metrics"].as_str().expect("a URL").to_owned();
         crate::support::metric_at(&url, "outrigger_requests_total", labels)
     };
     assert_eq!(calls(&["route=\"chat\"", "grpc_code=\"0\""]), 4.0, "one call of each kind");
@@ -46,7 +47,9 @@ fn redis_is_reached_through_the_mesh_and_the_gateway() {
     }
     let scene = Scene::of(Mesh::of_example("tcp"), "counter-0");
     let mesh = &scene.mesh;
-    mesh.await_that("the counter counts", || mesh.log_text().lines().any(|line| line.starts_with("counter-0 ")));
+    mesh.await_that("the counter counts", || {
+        mesh.log_text().lines().any(|line| line.starts_with("counter-0 "))
+    });
 
     let status = mesh.status().expect("a status");
     let gateway = status["gateways"][0]["urls"][0].as_str().expect("a URL").trim_start_matches("tcp://");
@@ -91,6 +94,7 @@ fn redis_is_reached_through_the_mesh_and_the_gateway() {
     from_outside(&["RPUSH", "jobs", "a job"]);
     assert_eq!(waiting.wait_with_output().expect("its output").stdout, b"jobs\na job\n");
 
-    let bytes = mesh.metric("redis-0", "outrigger_bytes_total", &["direction=\"inbound\"", "way=\"request\""]);
+    let bytes =
+        mesh.metric("redis-0", "outrigger_bytes_total", &["direction=\"inbound\"", "way=\"request\""]);
     assert!(bytes > 10_000_000.0, "all of it went through the sidecar of Redis: {bytes}");
 }
