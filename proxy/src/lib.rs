@@ -27,5 +27,8 @@ pub mod worker;
 pub fn start(options: options::Options) -> anyhow::Result<()> {
     let mut setup = options.setup()?;
     setup.log = admin::Log::install()?;
+    if let Err(error) = runtime::small_pages() {
+        tracing::warn!(%error, "memory may come in huge pages");
+    }
     app::start(setup, |shared| options.supply(shared))?.wait()
 }

@@ -74,6 +74,12 @@ pub fn raise_open_files() -> io::Result<u64> {
     Ok(hard)
 }
 
+/// Takes memory in small pages from now on. Where the system hands out huge ones unasked, each of our few pools of memory would
+/// be at least 2 MB, and an idle sidecar 14 MB larger.
+pub fn small_pages() -> io::Result<()> {
+    Ok(nix::sys::prctl::set_thp_disable(true)?)
+}
+
 /// Starts a thread that runs `main` and its local tasks to its end.
 pub fn spawn<F>(name: String, main: impl FnOnce() -> F + Send + 'static) -> io::Result<JoinHandle<()>>
 where
