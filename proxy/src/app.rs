@@ -125,6 +125,7 @@ pub fn start(
         listening: Listening::default(),
         readiness: admin::Readiness::default(),
         identity: Identity::new(setup.identity.clone()),
+        server_first: Default::default(),
     });
     shared.listening.set(bound.addresses(&setup));
     let _entered = background.enter();

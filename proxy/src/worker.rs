@@ -32,6 +32,7 @@ pub struct Shared {
     pub listening: crate::downstream::Listening,
     pub readiness: crate::admin::Readiness,
     pub identity: Arc<Identity>,
+    pub server_first: crate::downstream::ServerFirst,
 }
 
 /// One a thread; its tasks alone use it.
@@ -44,7 +45,6 @@ pub struct Worker {
     outside: RefCell<HashMap<DestinationName, (Arc<Destination>, Instant)>>,
     pub inbound: watch::Receiver<Option<Arc<Inbound>>>,
     pub tls: crate::downstream::Configurations,
-    pub server_first: crate::downstream::ServerFirst,
     mirrors: Cell<usize>,
     unaddressed: [Arc<ServiceMetrics>; 3],
 }
@@ -67,7 +67,6 @@ impl Worker {
             rng: RefCell::new(SmallRng::from_rng(&mut rand::rng())),
             outside: RefCell::default(),
             tls: Default::default(),
-            server_first: Default::default(),
             mirrors: Cell::new(0),
             unaddressed,
         })

@@ -93,7 +93,7 @@ pub(super) async fn find_as<T: Stream>(
     name: Option<&DestinationName>,
 ) -> Option<Opening<T>> {
     let worker = &arrival.worker;
-    let memory = name.map(|name| (&worker.server_first, name));
+    let memory = name.map(|name| (&worker.shared.server_first, name));
     let dial = || async {
         let mut record = Record::tcp(&worker.shared.telemetry, worker.id, &destination.metrics);
         let dialled = tcp::dial(arrival, &destination.tcp, &mut record).await;

@@ -4,10 +4,10 @@
 //! anything for, the endpoint is dialled, and whoever speaks first decides. Server-first is remembered by destination; silence alone is not,
 //! because a client that connects early and asks later is silent, too.
 
-use std::cell::RefCell;
 use std::collections::HashMap;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use bytes::{Bytes, BytesMut};
 use outrigger_config::model::{DestinationName, Protocol};
 use tokio::io::{AsyncRead, AsyncReadExt};
@@ -134,32 +134,53 @@ async fn read<T: AsyncRead + Unpin>(io: &mut T, bytes: &mut BytesMut) -> Option<
 /// Holds the usual head, and a ClientHello without a post-quantum key share.
 const FIRST_READ: usize = 2048;
 
-/// Destinations whose server was heard to speak first. One a worker.
+/// Destinations whose server was heard to speak first. Shared by all workers: what one of them waited for, the others need not. Read without
+/// a lock; written once a destination in ten minutes.
 #[derive(Debug, Default)]
-pub struct ServerFirst(RefCell<HashMap<DestinationName, Instant>>);
+pub struct ServerFirst(ArcSwap<HashMap<DestinationName, Instant>>);
 
 impl ServerFirst {
     fn recalls(&self, name: &DestinationName) -> bool {
-        let mut heard = self.0.borrow_mut();
-        let Some(when) = heard.get(name) else { return false };
-        let fresh = when.elapsed() < REMEMBERED;
-        if !fresh {
-            heard.remove(name);
-        }
-        fresh
+        self.0.load().get(name).is_some_and(|when| when.elapsed() < REMEMBERED)
     }
 
     fn remember(&self, name: &DestinationName) {
-        let mut heard = self.0.borrow_mut();
-        if heard.len() >= MOST_REMEMBERED {
-            heard.retain(|_, when| when.elapsed() < REMEMBERED);
-        }
-        if heard.len() < MOST_REMEMBERED {
-            heard.insert(name.clone(), Instant::now());
-        }
+        self.0.rcu(|heard| {
+            let mut heard = HashMap::clone(heard);
+            if heard.len() >= MOST_REMEMBERED {
+                heard.retain(|_, when| when.elapsed() < REMEMBERED);
+            }
+            if heard.len() < MOST_REMEMBERED || heard.contains_key(name) {
+                heard.insert(name.clone(), Instant::now());
+            }
+            heard
+        });
     }
 }
 
 /// design.md 2.2.
 const REMEMBERED: Duration = Duration::from_secs(10 * 60);
 const MOST_REMEMBERED: usize = 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn who_speaks_first_is_remembered_for_ten_minutes_and_by_no_more_than_fit() {
+        let memory = ServerFirst::default();
+        let name = |n: usize| DestinationName::new(&format!("s{n}"), 25).expect("a name");
+        for n in 0..=MOST_REMEMBERED {
+            memory.remember(&name(n));
+        }
+        assert!(memory.recalls(&name(0)) && memory.recalls(&name(MOST_REMEMBERED - 1)));
+        assert!(!memory.recalls(&name(MOST_REMEMBERED)), "no room for one more");
+        tokio::time::advance(REMEMBERED / 2).await;
+        memory.remember(&name(0));
+        tokio::time::advance(REMEMBERED / 2).await;
+        assert!(memory.recalls(&name(0)), "heard again in between");
+        assert!(!memory.recalls(&name(1)));
+        memory.remember(&name(MOST_REMEMBERED));
+        assert!(memory.recalls(&name(MOST_REMEMBERED)), "those of long ago made room");
+    }
+}
