@@ -3,6 +3,7 @@
 //! Owns what a fresh machine needs before the tests can run, and the order in which the checks run.
 //! Never builds anything that ships, and never reads configuration of the mesh.
 
+mod bench;
 mod debian;
 mod exec;
 mod peers;
@@ -28,12 +29,22 @@ enum Chore {
     Test,
     /// Fetch the real counterparts the tests talk to: Debian packages, and Envoy and gRPC under target/peers
     Peers,
+    /// Measure what the project promises in figures, on programs built like a release; see benches/README.md
+    ///
+    /// `cargo xtask bench memory`; `cargo xtask bench help` lists all.
+    #[command(disable_help_flag = true)]
+    Bench {
+        /// Of the harness: what to measure, and its options.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
 }
 
 fn main() -> ExitCode {
     let done = match Args::parse().chore {
         Chore::Test => test::run(),
         Chore::Peers => peers::ensure(),
+        Chore::Bench { arguments } => bench::run(&arguments),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

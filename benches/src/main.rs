@@ -1,0 +1,44 @@
+//! What the project promises in figures, measured on real processes over loopback: `cargo xtask bench …`.
+//!
+//! Owns the ground a measurement stands on (a control plane and proxies as a user starts them, apps inside this process, load) and the
+//! tables it prints. Exit code 1 says that a promise was not met. Never part of the tests: these figures depend on the machine.
+
+mod app;
+mod client;
+mod drills;
+mod ground;
+mod manifests;
+mod memory;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Debug, Parser)]
+#[command(name = "outrigger-bench", about = "Measures what Outrigger promises in figures")]
+struct Cli {
+    /// Folder of the programs to measure: `outrigger` and `outrigger-proxy`.
+    #[arg(long, value_name = "DIR")]
+    programs: PathBuf,
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    Memory(memory::Args),
+    Drills(drills::Args),
+}
+
+fn main() -> anyhow::Result<ExitCode> {
+    let cli = Cli::parse();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let met = runtime.block_on(async {
+        match cli.what {
+            What::Memory(args) => memory::run(&cli.programs, args).await,
+            What::Drills(args) => drills::run(&cli.programs, args).await,
+        }
+    })?;
+    Ok(if met { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
