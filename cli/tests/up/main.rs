@@ -3,9 +3,9 @@
 mod bookinfo;
 mod control_plane;
 mod lifecycle;
-#[path = "../prometheus/mod.rs"]
 mod prometheus;
 mod restart;
+mod scale;
 #[path = "../support/mod.rs"]
 mod support;
 mod troubles;
