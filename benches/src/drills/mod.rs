@@ -37,10 +37,12 @@ pub struct Row {
     pub measured: Duration,
 }
 
+/// A name, and what measures.
+type Drill = (&'static str, fn(&Path) -> Measuring<'_>);
 type Measuring<'a> = Pin<Box<dyn Future<Output = anyhow::Result<Vec<Row>>> + 'a>>;
 
-/// By name, in the order of a mesh's life.
-const DRILLS: [(&str, fn(&Path) -> Measuring<'_>); 9] = [
+/// In the order of a mesh's life.
+const DRILLS: [Drill; 9] = [
     ("start", |programs| Box::pin(starting::start(programs))),
     ("disk-copy", |programs| Box::pin(starting::disk_copy(programs))),
     ("first-use", |programs| Box::pin(first_use::run(programs))),
