@@ -16,6 +16,7 @@ mod control;
 mod down;
 mod exec;
 mod http;
+mod inject;
 mod output;
 mod proxy;
 mod restart;
@@ -48,6 +49,7 @@ enum Command {
     Gateway(proxy::GatewayArgs),
     Capture(capture::Args),
     Check(check::Args),
+    Inject(inject::Args),
     Control(control::Args),
     #[command(hide = true)]
     Exec(exec::Args),
@@ -67,6 +69,7 @@ fn main() -> ExitCode {
         Command::Gateway(args) => proxy::run_gateway(args),
         Command::Capture(args) => capture::run(args),
         Command::Check(args) => check::run(args),
+        Command::Inject(args) => inject::run(args),
         Command::Control(args) => control::run(args),
         Command::Sample(args) => sample::run(args),
         Command::Schema(args) => schema::run(args),

@@ -10,6 +10,7 @@
 
 pub mod ads;
 pub mod api;
+pub mod inject;
 pub mod metrics;
 pub mod proxies;
 pub mod server;

@@ -6,6 +6,7 @@
 
 pub mod admin;
 pub mod app;
+pub mod ask;
 pub mod body;
 pub mod discovery;
 pub mod dns;
