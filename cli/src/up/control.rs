@@ -103,6 +103,13 @@ impl Ear {
         Self((control, API_PORT).into())
     }
 
+    /// Whether anybody is there to hear, and to tell.
+    pub async fn is_there(&self) -> bool {
+        crate::http::get(self.0, "/healthz/ready", &[], HEARD)
+            .await
+            .is_ok_and(|(status, _)| status.is_success())
+    }
+
     /// Waits until every connected proxy that the object concerns has acknowledged this generation of it; for at most a second, and
     /// whether or not the control plane is there. The error says who has not heard, which ends nothing.
     pub async fn heard(

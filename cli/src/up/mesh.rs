@@ -191,6 +191,12 @@ impl Mesh {
         let mut restarted = Vec::new();
         for running in chosen {
             let spec = &running.spec;
+            if !self.around.ear.is_there().await {
+                bail!(
+                    "the control plane is away, without which nothing could take the place of {}; it was left alone",
+                    spec.name
+                );
+            }
             progress(&format!("{}: draining", spec.name));
             running.stop().await;
             let started = self.start_instance(spec.clone()).with_context(|| spec.name.clone())?;

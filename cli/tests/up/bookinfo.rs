@@ -19,7 +19,11 @@ pub fn version(page: &[u8]) -> Option<&'static str> {
 /// Takes all traffic from `reviews` to one version.
 pub fn send_reviews_to(mesh: &Mesh, wanted: &str) {
     let weight = |version: &str| u8::from(version == wanted);
-    let text = fs::read_to_string("../docs/examples/bookinfo/reviews-route.yaml").expect("the route");
+    let text = fs::read_to_string(concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../docs/examples/bookinfo/reviews-route.yaml"
+    ))
+    .expect("the route");
     let changed = text
         .replace(
             "name: reviews-v1, port: 9080, weight: 0",
