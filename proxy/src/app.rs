@@ -130,8 +130,9 @@ pub fn start(
     shared.listening.set(bound.addresses(&setup));
     let _entered = background.enter();
     let (source, cache) = supply(&shared)?;
-    background.spawn(shared.identity.clone().keep());
-    background.spawn(discovery::run(setup.own.clone(), mesh, asks, shared.telemetry.clone(), source, cache));
+    background.spawn(shared.identity.clone().keep(shared.dns.clone()));
+    let (telemetry, identity) = (shared.telemetry.clone(), shared.identity.clone());
+    background.spawn(discovery::run(setup.own.clone(), mesh, asks, telemetry, identity, source, cache));
     let (stop, stopping) = watch::channel(false);
     let (lanes, receivers) = Lanes::new(workers);
     let mut commands = Vec::new();

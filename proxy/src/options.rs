@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -12,9 +13,9 @@ use outrigger_config::xds::{Node, Role};
 use rand::RngExt;
 
 use crate::app::Setup;
-use crate::discovery::{Cache, Own, Source};
+use crate::discovery::{Cache, Dial, Own, Source};
 use crate::drain::Timing;
-use crate::identity::{Files, Provision};
+use crate::identity::{Authority, Files, Kept, Provision, Secure};
 use crate::worker::Shared;
 
 /// The sidecar of one workload, or a gateway.
@@ -23,9 +24,18 @@ pub struct Options {
     /// Directories (or files) of manifests, resolved by the proxy itself; repeatable.
     #[arg(long, required_unless_present = "control", conflicts_with = "control", value_name = "DIR")]
     pub manifests: Vec<PathBuf>,
-    /// A control plane's discovery port (plaintext); repeatable, they are replicas.
+    /// A control plane's discovery port; repeatable, they are replicas. Plaintext unless its roots are given (`--control-root`).
     #[arg(long, value_name = "HOST:PORT")]
     pub control: Vec<String>,
+    /// Roots the control plane is believed by, PEM: it is asked over TLS then (port 15012), also for this proxy's certificate.
+    #[arg(long, value_name = "FILE", requires = "control")]
+    pub control_root: Option<PathBuf>,
+    /// The token that says which proxy this is; read anew for each connection.
+    #[arg(long, value_name = "FILE", requires = "control_root")]
+    pub token: Option<PathBuf>,
+    /// Where the certificate and its key are kept across restarts, in memory: a directory on tmpfs. Default: nowhere.
+    #[arg(long, value_name = "DIR", requires = "control_root")]
+    pub identity_dir: Option<PathBuf>,
     /// Where the last good configuration is kept, from which the proxy starts while its control plane is away. Default: nowhere.
     #[arg(long, value_name = "DIR", requires = "control")]
     pub state_dir: Option<PathBuf>,
@@ -114,10 +124,30 @@ impl Options {
         Ok(setup)
     }
 
+    /// Files before the control plane: whoever gives both has an authority of his own.
     fn identity(&self) -> Option<Provision> {
-        let (certificate, key, trust_bundle) =
-            (self.identity_cert.clone()?, self.identity_key.clone()?, self.trust_bundle.clone()?);
-        Some(Provision::Files(Files { certificate, key, trust_bundle }))
+        if let (Some(certificate), Some(key), Some(trust_bundle)) =
+            (self.identity_cert.clone(), self.identity_key.clone(), self.trust_bundle.clone())
+        {
+            return Some(Provision::Files(Files { certificate, key, trust_bundle }));
+        }
+        let owner = match (&self.gateway, &self.workload) {
+            (Some(name), _) => format!("gateway {}/{name}", self.namespace),
+            (None, workload) => format!("workload {}/{}", self.namespace, workload.as_deref()?),
+        };
+        Some(Provision::Authority(Authority {
+            addresses: self.control_addresses(),
+            secure: self.secure()?,
+            kept: Kept::new(self.identity_dir.clone(), owner),
+        }))
+    }
+
+    fn control_addresses(&self) -> Vec<Arc<str>> {
+        self.control.iter().map(|address| address.as_str().into()).collect()
+    }
+
+    fn secure(&self) -> Option<Secure> {
+        Some(Secure { roots: self.control_root.clone()?, token: self.token.clone() })
     }
 
     /// Where its configuration comes from, and the copy it starts from. Called on the background runtime.
@@ -142,8 +172,9 @@ impl Options {
         let source = if self.control.is_empty() {
             Source::files(self.manifests.clone(), subscriber).context("watching the manifests")?
         } else {
-            let addresses = self.control.iter().map(|address| address.as_str().into()).collect();
-            Source::control_plane(addresses, &node, shared.mesh.clone(), shared.dns.clone())?
+            let secure = self.secure().map(|secure| (secure, shared.identity.clone()));
+            let dial = Dial { dns: shared.dns.clone(), secure };
+            Source::control_plane(self.control_addresses(), &node, shared.mesh.clone(), dial)?
         };
         Ok((source, cache.transpose()?))
     }

@@ -15,11 +15,13 @@ use outrigger_config::model::{
     Cluster as Settings, ClusterName, DestinationName, Discovery, Endpoints, Listener, Resource,
     ResourceKind, RouteTableName, ServiceRef, UpstreamHttp, Version,
 };
+use rustls_pki_types::CertificateDer;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::names::{Full, Names};
 use super::{Change, Event, Key, Own, needs, shelf};
+use crate::identity::{Bundle, Identity};
 use crate::mesh::{Ask, Content, Known, Link, Mesh, Shelved};
 use crate::telemetry::{Direction, ServiceMetrics, Telemetry};
 use crate::upstream::Cluster;
@@ -30,6 +32,8 @@ pub struct Apply {
     own: Key,
     mesh: Arc<Mesh>,
     telemetry: Arc<Telemetry>,
+    /// Is told the trust bundle.
+    identity: Arc<Identity>,
     names: Names,
     /// Every name subscribed to: what is in force, what is to come, and what both refer to.
     wanted: Arc<BTreeSet<Key>>,
@@ -65,12 +69,19 @@ pub struct Remembered {
 }
 
 impl Apply {
-    pub fn new(own: &Own, mesh: Arc<Mesh>, telemetry: Arc<Telemetry>, source: Arc<str>) -> Self {
+    pub fn new(
+        own: &Own,
+        mesh: Arc<Mesh>,
+        telemetry: Arc<Telemetry>,
+        identity: Arc<Identity>,
+        source: Arc<str>,
+    ) -> Self {
         mesh.inventory().lock().link.source = source;
         Self {
             own: own.key(),
             mesh,
             telemetry,
+            identity,
             names: Names::default(),
             wanted: Arc::default(),
             unsettled: BTreeSet::new(),
@@ -104,6 +115,7 @@ impl Apply {
                 continue;
             }
             let version = resource.version();
+            self.believe(&resource);
             insert(&mut content, resource, version, false);
         }
         mesh.set_destinations(self.names.published());
@@ -206,6 +218,7 @@ impl Apply {
             }
             return;
         }
+        self.believe(&resource);
         let (before, after) = (content.resources.get(key).map(needs_of), needs_in(&resource));
         insert(&mut content, Arc::new(resource), version, false);
         content.changed();
@@ -214,6 +227,16 @@ impl Apply {
             None => after.into_iter().for_each(|needed| self.need(&content, needed)),
         }
         self.touch(key);
+    }
+
+    /// A trust bundle takes effect at once. That one is gone is no reason to believe nobody: the last one stays.
+    fn believe(&self, resource: &Resource) {
+        if let Resource::TrustBundle(bundle) = resource
+            && self.identity.asks_for_bundle()
+        {
+            let roots = bundle.roots().iter().map(|root| CertificateDer::from(root.der()).into_owned());
+            self.identity.set_bundle(Bundle::new(roots.collect()));
+        }
     }
 
     fn absent(&mut self, key: &Key, now: Instant) {
@@ -322,6 +345,7 @@ impl Apply {
     /// Follows the references from the roots to everything that is needed, and forgets the rest.
     fn restructure(&mut self, content: &mut Content) {
         let mut open = VecDeque::from([self.own.clone()]);
+        open.extend(self.identity.asks_for_bundle().then(needs::trust_bundle));
         open.extend(self.names.iter().map(|(_, name)| name.key.clone()));
         // What is in force stays subscribed until it is replaced.
         open.extend(self.in_force().map(needs::cluster));

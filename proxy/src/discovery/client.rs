@@ -5,72 +5,44 @@
 //! cannot be used is named in the NACK while the others of its response apply; the version before it stays in force.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::Uri;
-use hyper_util::rt::TokioIo;
 use outrigger_config::model::{Resource, ResourceKind};
 use outrigger_config::xds::pb::discovery::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
 use outrigger_config::xds::pb::discovery::{self as wire, DeltaDiscoveryRequest, DeltaDiscoveryResponse};
 use outrigger_config::xds::refusal::{self, Refusal};
 use outrigger_config::xds::{self, Node, Unsupported, names};
 use rand::seq::SliceRandom;
-use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::Streaming;
-use tonic::codegen::Service;
 use tonic::transport::Endpoint;
+use tonic::{Request, Streaming};
 
 use super::backoff::Backoff;
+use super::dial::{Dial, InvalidAddress};
 use super::{Change, Event, Key, Source, SourceEnd, apply};
-use crate::dns::Resolver;
 use crate::mesh::{Known, Mesh};
-use crate::upstream::connect::open_tcp;
 
 impl Source {
-    /// Asks the control plane at one of `addresses` (`HOST:PORT`, plaintext HTTP/2), which are taken in random order.
+    /// Asks the control plane at one of `addresses` (`HOST:PORT`, HTTP/2), which are taken in random order.
     pub fn control_plane(
         addresses: Vec<Arc<str>>,
         node: &Node,
         mesh: Arc<Mesh>,
-        dns: Arc<Resolver>,
+        dial: Dial,
     ) -> Result<Self, InvalidAddress> {
-        let endpoints: Vec<_> = addresses.iter().map(endpoint).collect::<Result<_, _>>()?;
+        let endpoints: Vec<_> = addresses.iter().map(Dial::endpoint).collect::<Result<_, _>>()?;
         let (source, end) = Self::new(&addresses.join(", "));
         let mut endpoints: Vec<_> = addresses.into_iter().zip(endpoints).collect();
         endpoints.shuffle(&mut rand::rng());
-        let client = Client { node: node.to_message(), mesh, dns, end, versions: HashMap::new() };
+        let client = Client { node: node.to_message(), mesh, dial, end, versions: HashMap::new() };
         tokio::spawn(client.run(endpoints));
         Ok(source)
     }
 }
 
-#[derive(Debug, thiserror::Error)]
-#[error("{0:?} is not HOST:PORT of a control plane")]
-pub struct InvalidAddress(Arc<str>);
-
-fn endpoint(address: &Arc<str>) -> Result<Endpoint, InvalidAddress> {
-    let invalid = || InvalidAddress(address.clone());
-    let uri: Uri = format!("http://{address}").parse().map_err(|_| invalid())?;
-    if uri.port().is_none() || uri.host().is_none_or(str::is_empty) || uri.path() != "/" {
-        return Err(invalid());
-    }
-    Ok(Endpoint::from(uri)
-        .connect_timeout(CONNECT_TIMEOUT)
-        // A control plane that hangs is left after 15 s (requirements 4.3).
-        .http2_keep_alive_interval(Duration::from_secs(10))
-        .keep_alive_timeout(Duration::from_secs(5))
-        .keep_alive_while_idle(true))
-}
-
-/// Until a connection stands and HTTP/2 is agreed on.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// Until a new stream is accepted.
 const STREAM_TIMEOUT: Duration = Duration::from_secs(5);
 /// Until a request is taken: a control plane that reads nothing is no use.
@@ -85,7 +57,7 @@ const REQUESTS: usize = 16;
 struct Client {
     node: xds::pb::core::Node,
     mesh: Arc<Mesh>,
-    dns: Arc<Resolver>,
+    dial: Dial,
     end: SourceEnd,
     /// As the control plane calls what it sent. Those of the disk copy are called by their content.
     versions: HashMap<Key, String>,
@@ -118,9 +90,9 @@ impl Client {
 
     /// One stream, from the connection to its end.
     async fn stream(&mut self, address: &Arc<str>, endpoint: &Endpoint) -> Over {
-        let channel = match endpoint.connect_with_connector(Dial(self.dns.clone())).await {
+        let channel = match self.dial.connect(endpoint).await {
             Ok(channel) => channel,
-            Err(error) => return Over::Failed(causes(&error)),
+            Err(error) => return Over::Failed(error),
         };
         let (requests, outgoing) = mpsc::channel(REQUESTS);
         let mut subscriptions =
@@ -132,7 +104,11 @@ impl Client {
         }
         let mut client =
             AggregatedDiscoveryServiceClient::new(channel).max_decoding_message_size(MAX_RESPONSE);
-        let opening = client.delta_aggregated_resources(ReceiverStream::new(outgoing));
+        let mut opening = Request::new(ReceiverStream::new(outgoing));
+        if let Err(error) = self.dial.sign(&mut opening) {
+            return Over::Failed(error);
+        }
+        let opening = client.delta_aggregated_resources(opening);
         let mut responses = match timeout(STREAM_TIMEOUT, opening).await {
             Ok(Ok(response)) => response.into_inner(),
             Ok(Err(status)) => return Over::Failed(status.message().to_owned()),
@@ -298,50 +274,6 @@ impl Subscriptions {
             Err(_) => Err(Over::Failed(format!("the control plane read nothing for {SEND_TIMEOUT:?}"))),
         }
     }
-}
-
-/// Opens the connection with our own resolver: a static binary has no other.
-struct Dial(Arc<Resolver>);
-
-impl Service<Uri> for Dial {
-    type Response = TokioIo<TcpStream>;
-    type Error = Box<dyn std::error::Error + Send + Sync>;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, uri: Uri) -> Self::Future {
-        let dns = self.0.clone();
-        Box::pin(async move {
-            let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
-            let port = uri.port_u16().unwrap_or_default();
-            let addresses = dns.addresses(host).await?;
-            let mut failure = None;
-            for address in addresses.iter() {
-                match open_tcp((*address, port).into(), CONNECT_TIMEOUT).await {
-                    Ok(stream) => return Ok(TokioIo::new(stream)),
-                    Err(error) => failure = Some(error),
-                }
-            }
-            Err(failure.map_or_else(|| format!("{host} has no address").into(), Into::into))
-        })
-    }
-}
-
-/// What went wrong, down to where it began.
-fn causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(error) = next {
-        let cause = error.to_string();
-        if !text.ends_with(&cause) {
-            text = format!("{text}: {cause}");
-        }
-        next = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ mod apply;
 mod backoff;
 mod cache;
 mod client;
+mod dial;
 mod files;
 mod names;
 mod needs;
@@ -26,11 +27,12 @@ use outrigger_config::model::{Gateway, Listener, Resource, ResourceKind};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
+use crate::identity::Identity;
 use crate::mesh::{Asks, Mesh};
 use crate::telemetry::Telemetry;
 use apply::Apply;
 pub use cache::Cache;
-pub use client::InvalidAddress;
+pub use dial::{Dial, InvalidAddress};
 
 /// One name of one kind.
 pub type Key = (ResourceKind, Arc<str>);
@@ -143,11 +145,12 @@ pub async fn run(
     mesh: Arc<Mesh>,
     asks: Asks,
     telemetry: Arc<Telemetry>,
+    identity: Arc<Identity>,
     mut source: Source,
     cache: Option<Cache>,
 ) {
     let Asks(mut asks) = asks;
-    let mut apply = Apply::new(&own, mesh.clone(), telemetry, source.name.clone());
+    let mut apply = Apply::new(&own, mesh.clone(), telemetry, identity, source.name.clone());
     if let Some(mut cache) = cache {
         apply.restore(cache.take_remembered());
         tokio::spawn(cache.keep(mesh));

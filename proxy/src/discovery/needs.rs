@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use outrigger_config::model::{
     Action, BackendTarget, Cluster, ClusterName, Destination, Discovery, Gateway, GatewayProtocol, Listener,
-    Resource, ResourceKind, Route, RouteTable, RouteTableName, SecretName, WeightedCluster,
+    Resource, ResourceKind, Route, RouteTable, RouteTableName, SecretName, TrustBundle, WeightedCluster,
 };
 
 use super::Key;
@@ -89,4 +89,8 @@ pub fn endpoints(name: &ClusterName) -> Key {
 
 pub fn secret(name: &SecretName) -> Key {
     (ResourceKind::Secret, Arc::from(name.as_str()))
+}
+
+pub fn trust_bundle() -> Key {
+    (ResourceKind::Secret, Arc::from(TrustBundle::NAME))
 }

@@ -1,18 +1,23 @@
 //! Who this proxy is, and whom it believes.
 //!
 //! Owns the workload's certificate (`svid`), the trust bundle and what is made of both: the TLS configurations of either side (`trust`), which
-//! check a peer's SPIFFE id instead of a host name (`verify`). Where they come from is `files`.
+//! check a peer's SPIFFE id instead of a host name (`verify`). Where they come from is `files`, or `authority` (renewed by
+//! `rotate`, across restarts in `kept`, over connections of `control`).
 //! Who spoke to whom, and how it was protected, is noted in `edges`. Never opens a connection of the mesh:
 //! that is `downstream::mtls` and `upstream::tls`.
 //!
 //! A new leaf takes effect inside the one resolver all configurations share, so that sessions can be resumed across it. A new trust bundle makes new
 //! configurations, so that nobody resumes what would not be believed today.
 
+mod authority;
+mod control;
 pub mod edges;
 mod failure;
 mod files;
+mod kept;
 pub mod peer;
 mod report;
+mod rotate;
 mod svid;
 mod trust;
 pub mod verify;
@@ -25,15 +30,21 @@ use outrigger_config::model::SpiffeId;
 use parking_lot::Mutex;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::{ClientConfig, ServerConfig};
+use tokio::sync::Notify;
 
+use crate::dns::Resolver;
+
+pub use authority::Authority;
+pub use control::Secure;
 pub use edges::Edges;
 pub use failure::{Cause, HandshakeFailure, is_refusal};
 pub use files::Files;
+pub use kept::Kept;
 pub use peer::Peer;
 pub(crate) use svid::Hex;
 pub use svid::{Leaf, Svid, Unusable};
 pub use trust::{Bundle, Offered, PLAIN_HTTP, Token};
-use trust::{Resolver, Trust};
+use trust::{Shown, Trust};
 
 /// Clocks differ by this much, and nobody is refused for it.
 pub const SKEW: Duration = Duration::from_secs(60);
@@ -42,6 +53,7 @@ pub const SKEW: Duration = Duration::from_secs(60);
 #[derive(Clone, Debug)]
 pub enum Provision {
     Files(Files),
+    Authority(Authority),
 }
 
 /// One a proxy.
@@ -49,11 +61,13 @@ pub enum Provision {
 pub struct Identity {
     provision: Option<Provision>,
     provider: Arc<CryptoProvider>,
-    resolver: Arc<Resolver>,
+    shown: Arc<Shown>,
     trust: ArcSwapOption<Trust>,
     /// Bundle and trust domain change one at a time.
     changing: Mutex<()>,
     state: Mutex<State>,
+    /// Told of every new certificate and bundle.
+    changed: Notify,
     pub edges: Edges,
 }
 
@@ -64,6 +78,8 @@ struct State {
     error: Option<String>,
     /// Since the process began.
     renewals: u64,
+    /// Whether a restart finds the certificate again, or why not; `None` where somebody else keeps it.
+    kept: Option<Result<(), String>>,
 }
 
 impl Identity {
@@ -71,10 +87,11 @@ impl Identity {
         Arc::new(Self {
             provision,
             provider: Arc::new(aws_lc_rs::default_provider()),
-            resolver: Arc::default(),
+            shown: Arc::default(),
             trust: ArcSwapOption::empty(),
             changing: Mutex::new(()),
             state: Mutex::default(),
+            changed: Notify::new(),
             edges: Edges::default(),
         })
     }
@@ -90,16 +107,26 @@ impl Identity {
     }
 
     /// Gets the certificate and renews it, for as long as the process lives.
-    pub async fn keep(self: Arc<Self>) {
+    pub async fn keep(self: Arc<Self>, dns: Arc<Resolver>) {
         match self.provision.clone() {
             None => {}
             Some(Provision::Files(files)) => files.follow(self).await,
+            Some(Provision::Authority(authority)) => authority.run(self, dns).await,
         }
+    }
+
+    /// Whether the trust bundle is the control plane's to say.
+    pub fn asks_for_bundle(&self) -> bool {
+        matches!(self.provision, Some(Provision::Authority(_)))
+    }
+
+    fn kept(&self, kept: Result<(), String>) {
+        self.state.lock().kept = Some(kept);
     }
 
     /// The certificate in use.
     pub fn svid(&self) -> Option<Arc<Svid>> {
-        self.resolver.svid()
+        self.shown.svid()
     }
 
     /// Why nothing can be spoken with mTLS now; `None` while it can.
@@ -126,7 +153,7 @@ impl Identity {
         let _one = self.changing.lock();
         let domain = svid.leaf.id.trust_domain().to_owned();
         tracing::info!(id = %svid.leaf.id, serial = svid.leaf.serial, "a new certificate is in use");
-        self.resolver.set(svid);
+        self.shown.set(svid);
         {
             let mut state = self.state.lock();
             state.error = None;
@@ -136,6 +163,7 @@ impl Identity {
         if let Some((bundle, false)) = bundle {
             self.make_trust(bundle, &domain);
         }
+        self.changed.notify_one();
     }
 
     /// Believes these roots and no others, from the next handshake on.
@@ -147,10 +175,11 @@ impl Identity {
         tracing::info!(roots = bundle.len(), "a new trust bundle is in use");
         let domain = self.svid().map(|svid| svid.leaf.id.trust_domain().to_owned()).unwrap_or_default();
         self.make_trust(Arc::new(bundle), &domain);
+        self.changed.notify_one();
     }
 
     fn make_trust(&self, bundle: Arc<Bundle>, domain: &str) {
-        match Trust::new(bundle, domain, &self.provider, &self.resolver) {
+        match Trust::new(bundle, domain, &self.provider, &self.shown) {
             Ok(trust) => self.trust.store(Some(Arc::new(trust))),
             Err(error) => self.failed(format!("the trust bundle cannot be used: {error}")),
         }
@@ -175,7 +204,7 @@ impl Identity {
         let (Some(svid), Some(trust)) = (self.svid(), self.trust.load_full()) else {
             return Err("this proxy has no certificate yet".into());
         };
-        trust.client(id, &svid, &self.provider, &self.resolver).map_err(|error| error.to_string())
+        trust.client(id, &svid, &self.provider, &self.shown).map_err(|error| error.to_string())
     }
 
     /// Forgets what could be resumed with `id`.

@@ -26,6 +26,8 @@ impl Identity {
             "svid": svid,
             "roots": self.trust_bundle().map_or(0, |bundle| bundle.len()),
             "renewals": state.renewals,
+            "kept": state.kept.as_ref().map(|kept| kept.is_ok()),
+            "why_not_kept": state.kept.as_ref().and_then(|kept| kept.as_ref().err()),
             "error": state.error,
             "edges": edges.iter().map(|(edge, seen)| self::edge(edge, seen)).collect::<Vec<_>>(),
         })

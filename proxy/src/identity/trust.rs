@@ -143,14 +143,14 @@ impl Trust {
         bundle: Arc<Bundle>,
         trust_domain: &str,
         provider: &Arc<CryptoProvider>,
-        resolver: &Arc<Resolver>,
+        shown: &Arc<Shown>,
     ) -> Result<Self, Box<dyn std::error::Error>> {
         let roots = Arc::new(bundle.store());
         let callers = Arc::new(Callers::new(roots.clone(), trust_domain, provider)?);
         let mut server = ServerConfig::builder_with_provider(provider.clone())
             .with_protocol_versions(&[&TLS13])?
             .with_client_cert_verifier(callers)
-            .with_cert_resolver(resolver.clone());
+            .with_cert_resolver(shown.clone());
         server.ticketer = aws_lc_rs::Ticketer::new()?;
         // Sessions travel in tickets; nothing is kept of them here.
         server.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
@@ -180,7 +180,7 @@ impl Trust {
         id: &SpiffeId,
         svid: &Svid,
         provider: &Arc<CryptoProvider>,
-        resolver: &Arc<Resolver>,
+        shown: &Arc<Shown>,
     ) -> Result<Arc<ClientConfig>, rustls::Error> {
         let mut clients = self.clients.lock();
         if let Some(client) = clients.get_mut(id)
@@ -198,7 +198,7 @@ impl Trust {
             .with_protocol_versions(&[&TLS13])?
             .dangerous()
             .with_custom_certificate_verifier(callee)
-            .with_client_cert_resolver(resolver.clone());
+            .with_client_cert_resolver(shown.clone());
         config.resumption = Resumption::in_memory_sessions(SESSIONS);
         // A callee is known by its id; what it is called is nobody's business on the wire.
         config.enable_sni = false;
@@ -234,9 +234,9 @@ impl Client {
 /// The certificate of the moment, shown by both sides of this proxy. There is one for all configurations, for as long as the process lives:
 /// rustls resumes a session only with the very resolver it began with.
 #[derive(Debug, Default)]
-pub(super) struct Resolver(ArcSwapOption<Svid>);
+pub(super) struct Shown(ArcSwapOption<Svid>);
 
-impl Resolver {
+impl Shown {
     pub fn svid(&self) -> Option<Arc<Svid>> {
         self.0.load_full()
     }
@@ -250,13 +250,13 @@ impl Resolver {
     }
 }
 
-impl ResolvesServerCert for Resolver {
+impl ResolvesServerCert for Shown {
     fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         self.key()
     }
 }
 
-impl ResolvesClientCert for Resolver {
+impl ResolvesClientCert for Shown {
     fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
         self.key()
     }

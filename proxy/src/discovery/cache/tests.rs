@@ -6,6 +6,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::discovery::tests::script::{Script, endpoints_of, inbound, name, service};
 use crate::discovery::{Own, Source, run};
+use crate::identity::Identity;
 use crate::mesh::Lookup;
 use crate::telemetry::Telemetry;
 
@@ -29,7 +30,15 @@ fn unwritten(resources: Vec<Resource>) -> Unwritten {
 fn alone(cache: Cache) -> Arc<Mesh> {
     let (mesh, asks) = Mesh::new();
     let (source, end) = Source::new("nobody");
-    tokio::spawn(run(Own::Sidecar, mesh.clone(), asks, Telemetry::new(1), source, Some(cache)));
+    tokio::spawn(run(
+        Own::Sidecar,
+        mesh.clone(),
+        asks,
+        Telemetry::new(1),
+        Identity::none(),
+        source,
+        Some(cache),
+    ));
     std::mem::forget(end);
     mesh
 }

@@ -14,6 +14,8 @@ use outrigger_config::xds::{Role, pb};
 use super::*;
 use crate::discovery::tests::script::{cluster, endpoints, endpoints_of, inbound, name, service, table};
 use crate::discovery::{Own, run};
+use crate::dns::Resolver;
+use crate::identity::Identity;
 use crate::mesh::{Lookup, Slot};
 use crate::telemetry::Telemetry;
 use server::{Asked, Server, resolved};
@@ -25,8 +27,9 @@ fn node() -> Node {
 fn sidecar(addresses: Vec<Arc<str>>) -> Arc<Mesh> {
     let (mesh, asks) = Mesh::new();
     let dns = Resolver::system(tokio::runtime::Handle::current());
-    let source = Source::control_plane(addresses, &node(), mesh.clone(), dns).expect("valid addresses");
-    tokio::spawn(run(Own::Sidecar, mesh.clone(), asks, Telemetry::new(1), source, None));
+    let source = Source::control_plane(addresses, &node(), mesh.clone(), Dial { dns, secure: None })
+        .expect("valid addresses");
+    tokio::spawn(run(Own::Sidecar, mesh.clone(), asks, Telemetry::new(1), Identity::none(), source, None));
     mesh
 }
 
@@ -224,7 +227,8 @@ async fn addresses_are_host_and_port() {
     let (mesh, _asks) = Mesh::new();
     for address in ["control", "control:port", "http://control:15010", "control:15010/path", ":15010", ""] {
         let dns = Resolver::system(tokio::runtime::Handle::current());
-        let result = Source::control_plane(vec![address.into()], &node(), mesh.clone(), dns);
+        let result =
+            Source::control_plane(vec![address.into()], &node(), mesh.clone(), Dial { dns, secure: None });
         assert!(result.is_err(), "{address}");
     }
 }
@@ -241,19 +245,33 @@ async fn both_sources_give_the_same_state() {
 
     let (from_files, asks) = Mesh::new();
     let source = Source::files(manifests, who.clone()).expect("the example is there");
-    tokio::spawn(run(Own::Sidecar, from_files.clone(), asks, Telemetry::new(1), source, None));
+    tokio::spawn(run(
+        Own::Sidecar,
+        from_files.clone(),
+        asks,
+        Telemetry::new(1),
+        Identity::none(),
+        source,
+        None,
+    ));
 
     let mut server = Server::start().await;
     let (from_control, asks) = Mesh::new();
     let node =
         Node::new(Role::Sidecar { namespace: "default".into(), workload: "productpage-7".into() }, None);
     let dns = Resolver::system(tokio::runtime::Handle::current());
-    let source = Source::control_plane(vec![server.address()], &node, from_control.clone(), dns);
+    let source = Source::control_plane(
+        vec![server.address()],
+        &node,
+        from_control.clone(),
+        Dial { dns, secure: None },
+    );
     tokio::spawn(run(
         Own::Sidecar,
         from_control.clone(),
         asks,
         Telemetry::new(1),
+        Identity::none(),
         source.expect("valid"),
         None,
     ));

@@ -1,5 +1,6 @@
 //! Identity between proxies: mTLS on both sides, who is refused and why, and certificates that change while traffic flows.
 
+mod authority;
 mod pki;
 mod protocols;
 mod rotation;

@@ -92,6 +92,13 @@ impl Authority {
         self.sign(&Wanted::new(&[id]))
     }
 
+    /// Signs a request's key, whatever the request asks for. PEM.
+    pub fn answer(&self, request: &str, wanted: &Wanted) -> String {
+        let mut request = rcgen::CertificateSigningRequestParams::from_pem(request).expect("a request");
+        request.params = wanted.params();
+        request.signed_by(&self.issuer).expect("it can be signed").pem()
+    }
+
     pub fn sign(&self, wanted: &Wanted) -> Leaf {
         let key = key();
         let certificate = wanted.params().signed_by(&key, &self.issuer).expect("it can be signed");
@@ -158,6 +165,21 @@ pub fn client(leaf: Option<&Leaf>, protocols: &[&[u8]]) -> Arc<rustls::ClientCon
         None => builder.with_no_client_auth(),
     };
     config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
+    Arc::new(config)
+}
+
+/// A server that shows `leaf`, for gRPC.
+pub fn server(leaf: &Leaf) -> Arc<rustls::ServerConfig> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let chain = CertificateDer::pem_slice_iter(leaf.certificate.as_bytes());
+    let key = PrivateKeyDer::from_pem_slice(leaf.key.as_bytes()).expect("PEM");
+    let mut config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("the provider has them")
+        .with_no_client_auth()
+        .with_single_cert(chain.collect::<Result<_, _>>().expect("PEM"), key)
+        .expect("they belong together");
+    config.alpn_protocols = vec![b"h2".to_vec()];
     Arc::new(config)
 }
 

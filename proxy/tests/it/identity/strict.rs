@@ -284,16 +284,7 @@ fn peers_missing(programs: &[&str]) -> bool {
 
 /// A TLS server of the app's own that sends back what it reads.
 async fn tls_app(own: &Leaf) -> SocketAddr {
-    use rustls::pki_types::pem::PemObject;
-    let chain = rustls::pki_types::CertificateDer::pem_slice_iter(own.certificate.as_bytes());
-    let key = rustls::pki_types::PrivateKeyDer::from_pem_slice(own.key.as_bytes()).expect("PEM");
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let mut config = rustls::ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .expect("the provider has them")
-        .with_no_client_auth()
-        .with_single_cert(chain.collect::<Result<_, _>>().expect("PEM"), key)
-        .expect("they belong together");
+    let mut config = rustls::ServerConfig::clone(&pki::server(own));
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     let config = Arc::new(config);
     bytes_app(move |stream| {

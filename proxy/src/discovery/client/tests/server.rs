@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::pin::Pin;
 
 use futures_util::Stream;
 use outrigger_config::xds::pb::discovery::aggregated_discovery_service_server::{
