@@ -155,7 +155,7 @@ impl Worker {
                 origin,
             )),
             tls: Vec::new(),
-            tcp: Backends::new(vec![(upstream, 1)]),
+            tcp: Backends::new(vec![(upstream, 1)], None),
             metrics: service,
             origin: None,
             stale: false,

@@ -46,7 +46,7 @@ pub struct Destination {
     /// Used when it carries TLS with a matching SNI, most specific first; then `tcp`.
     pub tls: Vec<TlsRoute>,
     /// Used for anything else. Never empty for a known destination; weights may all be 0, which refuses.
-    pub tcp: Vec<WeightedCluster>,
+    pub tcp: TcpForward,
     pub origin: Option<Origin>,
 }
 
@@ -72,10 +72,19 @@ pub struct WeightedCluster {
     pub weight: u32,
 }
 
+/// Where the bytes of a connection go that nobody looks into.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct TcpForward {
+    /// One is drawn for each connection.
+    pub backends: Vec<WeightedCluster>,
+    /// How long it may carry nothing, in either direction; then both sides are closed. `None`: as long as it likes.
+    pub idle: Option<Duration>,
+}
+
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct TlsRoute {
     pub sni: HostPattern,
-    pub backends: Vec<WeightedCluster>,
+    pub forward: TcpForward,
     pub origin: Origin,
 }
 
@@ -195,7 +204,7 @@ pub enum GatewayProtocol {
         routes: RouteTableName,
     },
     Tcp {
-        backends: Vec<WeightedCluster>,
+        forward: TcpForward,
     },
     /// TLS goes on unopened to the route its SNI names.
     TlsPassthrough {
@@ -204,6 +213,6 @@ pub enum GatewayProtocol {
     /// TLS is terminated and the bytes inside go on.
     TlsTerminate {
         certificates: Vec<SecretName>,
-        backends: Vec<WeightedCluster>,
+        forward: TcpForward,
     },
 }

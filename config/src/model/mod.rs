@@ -24,7 +24,7 @@ pub use find::RequestHead;
 pub use identity::{Mtls, MtlsMode, NotASpiffeId, SpiffeId};
 pub use listener::{
     AccessLog, AccessLogMode, Destination, Egress, Gateway, GatewayListener, GatewayPort, GatewayProtocol,
-    Inbound, InboundPort, Listener, Protocol, ProxySettings, TlsRoute, WeightedCluster,
+    Inbound, InboundPort, Listener, Protocol, ProxySettings, TcpForward, TlsRoute, WeightedCluster,
 };
 pub use name::{ClusterName, DestinationName, RouteTableName, SecretName, ServiceRef, WorkloadRef};
 pub use origin::Origin;

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::model::{
-    ClusterName, Destination, DestinationName, HostPattern, Protocol, RouteTableName, TlsRoute,
+    ClusterName, Destination, DestinationName, HostPattern, Protocol, RouteTableName, TcpForward, TlsRoute,
     WeightedCluster,
 };
 use crate::registry::protocol::declared;
@@ -13,6 +13,7 @@ use crate::registry::{
 };
 
 use super::Subscriber;
+use super::policy::{Call, Callee};
 
 /// What stands behind a name.
 #[derive(Clone, Debug)]
@@ -84,21 +85,24 @@ impl Registry {
         declaration: Option<&ServicePort>,
     ) -> Destination {
         let effective = self.effective_routes(service, port, who.namespace());
-        let own =
-            || vec![WeightedCluster { cluster: ClusterName::outbound(port, "", &service.host), weight: 1 }];
+        let call =
+            Call { caller: who.namespace(), to: Callee::Service { service: &service.id, port }, by: None };
+        let idle = self.timeouts(&call).section.exchange.stream_idle;
+        let forward = |backends| TcpForward { backends, idle };
         let mut protocol =
             declaration.map_or_else(|| declared(None, None, &[port]), |declaration| declaration.protocol);
-        let (mut tls, mut tcp) = (vec![], own());
+        let mut tls = vec![];
+        let mut tcp = forward(only(ClusterName::outbound(port, "", &service.host)));
         match effective.as_ref().map(|effective| (effective.kind, effective.first())) {
             Some((RouteKind::Tcp, route)) => {
                 protocol = Protocol::Tcp;
-                tcp = self.weighted(route, true);
+                tcp = forward(self.weighted(route, true));
             }
             Some((RouteKind::Tls, route)) => {
                 protocol = Protocol::Tls;
                 tls = vec![TlsRoute {
                     sni: HostPattern::Any,
-                    backends: self.weighted(route, true),
+                    forward: forward(self.weighted(route, true)),
                     origin: route.origin.clone(),
                 }];
             }
@@ -160,9 +164,13 @@ fn instance_destination(name: DestinationName, instance: &Instance, port: u16) -
         protocol,
         routes: table_name(port, &host),
         tls: vec![],
-        tcp: vec![WeightedCluster { cluster: ClusterName::outbound(port, "", &host), weight: 1 }],
+        tcp: TcpForward { backends: only(ClusterName::outbound(port, "", &host)), idle: None },
         origin: Some(instance.origin.clone()),
     }
+}
+
+fn only(cluster: ClusterName) -> Vec<WeightedCluster> {
+    vec![WeightedCluster { cluster, weight: 1 }]
 }
 
 impl Effective<'_> {

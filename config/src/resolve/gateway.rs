@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use crate::model::{
     Gateway, GatewayListener, GatewayPort, GatewayProtocol, HostPattern, RouteTable, RouteTableName,
-    SecretName, TlsRoute, VirtualHost, WeightedCluster,
+    SecretName, TcpForward, TlsRoute, VirtualHost,
 };
 use crate::registry::{self, Listener, ListenerProtocol, Registry, Route, RouteKind};
 
 use super::Subscriber;
-use super::policy::Callee;
+use super::policy::{Call, Callee};
 
 impl Registry {
     pub(super) fn gateway_listener(&self, namespace: &str, name: &str) -> Option<Gateway> {
@@ -62,12 +62,10 @@ impl Registry {
             ListenerProtocol::Https(_) => {
                 GatewayProtocol::Https { certificates: certificates()?, routes: routes() }
             }
-            ListenerProtocol::Tcp => {
-                GatewayProtocol::Tcp { backends: self.stream_backends(gateway, listener) }
-            }
+            ListenerProtocol::Tcp => GatewayProtocol::Tcp { forward: self.tcp_forward(gateway, listener) },
             ListenerProtocol::TlsTerminate(_) => GatewayProtocol::TlsTerminate {
                 certificates: certificates()?,
-                backends: self.stream_backends(gateway, listener),
+                forward: self.tcp_forward(gateway, listener),
             },
             ListenerProtocol::TlsPassthrough => {
                 GatewayProtocol::TlsPassthrough { routes: self.tls_routes(gateway, listener) }
@@ -76,10 +74,20 @@ impl Registry {
     }
 
     /// Nothing in the bytes could choose between two routes: the most senior has the listener.
-    fn stream_backends(&self, gateway: &registry::Gateway, listener: &Listener) -> Vec<WeightedCluster> {
+    fn tcp_forward(&self, gateway: &registry::Gateway, listener: &Listener) -> TcpForward {
         match self.attached(gateway, listener).first() {
-            Some(first) => self.weighted(first.route, false),
-            None => vec![],
+            Some(first) => self.forward_from(gateway, first.route),
+            None => TcpForward::default(),
+        }
+    }
+
+    /// Such routes have one rule that takes everything; the policies of the Service behind it hold.
+    fn forward_from(&self, gateway: &registry::Gateway, route: &Route) -> TcpForward {
+        let by = route.rules.first().map(|rule| (route, rule));
+        let call = Call { caller: &gateway.namespace, to: Callee::Gateway, by };
+        TcpForward {
+            backends: self.weighted(route, false),
+            idle: self.timeouts(&call).section.exchange.stream_idle,
         }
     }
 
@@ -92,7 +100,7 @@ impl Registry {
                 }
                 found.push(TlsRoute {
                     sni,
-                    backends: self.weighted(attached.route, false),
+                    forward: self.forward_from(gateway, attached.route),
                     origin: attached.route.origin.clone(),
                 });
             }

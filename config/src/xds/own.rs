@@ -30,9 +30,9 @@ pub struct Destination {
     /// One for each TLS filter chain, in their order.
     #[prost(message, repeated, tag = "5")]
     pub tls: Vec<TlsRoute>,
-    /// Only where a TCP proxy can't say them.
+    /// Only where a TCP proxy can't say it.
     #[prost(message, optional, tag = "6")]
-    pub tcp: Option<Backends>,
+    pub tcp: Option<TcpForward>,
 }
 
 /// On the listener `inbound`.
@@ -105,9 +105,9 @@ pub struct GatewayListener {
     /// Plain HTTP only: Envoy can't tell listeners of one port apart by host, so that they have no filter chain each.
     #[prost(string, tag = "5")]
     pub routes: String,
-    /// Only where a TCP proxy can't say them.
+    /// Only where a TCP proxy can't say it.
     #[prost(message, optional, tag = "6")]
-    pub backends: Option<Backends>,
+    pub forward: Option<TcpForward>,
     /// One for each filter chain of a listener that passes TLS through.
     #[prost(message, repeated, tag = "7")]
     pub tls: Vec<TlsRoute>,
@@ -186,15 +186,17 @@ pub struct Endpoint {
 pub struct TlsRoute {
     #[prost(message, optional, tag = "1")]
     pub origin: Option<Origin>,
-    /// Only where a TCP proxy can't say them.
+    /// Only where a TCP proxy can't say it.
     #[prost(message, optional, tag = "2")]
-    pub backends: Option<Backends>,
+    pub forward: Option<TcpForward>,
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub struct Backends {
+pub struct TcpForward {
     #[prost(message, repeated, tag = "1")]
     pub clusters: Vec<WeightedCluster>,
+    #[prost(message, optional, tag = "2")]
+    pub idle: Option<pb::Duration>,
 }
 
 #[derive(Clone, PartialEq, Message)]

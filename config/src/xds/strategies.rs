@@ -95,13 +95,15 @@ fn weight() -> impl Strategy<Value = u32> {
     prop_oneof![3 => Just(1), 1 => Just(0), 2 => 0..=1_000_000u32]
 }
 
-fn weighted() -> impl Strategy<Value = Vec<WeightedCluster>> {
-    vec((cluster_name(), weight()).prop_map(|(cluster, weight)| WeightedCluster { cluster, weight }), 0..4)
+fn tcp_forward() -> impl Strategy<Value = TcpForward> {
+    let backend =
+        (cluster_name(), weight()).prop_map(|(cluster, weight)| WeightedCluster { cluster, weight });
+    (vec(backend, 0..4), option::of(duration())).prop_map(|(backends, idle)| TcpForward { backends, idle })
 }
 
 fn tls_routes() -> impl Strategy<Value = Vec<TlsRoute>> {
-    let route = (host_pattern(), weighted(), origin());
-    vec(route.prop_map(|(sni, backends, origin)| TlsRoute { sni, backends, origin }), 0..4)
+    let route = (host_pattern(), tcp_forward(), origin());
+    vec(route.prop_map(|(sni, forward, origin)| TlsRoute { sni, forward, origin }), 0..4)
 }
 
 fn protocol() -> impl Strategy<Value = Protocol> {
@@ -132,7 +134,7 @@ pub(crate) fn destination() -> impl Strategy<Value = Destination> {
         protocol(),
         table_name(),
         tls_routes(),
-        weighted(),
+        tcp_forward(),
         option::of(origin()),
     );
     parts.prop_map(|(name, service, protocol, routes, tls, tcp, origin)| Destination {
@@ -206,10 +208,10 @@ pub(crate) fn gateway() -> impl Strategy<Value = Gateway> {
         table_name().prop_map(|routes| GatewayProtocol::Http { routes }),
         (vec(secret_name(), 0..3), table_name())
             .prop_map(|(certificates, routes)| GatewayProtocol::Https { certificates, routes }),
-        weighted().prop_map(|backends| GatewayProtocol::Tcp { backends }),
+        tcp_forward().prop_map(|forward| GatewayProtocol::Tcp { forward }),
         tls_routes().prop_map(|routes| GatewayProtocol::TlsPassthrough { routes }),
-        (vec(secret_name(), 0..3), weighted())
-            .prop_map(|(certificates, backends)| GatewayProtocol::TlsTerminate { certificates, backends }),
+        (vec(secret_name(), 0..3), tcp_forward())
+            .prop_map(|(certificates, forward)| GatewayProtocol::TlsTerminate { certificates, forward }),
     ];
     let listener = (name(), host_pattern(), protocol, origin())
         .prop_map(|(name, hostname, protocol, origin)| GatewayListener { name, hostname, protocol, origin });

@@ -192,7 +192,7 @@ fn a_plain_envoy_listener_is_understood() {
         protocol: Protocol::Http,
         routes: "reviews-routes".into(),
         tls: vec![],
-        tcp: vec![],
+        tcp: Default::default(),
         origin: None,
     }));
     let mut message = l::Listener::decode(encode(&http).value.as_slice()).expect("our own");

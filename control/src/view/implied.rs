@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use outrigger_config::model::{
     Action, BackendTarget, ClusterName, Gateway, GatewayProtocol, Listener, Resource, ResourceKind,
-    RouteTable, RouteTableName, WeightedCluster,
+    RouteTable, RouteTableName, TcpForward,
 };
 use outrigger_config::resolve::Subscriber;
 
@@ -39,11 +39,11 @@ impl View {
                 GatewayProtocol::Http { routes } | GatewayProtocol::Https { routes, .. } => {
                     self.clusters_in(who, routes, &mut add);
                 }
-                GatewayProtocol::Tcp { backends } | GatewayProtocol::TlsTerminate { backends, .. } => {
-                    weighted(backends, &mut add);
+                GatewayProtocol::Tcp { forward } | GatewayProtocol::TlsTerminate { forward, .. } => {
+                    clusters_of(forward, &mut add);
                 }
                 GatewayProtocol::TlsPassthrough { routes } => {
-                    routes.iter().for_each(|route| weighted(&route.backends, &mut add));
+                    routes.iter().for_each(|route| clusters_of(&route.forward, &mut add));
                 }
             }
         }
@@ -66,6 +66,6 @@ impl View {
     }
 }
 
-fn weighted(backends: &[WeightedCluster], add: &mut impl FnMut(&ClusterName)) {
-    backends.iter().for_each(|backend| add(&backend.cluster));
+fn clusters_of(forward: &TcpForward, add: &mut impl FnMut(&ClusterName)) {
+    forward.backends.iter().for_each(|backend| add(&backend.cluster));
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use outrigger_config::model::{
     Action, BackendTarget, Cluster, ClusterName, Destination, Discovery, Gateway, GatewayProtocol, Listener,
-    Resource, ResourceKind, Route, RouteTable, RouteTableName, SecretName, TrustBundle, WeightedCluster,
+    Resource, ResourceKind, Route, RouteTable, RouteTableName, SecretName, TcpForward, TrustBundle,
 };
 
 use super::Key;
@@ -26,8 +26,8 @@ pub fn each(resource: &Resource, need: &mut impl FnMut(Key)) {
 }
 
 fn of_gateway(gateway: &Gateway, need: &mut impl FnMut(Key)) {
-    let weighted = |backends: &[WeightedCluster], need: &mut dyn FnMut(Key)| {
-        backends.iter().for_each(|backend| need(cluster(&backend.cluster)));
+    let clusters = |forward: &TcpForward, need: &mut dyn FnMut(Key)| {
+        forward.backends.iter().for_each(|backend| need(cluster(&backend.cluster)));
     };
     for listener in gateway.ports.iter().flat_map(|port| &port.listeners) {
         match &listener.protocol {
@@ -36,13 +36,13 @@ fn of_gateway(gateway: &Gateway, need: &mut impl FnMut(Key)) {
                 certificates.iter().for_each(|name| need(secret(name)));
                 need(table(routes));
             }
-            GatewayProtocol::Tcp { backends } => weighted(backends, need),
+            GatewayProtocol::Tcp { forward } => clusters(forward, need),
             GatewayProtocol::TlsPassthrough { routes } => {
-                routes.iter().for_each(|route| weighted(&route.backends, need));
+                routes.iter().for_each(|route| clusters(&route.forward, need));
             }
-            GatewayProtocol::TlsTerminate { certificates, backends } => {
+            GatewayProtocol::TlsTerminate { certificates, forward } => {
                 certificates.iter().for_each(|name| need(secret(name)));
-                weighted(backends, need);
+                clusters(forward, need);
             }
         }
     }
@@ -50,8 +50,8 @@ fn of_gateway(gateway: &Gateway, need: &mut impl FnMut(Key)) {
 
 /// Clusters a destination sends connections to directly.
 pub fn clusters_of(destination: &Destination) -> impl Iterator<Item = &ClusterName> {
-    let tls = destination.tls.iter().flat_map(|route| &route.backends);
-    destination.tcp.iter().chain(tls).map(|backend| &backend.cluster)
+    let tls = destination.tls.iter().flat_map(|route| &route.forward.backends);
+    destination.tcp.backends.iter().chain(tls).map(|backend| &backend.cluster)
 }
 
 /// Clusters a route table sends requests to.

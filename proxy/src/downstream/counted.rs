@@ -100,3 +100,32 @@ impl<T: Resettable> Resettable for Counted<T> {
         self.io.reset();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(60);
+
+    #[tokio::test(start_paused = true)]
+    async fn what_moves_now_and_then_goes_on_and_what_rests_is_ended() {
+        let pauses = Pauses::new(Some(LIMIT));
+        let moved = pauses.moved.as_ref().expect("a limit").0.clone();
+        let begun = Instant::now();
+        let work = async {
+            for _ in 0..100 {
+                tokio::time::sleep(LIMIT - Duration::from_secs(1)).await;
+                moved.set(Instant::now());
+            }
+            std::future::pending::<()>().await;
+        };
+        assert_eq!(pauses.bound(work).await, None);
+        assert_eq!(begun.elapsed(), (LIMIT - Duration::from_secs(1)) * 100 + LIMIT);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn without_a_limit_anything_may_rest() {
+        let work = tokio::time::sleep(Duration::from_secs(1_000_000));
+        assert_eq!(Pauses::new(None).bound(work).await, Some(()));
+    }
+}

@@ -63,14 +63,15 @@ pub async fn carry(
             return;
         }
     };
-    let pauses = Pauses::new(None);
+    let pauses = Pauses::new(backends.idle());
     let io = Counted::new(io, record.count(Way::Request), record.count(Way::Response), &pauses);
     let mut drain = worker.shared.drain.watch();
     tokio::select! {
-        result = relay(io, dialled) => match result {
-            Ok(_) => record.complete(),
-            Err(broken) if broken.first => record.fail(&Reason::ClientClosed.into()),
-            Err(broken) => record.fail(&Failure::new(Reason::UpstreamReset, broken.error.to_string())),
+        result = pauses.bound(relay(io, dialled)) => match result {
+            Some(Ok(_)) => record.complete(),
+            Some(Err(broken)) if broken.first => record.fail(&Reason::ClientClosed.into()),
+            Some(Err(broken)) => record.fail(&Failure::new(Reason::UpstreamReset, broken.error.to_string())),
+            None => record.fail(&Failure::new(Reason::RequestTimeout, "nothing moved for too long")),
         },
         () = drain.reached(Phase::Ended), if inbound => record.fail(&Reason::Draining.into()),
     }

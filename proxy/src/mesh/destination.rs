@@ -1,6 +1,7 @@
 //! A destination as connections and exchanges use it: handles instead of names.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use outrigger_config::model::{HostPattern, Origin, Protocol, ServiceRef};
 
@@ -37,6 +38,7 @@ pub struct TlsRoute {
 pub struct Backends {
     upstreams: Box<[Upstream]>,
     split: Split,
+    idle: Option<Duration>,
 }
 
 impl Destination {
@@ -48,9 +50,14 @@ impl Destination {
 }
 
 impl Backends {
-    pub fn new(weighted: Vec<(Upstream, u32)>) -> Self {
+    /// `idle`: how long a connection may carry nothing; `None`: as long as it likes.
+    pub fn new(weighted: Vec<(Upstream, u32)>, idle: Option<Duration>) -> Self {
         let split = Split::new(weighted.iter().map(|(_, weight)| *weight));
-        Self { upstreams: weighted.into_iter().map(|(upstream, _)| upstream).collect(), split }
+        Self { upstreams: weighted.into_iter().map(|(upstream, _)| upstream).collect(), split, idle }
+    }
+
+    pub fn idle(&self) -> Option<Duration> {
+        self.idle
     }
 
     /// `random(n)` is a number below `n`. `None` where nothing has any weight.

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use outrigger_config::model::{HostPattern, Origin, Protocol, ProxySettings, TlsRoute, WeightedCluster};
+use outrigger_config::model::{
+    HostPattern, Origin, Protocol, ProxySettings, TcpForward, TlsRoute, WeightedCluster,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -43,6 +45,54 @@ async fn tcp_is_carried_with_half_close_through_two_sidecars() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_app_that_ends_its_side_first_still_hears_its_client() {
+    let (heard, mut hears) = tokio::sync::mpsc::unbounded_channel();
+    let app = bytes_app(move |mut stream: TcpStream| {
+        let heard = heard.clone();
+        async move {
+            let _ = stream.write_all(b"all I had to say").await;
+            let _ = stream.shutdown().await;
+            let mut all = Vec::new();
+            let _ = stream.read_to_end(&mut all).await;
+            let _ = heard.send(all.len());
+        }
+    })
+    .await;
+    let (_callee, at) = callee(Protocol::Tcp, app).await;
+    let (_caller, at) = before(Service::new("db:6379", &[at]).protocol(Protocol::Tcp));
+    let mut stream = TcpStream::connect(at).await.unwrap();
+    let mut said = String::new();
+    within("the app's end", stream.read_to_string(&mut said)).await.unwrap();
+    assert_eq!(said, "all I had to say");
+    let data = vec![7; 3 << 20];
+    stream.write_all(&data).await.unwrap();
+    stream.shutdown().await.unwrap();
+    assert_eq!(within("what the app heard", hears.recv()).await, Some(data.len()));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_that_carries_nothing_for_too_long_is_ended() {
+    let (ended, mut ends) = tokio::sync::mpsc::unbounded_channel();
+    let app = bytes_app(move |mut stream: TcpStream| {
+        let ended = ended.clone();
+        async move {
+            let _ = stream.write_all(b"hello").await;
+            let _ = ended.send(stream.read_to_end(&mut Vec::new()).await.is_ok());
+        }
+    })
+    .await;
+    let (_callee, at) = callee(Protocol::Tcp, app).await;
+    let mut service = Service::new("db:6379", &[at]).protocol(Protocol::Tcp);
+    service.idle = Some(std::time::Duration::from_millis(300));
+    let (_caller, at) = before(service);
+    let mut stream = TcpStream::connect(at).await.unwrap();
+    let mut said = String::new();
+    within("the end", stream.read_to_string(&mut said)).await.unwrap();
+    assert_eq!(said, "hello");
+    assert_eq!(within("the app's end", ends.recv()).await, Some(true), "in good order");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_reset_of_one_side_resets_the_other() {
     let app = bytes_app(|mut stream: TcpStream| async move {
         let _ = stream.read(&mut [0; 16]).await;
@@ -64,6 +114,19 @@ async fn nobody_there_is_a_reset() {
     let read = async { TcpStream::connect(at).await?.read(&mut [0; 16]).await };
     let ended: std::io::Result<usize> = within("its end", read).await;
     assert_eq!(ended.unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_endpoint_that_refuses_connections_is_replaced_by_another() {
+    let nobody = std::net::SocketAddr::new(LOOPBACK, free_port().await);
+    let app = bytes_app(|mut stream: TcpStream| async move {
+        let _ = stream.write_all(b"here").await;
+    })
+    .await;
+    let (_caller, at) = before(Service::new("db:6379", &[nobody, app]).protocol(Protocol::Tcp));
+    for _ in 0..20 {
+        assert_eq!(exchange_bytes(at, b"").await, "here");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -154,7 +217,10 @@ async fn tls_of_the_apps_own_goes_unopened_by_its_server_name() {
     let mut service = Service::new("secure:443", &[other]).protocol(Protocol::Tls);
     service.tls = vec![TlsRoute {
         sni: HostPattern::parse("*.named.test").unwrap(),
-        backends: vec![WeightedCluster { cluster: named.cluster(), weight: 1 }],
+        forward: TcpForward {
+            backends: vec![WeightedCluster { cluster: named.cluster(), weight: 1 }],
+            idle: None,
+        },
         origin: Origin::new("TLSRoute", "default", "test", ""),
     }];
     let name = service.name.clone();

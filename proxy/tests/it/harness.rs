@@ -15,7 +15,7 @@ use outrigger_config::model::{
     self, Action, Backend, BackendTarget, Cluster, ClusterName, Destination, DestinationName, Discovery,
     Endpoint, Endpoints, Forward, HeaderEdits, Health, HostPattern, Inbound, InboundPort, Listener, Mtls,
     Origin, PathMatch, Protocol, ProxySettings, Resource, Rewrite, Route, RouteMatch, RouteTable, ServiceRef,
-    Timeouts, UpstreamHttp, VirtualHost, WeightedCluster, WorkloadRef,
+    TcpForward, Timeouts, UpstreamHttp, VirtualHost, WeightedCluster, WorkloadRef,
 };
 use outrigger_proxy::app::{self, Running, Setup};
 use outrigger_proxy::discovery::{Own, Source};
@@ -42,6 +42,8 @@ pub struct Service {
     pub endpoints: Vec<SocketAddr>,
     pub routes: Option<Vec<Route>>,
     pub tls: Vec<model::TlsRoute>,
+    /// Of connections that are carried as bytes.
+    pub idle: Option<Duration>,
 }
 
 impl Service {
@@ -53,6 +55,7 @@ impl Service {
             endpoints: endpoints.to_vec(),
             routes: None,
             tls: Vec::new(),
+            idle: None,
         }
     }
 
@@ -84,7 +87,10 @@ impl Service {
                 protocol: self.protocol,
                 routes: table.as_str().into(),
                 tls: self.tls.clone(),
-                tcp: vec![WeightedCluster { cluster: cluster.clone(), weight: 1 }],
+                tcp: TcpForward {
+                    backends: vec![WeightedCluster { cluster: cluster.clone(), weight: 1 }],
+                    idle: self.idle,
+                },
                 origin: None,
             })),
             table_of(&table, self.routes.clone().unwrap_or_else(|| vec![route("/", &cluster)])),

@@ -1,7 +1,7 @@
 //! Gateways: which hosts a route serves at which listener, who terminates what, and whose key goes where.
 
 use super::*;
-use crate::model::{Gateway, GatewayListener, GatewayProtocol, RequestHead, SecretName};
+use crate::model::{Gateway, GatewayListener, GatewayProtocol, RequestHead, SecretName, TcpForward};
 use crate::registry::tests::{registry, services};
 
 fn gateway(listeners: &str) -> String {
@@ -195,7 +195,9 @@ fn streams_go_by_server_name_or_to_the_first_route() {
             + &stream("TLSRoute", "one", "pass", ", hostnames: [x.example.com, x.example.org]", "b")
             + &stream("TCPRoute", "second", "plain", "", "b")
             + &stream("TCPRoute", "first", "plain", "", "a")
-            + &stream("TCPRoute", "inside", "ended", "", "b")),
+            + &stream("TCPRoute", "inside", "ended", "", "b")
+            + "apiVersion: outrigger.dev/v1alpha1\nkind: TrafficPolicy\nmetadata: {name: rest}\n\
+               spec: {targetRefs: [{kind: Service, name: b}], timeout: {idle: 7s}}\n---\n"),
     );
     let gateway = listener(&registry);
     let ports: Vec<u16> = gateway.ports.iter().map(|port| port.port).collect();
@@ -203,20 +205,25 @@ fn streams_go_by_server_name_or_to_the_first_route() {
     let GatewayProtocol::TlsPassthrough { routes } = &gateway.ports[0].listeners[0].protocol else {
         panic!()
     };
-    let sni: Vec<_> =
-        routes.iter().map(|route| (route.sni.to_string(), route.backends[0].cluster.to_string())).collect();
+    let sni: Vec<_> = routes
+        .iter()
+        .map(|route| (route.sni.to_string(), route.forward.backends[0].cluster.to_string()))
+        .collect();
     let cluster = |name: &str| format!("outbound|80||{name}.default.svc.cluster.local");
     assert_eq!(
         sni,
         [("x.example.com".to_owned(), cluster("b")), ("*.example.com".to_owned(), cluster("a"))],
         "the most specific first"
     );
-    let GatewayProtocol::TlsTerminate { backends, .. } = &gateway.ports[1].listeners[0].protocol else {
+    let GatewayProtocol::TlsTerminate { forward, .. } = &gateway.ports[1].listeners[0].protocol else {
         panic!()
     };
-    assert_eq!(backends[0].cluster.to_string(), cluster("b"));
-    let GatewayProtocol::Tcp { backends } = &gateway.ports[2].listeners[0].protocol else { panic!() };
-    assert_eq!(backends[0].cluster.to_string(), cluster("a"));
+    assert_eq!(forward.backends[0].cluster.to_string(), cluster("b"));
+    let GatewayProtocol::Tcp { forward } = &gateway.ports[2].listeners[0].protocol else { panic!() };
+    assert_eq!(forward.backends[0].cluster.to_string(), cluster("a"));
+    // As the policies of the Service behind it say.
+    let idle = |forward: &TcpForward| forward.idle.map(|idle| idle.as_secs());
+    assert_eq!((idle(forward), idle(&routes[0].forward), idle(&routes[1].forward)), (None, Some(7), None));
     let found = registry.findings();
     assert!(
         found.len() == 1 && found[0].contains("TCPRoute default/first goes before it: nothing could choose"),

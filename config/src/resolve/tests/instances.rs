@@ -171,7 +171,7 @@ fn an_external_name_is_resolved_by_the_proxy() {
     ] {
         let destination = registry.destination_of(&who, name).expect(name);
         assert_eq!(destination.protocol, protocol, "{name}");
-        assert_eq!(destination.tcp[0].cluster.as_str(), cluster);
+        assert_eq!(destination.tcp.backends[0].cluster.as_str(), cluster);
         let discovery = registry.cluster_of(&who, cluster).discovery;
         assert_eq!(discovery, Discovery::Dns { host: host.into(), port });
         assert_eq!(
@@ -206,7 +206,7 @@ fn an_external_name_of_a_service_inside_is_that_service() {
     // What leads nowhere inside is left to whoever resolves names.
     for name in ["twice", "gone"] {
         let destination = registry.destination_of(&who, &format!("{name}:80")).expect(name);
-        let cluster = registry.cluster_of(&who, destination.tcp[0].cluster.as_str());
+        let cluster = registry.cluster_of(&who, destination.tcp.backends[0].cluster.as_str());
         assert!(matches!(cluster.discovery, Discovery::Dns { .. }), "{name}");
     }
 }

@@ -246,7 +246,7 @@ fn tcp_and_tls_routes_split_connections() {
     let cluster = |name: &str, weight| WeightedCluster { cluster: name.into(), weight };
     assert_eq!(of(9090).protocol, Protocol::Tcp);
     assert_eq!(
-        of(9090).tcp,
+        of(9090).tcp.backends,
         [
             cluster("outbound|9090||echo-v1.mesh.svc.cluster.local", 9),
             // Its share is refused: a cluster of this name never resolves.
@@ -259,8 +259,8 @@ fn tcp_and_tls_routes_split_connections() {
     );
     let tls = of(443);
     assert_eq!((tls.protocol, &tls.tls[0].sni), (Protocol::Tls, &HostPattern::Any));
-    assert_eq!(tls.tls[0].backends, [cluster("outbound|443||echo-v2.mesh.svc.cluster.local", 1)]);
-    assert_eq!(of(80).tcp, [cluster("outbound|80||echo.mesh.svc.cluster.local", 1)]);
+    assert_eq!(tls.tls[0].forward.backends, [cluster("outbound|443||echo-v2.mesh.svc.cluster.local", 1)]);
+    assert_eq!(of(80).tcp.backends, [cluster("outbound|80||echo.mesh.svc.cluster.local", 1)]);
 }
 
 #[test]

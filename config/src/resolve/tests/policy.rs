@@ -91,6 +91,13 @@ fn a_section_is_taken_as_a_whole_and_an_empty_one_takes_the_defaults() {
     let empty = base.clone() + &policy("default/service", "{kind: Service, name: routed}", "{}");
     assert_eq!(timeouts(&empty, "/x"), (None, None));
 
+    // A connection that is carried as bytes knows no request; how long it may rest is the same field.
+    let rest =
+        |text: &str, name: &str| registry(text).destination_of(&sidecar("default"), name).unwrap().tcp.idle;
+    assert_eq!(rest(&base, "routed:80"), Some(Duration::from_secs(30)));
+    assert_eq!(rest(&partial, "routed:80"), Some(Duration::from_secs(5)));
+    assert_eq!(rest(&empty, "routed:80"), None);
+
     let connect = |text: &str, caller: &str, service: &str| {
         let name = format!("outbound|80||{service}.default.svc.cluster.local");
         registry(text).cluster_of(&sidecar(caller), &name).connect_timeout.as_secs()

@@ -3,6 +3,8 @@
 //! Owns the two network filters we have words for, the HTTP connection manager and the TCP proxy. What a chain means in
 //! its listener is decided by the listener's kind.
 
+use std::time::Duration;
+
 use super::super::at::{At, Unsupported, take};
 use super::super::pb::hcm::http_connection_manager::{CodecType, RouteSpecifier};
 use super::super::pb::hcm::http_filter;
@@ -11,7 +13,7 @@ use super::super::pb::tcp_proxy::tcp_proxy::weighted_cluster::ClusterWeight;
 use super::super::pb::tcp_proxy::tcp_proxy::{ClusterSpecifier, WeightedCluster as Weighted};
 use super::super::pb::{self, listener as proto};
 use super::super::{fields, own, route};
-use crate::model::{HostPattern, RouteTable, RouteTableName, SecretName, WeightedCluster};
+use crate::model::{HostPattern, RouteTable, RouteTableName, SecretName, TcpForward, WeightedCluster};
 
 /// A filter chain taken apart.
 pub(super) struct Chain {
@@ -31,7 +33,7 @@ pub(super) enum Content {
     Http(RouteTableName),
     /// A route table that stands in the chain itself.
     HttpInline(RouteTable),
-    Tcp(Vec<WeightedCluster>),
+    Tcp(TcpForward),
     /// The connection is closed.
     Close,
 }
@@ -80,7 +82,7 @@ impl Chain {
             Content::HttpInline(table) => {
                 vec![http(RouteSpecifier::RouteConfig(route::encode(&table)))]
             }
-            Content::Tcp(backends) => tcp(&backends),
+            Content::Tcp(forward) => tcp(&forward),
             Content::Close => Vec::new(),
         };
         proto::FilterChain {
@@ -147,8 +149,8 @@ impl Chain {
 const HTTP_PROTOCOLS: [&str; 3] = ["http/1.0", "http/1.1", "h2c"];
 
 /// One TCP proxy for what it can say: backends with a weight. None that has one: an empty chain, which closes.
-fn tcp(backends: &[WeightedCluster]) -> Vec<proto::Filter> {
-    let weighted: Vec<_> = backends.iter().filter(|backend| backend.weight > 0).collect();
+fn tcp(forward: &TcpForward) -> Vec<proto::Filter> {
+    let weighted: Vec<_> = forward.backends.iter().filter(|backend| backend.weight > 0).collect();
     let specifier = match weighted.as_slice() {
         [] => return Vec::new(),
         [only] if only.weight == 1 => ClusterSpecifier::Cluster(only.cluster.to_string()),
@@ -166,33 +168,41 @@ fn tcp(backends: &[WeightedCluster]) -> Vec<proto::Filter> {
     let proxy = pb::tcp_proxy::TcpProxy {
         stat_prefix: "tcp".into(),
         cluster_specifier: Some(specifier),
+        // Absent would be an hour, zero is no limit.
+        idle_timeout: Some(fields::duration(forward.idle.unwrap_or_default())),
         ..Default::default()
     };
     vec![filter("envoy.filters.network.tcp_proxy", fields::pack(&proxy))]
 }
 
-/// What the chain says of `backends`, where it does not say all.
-pub(super) fn unsaid(backends: &[WeightedCluster]) -> Option<own::Backends> {
-    let said = !backends.is_empty() && backends.iter().all(|backend| backend.weight > 0);
-    (!said).then(|| own::Backends {
-        clusters: backends
+/// What the chain says of `forward`, where it does not say all.
+pub(super) fn unsaid(forward: &TcpForward) -> Option<own::TcpForward> {
+    let said = !forward.backends.is_empty() && forward.backends.iter().all(|backend| backend.weight > 0);
+    (!said).then(|| own::TcpForward {
+        clusters: forward
+            .backends
             .iter()
             .map(|backend| own::WeightedCluster {
                 cluster: backend.cluster.to_string(),
                 weight: backend.weight,
             })
             .collect(),
+        idle: forward.idle.map(fields::duration),
     })
 }
 
-pub(super) fn backends(own: own::Backends, at: &At<'_>) -> Result<Vec<WeightedCluster>, Unsupported> {
+pub(super) fn forward(own: own::TcpForward, at: &At<'_>) -> Result<TcpForward, Unsupported> {
     let weighted = own.clusters.into_iter().enumerate().map(|(i, backend)| {
         Ok(WeightedCluster {
             cluster: backend.cluster.as_str().into(),
             weight: weight(backend.weight, &at.index("clusters", i))?,
         })
     });
-    weighted.collect()
+    Ok(TcpForward { backends: weighted.collect::<Result<_, _>>()?, idle: idle(own.idle, &at.field("idle"))? })
+}
+
+fn idle(given: Option<pb::Duration>, at: &At<'_>) -> Result<Option<Duration>, Unsupported> {
+    Ok(fields::optional_duration(given, at)?.filter(|idle| !idle.is_zero()))
 }
 
 fn weight(weight: u32, at: &At<'_>) -> Result<u32, Unsupported> {
@@ -256,21 +266,23 @@ fn content(filters: Vec<proto::Filter>, at: &At<'_>) -> Result<Content, Unsuppor
     Err(at.refuse(format!("{:?} is not supported", any.type_url)))
 }
 
-fn tcp_proxy(proxy: pb::tcp_proxy::TcpProxy, at: &At<'_>) -> Result<Vec<WeightedCluster>, Unsupported> {
+/// No `idle_timeout` is no limit here: an app's connection is not ours to end unless somebody says so.
+fn tcp_proxy(proxy: pb::tcp_proxy::TcpProxy, at: &At<'_>) -> Result<TcpForward, Unsupported> {
     take! { at, proxy => pb::tcp_proxy::TcpProxy;
-        read { cluster_specifier }
+        read { cluster_specifier, idle_timeout }
         ignore { stat_prefix }
         refuse {
-            on_demand, metadata_match, idle_timeout, downstream_idle_timeout, upstream_idle_timeout, access_log,
+            on_demand, metadata_match, downstream_idle_timeout, upstream_idle_timeout, access_log,
             max_connect_attempts, backoff_options, hash_policy, tunneling_config, max_downstream_connection_duration,
             max_downstream_connection_duration_jitter_percentage, access_log_flush_interval,
             flush_access_log_on_connected, access_log_options, proxy_protocol_tlvs, proxy_protocol_tlv_merge_policy,
             upstream_connect_mode, max_early_data_bytes, check_drain_close
         }
     };
-    match cluster_specifier {
+    let idle = idle(idle_timeout, &at.field("idle_timeout"))?;
+    let backends = match cluster_specifier {
         Some(ClusterSpecifier::Cluster(name)) => {
-            Ok(vec![WeightedCluster { cluster: name.as_str().into(), weight: 1 }])
+            vec![WeightedCluster { cluster: name.as_str().into(), weight: 1 }]
         }
         Some(ClusterSpecifier::WeightedClusters(Weighted { clusters })) => {
             let at = at.field("weighted_clusters");
@@ -283,10 +295,11 @@ fn tcp_proxy(proxy: pb::tcp_proxy::TcpProxy, at: &At<'_>) -> Result<Vec<Weighted
                 let weight = weight(cluster.weight, &at)?;
                 backends.push(WeightedCluster { cluster: cluster.name.as_str().into(), weight });
             }
-            Ok(backends)
+            backends
         }
-        None => Err(at.field("cluster_specifier").missing()),
-    }
+        None => return Err(at.field("cluster_specifier").missing()),
+    };
+    Ok(TcpForward { backends, idle })
 }
 
 fn http_manager(manager: pb::hcm::HttpConnectionManager, at: &At<'_>) -> Result<Content, Unsupported> {

@@ -5,10 +5,10 @@
 use super::super::at::{At, Unsupported};
 use super::super::pb::{self, listener as proto};
 use super::super::{fields, own};
-use super::chain::{Chain, Content, backends, unsaid};
+use super::chain::{Chain, Content, forward, unsaid};
 use super::{HTTP_INSPECTOR, Parts, TLS_INSPECTOR, inspector};
 use crate::model::{
-    Destination, DestinationName, HostPattern, Origin, Protocol, RouteTableName, TlsRoute, WeightedCluster,
+    Destination, DestinationName, HostPattern, Origin, Protocol, RouteTableName, TcpForward, TlsRoute,
 };
 
 pub(super) fn encode(destination: &Destination) -> proto::Listener {
@@ -17,7 +17,7 @@ pub(super) fn encode(destination: &Destination) -> proto::Listener {
         .iter()
         .enumerate()
         .map(|(i, route)| {
-            Chain::new(format!("tls|{i}"), Content::Tcp(route.backends.clone())).for_sni(&route.sni)
+            Chain::new(format!("tls|{i}"), Content::Tcp(route.forward.clone())).for_sni(&route.sni)
         })
         .collect();
     let speaks_http = matches!(destination.protocol, Protocol::Http | Protocol::Http2 | Protocol::Detect);
@@ -43,7 +43,7 @@ pub(super) fn encode(destination: &Destination) -> proto::Listener {
             .iter()
             .map(|route| own::TlsRoute {
                 origin: Some((&route.origin).into()),
-                backends: unsaid(&route.backends),
+                forward: unsaid(&route.forward),
             })
             .collect(),
         tcp: unsaid(&destination.tcp),
@@ -98,9 +98,9 @@ pub(super) fn decode(name: DestinationName, parts: Parts) -> Result<Destination,
             tls: found
                 .tls
                 .into_iter()
-                .map(|(sni, backends, i)| TlsRoute {
+                .map(|(sni, forward, i)| TlsRoute {
                     sni,
-                    backends,
+                    forward,
                     origin: Origin::new("Listener", "", &resource_name, &format!("filter_chains[{i}]")),
                 })
                 .collect(),
@@ -120,7 +120,7 @@ pub(super) fn decode(name: DestinationName, parts: Parts) -> Result<Destination,
         let at = own_at.index("tls", i);
         tls.push(TlsRoute {
             sni,
-            backends: route.backends.map(|own| backends(own, &at.field("backends"))).unwrap_or(Ok(said))?,
+            forward: route.forward.map(|own| forward(own, &at.field("forward"))).unwrap_or(Ok(said))?,
             origin: route.origin.ok_or_else(|| at.field("origin").missing())?.into(),
         });
     }
@@ -134,7 +134,7 @@ pub(super) fn decode(name: DestinationName, parts: Parts) -> Result<Destination,
         tls,
         tcp: own
             .tcp
-            .map(|own| backends(own, &own_at.field("tcp")))
+            .map(|own| forward(own, &own_at.field("tcp")))
             .unwrap_or_else(|| Ok(found.tcp.unwrap_or_default()))?,
         origin: own.origin.map(Into::into),
         name,
@@ -145,10 +145,10 @@ pub(super) fn decode(name: DestinationName, parts: Parts) -> Result<Destination,
 #[derive(Default)]
 struct Found {
     /// With the index of its chain.
-    tls: Vec<(HostPattern, Vec<WeightedCluster>, usize)>,
+    tls: Vec<(HostPattern, TcpForward, usize)>,
     routes: Option<RouteTableName>,
     sniffed: bool,
-    tcp: Option<Vec<WeightedCluster>>,
+    tcp: Option<TcpForward>,
     chains: usize,
 }
 
@@ -163,13 +163,13 @@ impl Found {
             return Err(at.field("filter_chain_match").field("destination_port").unsupported());
         }
         if chain.tls {
-            let backends = match chain.content {
-                Content::Tcp(backends) => backends,
-                Content::Close => Vec::new(),
+            let forward = match chain.content {
+                Content::Tcp(forward) => forward,
+                Content::Close => TcpForward::default(),
                 _ => return Err(at.field("filters").refuse("HTTP inside TLS of an app is not supported")),
             };
             let names = if chain.sni.is_empty() { vec![HostPattern::Any] } else { chain.sni };
-            self.tls.extend(names.into_iter().map(|sni| (sni, backends.clone(), index)));
+            self.tls.extend(names.into_iter().map(|sni| (sni, forward.clone(), index)));
             return Ok(());
         }
         match chain.content {
@@ -187,21 +187,21 @@ impl Found {
             Content::Tcp(_) | Content::Close if chain.sniffed_http => {
                 Err(at.field("filter_chain_match").field("application_protocols").unsupported())
             }
-            Content::Tcp(backends) => self.set_tcp(backends, at),
-            Content::Close => self.set_tcp(Vec::new(), at),
+            Content::Tcp(forward) => self.set_tcp(forward, at),
+            Content::Close => self.set_tcp(TcpForward::default(), at),
         }
     }
 
     fn add_default(&mut self, chain: Chain, at: &At<'_>) -> Result<(), Unsupported> {
         match chain.content {
-            Content::Tcp(backends) => self.set_tcp(backends, at),
-            Content::Close => self.set_tcp(Vec::new(), at),
+            Content::Tcp(forward) => self.set_tcp(forward, at),
+            Content::Close => self.set_tcp(TcpForward::default(), at),
             _ => Err(at.field("filters").refuse("HTTP belongs into filter_chains")),
         }
     }
 
-    fn set_tcp(&mut self, backends: Vec<WeightedCluster>, at: &At<'_>) -> Result<(), Unsupported> {
-        match self.tcp.replace(backends) {
+    fn set_tcp(&mut self, forward: TcpForward, at: &At<'_>) -> Result<(), Unsupported> {
+        match self.tcp.replace(forward) {
             None => Ok(()),
             Some(_) => Err(at.refuse("a second filter chain for all other connections")),
         }

@@ -3,11 +3,11 @@
 use super::super::at::{At, Unsupported};
 use super::super::pb::{self, listener as proto};
 use super::super::{fields, own};
-use super::chain::{Chain, Content, backends, unsaid};
+use super::chain::{Chain, Content, forward, unsaid};
 use super::{Parts, TLS_INSPECTOR, any_address, inspector};
 use crate::model::{
     Gateway, GatewayListener, GatewayPort, GatewayProtocol, HostPattern, Origin, ProxySettings, SecretName,
-    TlsRoute, WeightedCluster,
+    TcpForward, TlsRoute,
 };
 
 pub(super) fn encode(gateway: &Gateway) -> proto::Listener {
@@ -50,8 +50,8 @@ fn own_listener(listener: &GatewayListener) -> own::GatewayListener {
             own::GatewayProtocol::Http
         }
         GatewayProtocol::Https { .. } => own::GatewayProtocol::Https,
-        GatewayProtocol::Tcp { backends } => {
-            message.backends = unsaid(backends);
+        GatewayProtocol::Tcp { forward } => {
+            message.forward = unsaid(forward);
             own::GatewayProtocol::Tcp
         }
         GatewayProtocol::TlsPassthrough { routes } => {
@@ -59,13 +59,13 @@ fn own_listener(listener: &GatewayListener) -> own::GatewayListener {
                 .iter()
                 .map(|route| own::TlsRoute {
                     origin: Some((&route.origin).into()),
-                    backends: unsaid(&route.backends),
+                    forward: unsaid(&route.forward),
                 })
                 .collect();
             own::GatewayProtocol::TlsPassthrough
         }
-        GatewayProtocol::TlsTerminate { backends, .. } => {
-            message.backends = unsaid(backends);
+        GatewayProtocol::TlsTerminate { forward, .. } => {
+            message.forward = unsaid(forward);
             own::GatewayProtocol::TlsTerminate
         }
     };
@@ -99,14 +99,14 @@ fn chains(port: &GatewayPort) -> Vec<Chain> {
             GatewayProtocol::Https { certificates, routes } => {
                 add(Content::Http(routes.clone()), Some(&listener.hostname), Some(certificates));
             }
-            GatewayProtocol::Tcp { backends } => add(Content::Tcp(backends.clone()), None, None),
+            GatewayProtocol::Tcp { forward } => add(Content::Tcp(forward.clone()), None, None),
             GatewayProtocol::TlsPassthrough { routes } => {
                 for route in routes {
-                    add(Content::Tcp(route.backends.clone()), Some(&route.sni), None);
+                    add(Content::Tcp(route.forward.clone()), Some(&route.sni), None);
                 }
             }
-            GatewayProtocol::TlsTerminate { certificates, backends } => {
-                add(Content::Tcp(backends.clone()), Some(&listener.hostname), Some(certificates));
+            GatewayProtocol::TlsTerminate { certificates, forward } => {
+                add(Content::Tcp(forward.clone()), Some(&listener.hostname), Some(certificates));
             }
         }
     }
@@ -200,11 +200,11 @@ fn our_listener(
             _ => return Err(mismatch()),
         },
         own::GatewayProtocol::Tcp => {
-            GatewayProtocol::Tcp { backends: tcp_backends(next()?, own.backends, at, mismatch)?.1 }
+            GatewayProtocol::Tcp { forward: tcp_forward(next()?, own.forward, at, mismatch)?.1 }
         }
         own::GatewayProtocol::TlsTerminate => {
-            let (certificates, backends) = tcp_backends(next()?, own.backends, at, mismatch)?;
-            GatewayProtocol::TlsTerminate { certificates: certificates.ok_or_else(mismatch)?, backends }
+            let (certificates, forward) = tcp_forward(next()?, own.forward, at, mismatch)?;
+            GatewayProtocol::TlsTerminate { certificates: certificates.ok_or_else(mismatch)?, forward }
         }
         own::GatewayProtocol::TlsPassthrough => {
             let mut routes = Vec::with_capacity(own.tls.len().min(1024));
@@ -214,7 +214,7 @@ fn our_listener(
                 let sni = chain.sni.pop().unwrap_or(HostPattern::Any);
                 routes.push(TlsRoute {
                     sni,
-                    backends: tcp_backends(chain, route.backends, &at, mismatch)?.1,
+                    forward: tcp_forward(chain, route.forward, &at, mismatch)?.1,
                     origin: route.origin.ok_or_else(|| at.field("origin").missing())?.into(),
                 });
             }
@@ -229,21 +229,21 @@ fn our_listener(
     })
 }
 
-type Terminated = (Option<Vec<SecretName>>, Vec<WeightedCluster>);
+type Terminated = (Option<Vec<SecretName>>, TcpForward);
 
-fn tcp_backends(
+fn tcp_forward(
     chain: Chain,
-    own: Option<own::Backends>,
+    own: Option<own::TcpForward>,
     at: &At<'_>,
     mismatch: impl Fn() -> Unsupported,
 ) -> Result<Terminated, Unsupported> {
     let said = match chain.content {
-        Content::Tcp(backends) => backends,
-        Content::Close => Vec::new(),
+        Content::Tcp(forward) => forward,
+        Content::Close => TcpForward::default(),
         Content::Http(_) | Content::HttpInline(_) => return Err(mismatch()),
     };
-    let backends = own.map(|own| backends(own, &at.field("backends"))).unwrap_or(Ok(said))?;
-    Ok((chain.certificates, backends))
+    let forward = own.map(|own| forward(own, &at.field("forward"))).unwrap_or(Ok(said))?;
+    Ok((chain.certificates, forward))
 }
 
 /// Another control plane's gateway: each chain is a listener, for each of its server names.
@@ -288,16 +288,16 @@ fn foreign(
                 (Content::Http(routes), None, false) => GatewayProtocol::Http { routes: routes.clone() },
                 (content, Some(certificates), _) => GatewayProtocol::TlsTerminate {
                     certificates: certificates.clone(),
-                    backends: tcp_content(content),
+                    forward: tcp_content(content),
                 },
                 (content, None, true) => GatewayProtocol::TlsPassthrough {
                     routes: vec![TlsRoute {
                         sni: hostname.clone(),
-                        backends: tcp_content(content),
+                        forward: tcp_content(content),
                         origin: origin.clone(),
                     }],
                 },
-                (content, None, false) => GatewayProtocol::Tcp { backends: tcp_content(content) },
+                (content, None, false) => GatewayProtocol::Tcp { forward: tcp_content(content) },
             };
             let name = if chain.name.is_empty() { format!("{i}|{j}") } else { format!("{}|{j}", chain.name) };
             port.listeners.push(GatewayListener {
@@ -314,9 +314,9 @@ fn foreign(
     Ok(ports)
 }
 
-fn tcp_content(content: &Content) -> Vec<WeightedCluster> {
+fn tcp_content(content: &Content) -> TcpForward {
     match content {
-        Content::Tcp(backends) => backends.clone(),
-        _ => Vec::new(),
+        Content::Tcp(forward) => forward.clone(),
+        _ => TcpForward::default(),
     }
 }

@@ -8,8 +8,8 @@ use super::chain::{Chain, Content};
 use super::{HTTP_INSPECTOR, ORIGINAL_DST, Parts, any_address, inspector};
 use crate::model::{
     Action, Backend, BackendTarget, ClusterName, Forward, HostPattern, Inbound, InboundPort, Listener,
-    Origin, PathMatch, Protocol, Route, RouteMatch, RouteTable, RouteTableName, Timeouts, VirtualHost,
-    WeightedCluster,
+    Origin, PathMatch, Protocol, Route, RouteMatch, RouteTable, RouteTableName, TcpForward, Timeouts,
+    VirtualHost, WeightedCluster,
 };
 
 /// Where redirected inbound connections arrive (Istio's port).
@@ -55,7 +55,10 @@ fn chains(port: &InboundPort) -> Vec<Chain> {
         port: Some(port.port),
         ..Chain::new(
             format!("{}|tcp", port.port),
-            Content::Tcp(vec![WeightedCluster { cluster: cluster.clone(), weight: 1 }]),
+            Content::Tcp(TcpForward {
+                backends: vec![WeightedCluster { cluster: cluster.clone(), weight: 1 }],
+                idle: None,
+            }),
         )
     };
     match port.protocol {

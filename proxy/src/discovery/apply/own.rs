@@ -99,7 +99,7 @@ impl Apply {
                     |route| metrics.route(&route.name),
                 )),
                 tls: Vec::new(),
-                tcp: Backends::new(vec![(upstream.clone(), 1)]),
+                tcp: Backends::new(vec![(upstream.clone(), 1)], None),
                 metrics,
                 origin: port.origin.clone(),
                 stale: false,
@@ -229,9 +229,8 @@ impl Apply {
             GatewayProtocol::TlsPassthrough { routes } => {
                 (routes.iter().map(|route| tls_route(content, route, &all)).collect(), Backends::default())
             }
-            GatewayProtocol::Tcp { backends: model }
-            | GatewayProtocol::TlsTerminate { backends: model, .. } => {
-                (Vec::new(), backends(content, model, &all))
+            GatewayProtocol::Tcp { forward } | GatewayProtocol::TlsTerminate { forward, .. } => {
+                (Vec::new(), backends(content, forward, &all))
             }
             GatewayProtocol::Http { .. } | GatewayProtocol::Https { .. } => (Vec::new(), Backends::default()),
         };
@@ -289,11 +288,11 @@ fn certificates(protocol: &GatewayProtocol) -> &[SecretName] {
 fn direct_backends(protocol: &GatewayProtocol) -> Vec<&ClusterName> {
     match protocol {
         GatewayProtocol::Http { .. } | GatewayProtocol::Https { .. } => Vec::new(),
-        GatewayProtocol::Tcp { backends } | GatewayProtocol::TlsTerminate { backends, .. } => {
-            backends.iter().map(|backend| &backend.cluster).collect()
+        GatewayProtocol::Tcp { forward } | GatewayProtocol::TlsTerminate { forward, .. } => {
+            forward.backends.iter().map(|backend| &backend.cluster).collect()
         }
         GatewayProtocol::TlsPassthrough { routes } => {
-            routes.iter().flat_map(|route| &route.backends).map(|backend| &backend.cluster).collect()
+            routes.iter().flat_map(|route| &route.forward.backends).map(|backend| &backend.cluster).collect()
         }
     }
 }

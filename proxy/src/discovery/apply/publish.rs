@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use outrigger_config::model::{
-    self, ClusterName, DestinationName, Discovery, Listener, Resource, RouteTable, RouteTableName, Version,
-    WeightedCluster,
+    self, ClusterName, DestinationName, Discovery, Listener, Resource, RouteTable, RouteTableName,
+    TcpForward, Version,
 };
 use tokio::time::Instant;
 
@@ -259,12 +259,13 @@ pub(super) fn upstream(content: &mut Content, name: &ClusterName, metrics: &Arc<
     Upstream { cluster, attempts }
 }
 
-pub(super) fn backends(content: &mut Content, model: &[WeightedCluster], metrics: &Arc<Metrics>) -> Backends {
-    let weighted = model.iter().map(|backend| (upstream(content, &backend.cluster, metrics), backend.weight));
-    Backends::new(weighted.collect())
+pub(super) fn backends(content: &mut Content, model: &TcpForward, metrics: &Arc<Metrics>) -> Backends {
+    let weighted =
+        model.backends.iter().map(|backend| (upstream(content, &backend.cluster, metrics), backend.weight));
+    Backends::new(weighted.collect(), model.idle)
 }
 
 pub(super) fn tls_route(content: &mut Content, model: &model::TlsRoute, metrics: &Arc<Metrics>) -> TlsRoute {
-    let backends = backends(content, &model.backends, metrics);
+    let backends = backends(content, &model.forward, metrics);
     TlsRoute { sni: model.sni.clone(), backends, origin: model.origin.clone() }
 }

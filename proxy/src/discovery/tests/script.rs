@@ -3,8 +3,8 @@
 use outrigger_config::model::{
     self, AccessLog, Backend, BackendTarget, Cluster, ClusterName, Endpoint, Endpoints, Forward, HeaderEdits,
     HostPattern, Inbound, InboundPort, Listener, Mtls, Origin, PathMatch, Protocol, ProxySettings, Rewrite,
-    Route, RouteMatch, RouteTable, RouteTableName, ServiceRef, Timeouts, UpstreamHttp, VirtualHost,
-    WeightedCluster, WorkloadRef,
+    Route, RouteMatch, RouteTable, RouteTableName, ServiceRef, TcpForward, Timeouts, UpstreamHttp,
+    VirtualHost, WeightedCluster, WorkloadRef,
 };
 use tokio::task::JoinHandle;
 
@@ -130,7 +130,10 @@ pub fn listener(host: &str, service: &str) -> Resource {
         protocol: Protocol::Detect,
         routes: table_name(service),
         tls: Vec::new(),
-        tcp: vec![WeightedCluster { cluster: cluster_name(service), weight: 1 }],
+        tcp: TcpForward {
+            backends: vec![WeightedCluster { cluster: cluster_name(service), weight: 1 }],
+            idle: None,
+        },
         origin: None,
     }))
 }
