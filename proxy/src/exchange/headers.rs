@@ -172,8 +172,11 @@ fn protocols(headers: &HeaderMap) -> Option<HeaderValue> {
     if kept.is_empty() { None } else { HeaderValue::from_bytes(&kept.join(&b", "[..])).ok() }
 }
 
-/// Fields of a response that concern its hop only. A 101 keeps what it switched to.
+/// What of a response concerns its hop only: its version (RFC 9110 §2.5), and some fields. A 101 keeps what it switched to.
 pub fn strip_response(response: &mut Response<Body>) {
+    if response.version() == Version::HTTP_10 {
+        *response.version_mut() = Version::HTTP_11;
+    }
     let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
     let upgrade = if switched { response.headers().get(UPGRADE).cloned() } else { None };
     strip(response.headers_mut(), false);

@@ -77,6 +77,22 @@ async fn http_1_0_is_answered_with_and_without_keep_alive() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_app_that_speaks_http_1_0_costs_its_callers_no_connection() {
+    let (app, mut seen) = scripted(b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
+    let (_callee, at) = callee(Protocol::Http, app).await;
+    let caller = caller(&[Service::new("reviews:9080", &[at])]);
+    let mut stream = TcpStream::connect(caller.outbound[0]).await.unwrap();
+    for _ in 0..3 {
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: reviews:9080\r\n\r\n").await.unwrap();
+        let (head, body) = read_message(&mut stream).await;
+        assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");
+        assert!(!head.to_lowercase().contains("connection: close"), "{head}");
+        assert_eq!(body, b"ok");
+        within("the request", seen.recv()).await.unwrap();
+    }
+}
+
 /// A head, and as much body as its length says.
 pub async fn read_message(stream: &mut TcpStream) -> (String, Vec<u8>) {
     let mut head = Vec::new();
