@@ -1,22 +1,33 @@
 //! CONNECT, where the client uses us as its HTTP proxy (RFC 9110 §9.3.6).
 //!
 //! What comes through the tunnel is treated like a connection made to that destination: looked into where it is one of the mesh, carried
-//! untouched where it is not.
+//! untouched where it is not. Outside the mesh it is connected to before the answer, which so can say that nobody is there.
 
 use std::rc::Rc;
+use std::sync::Arc;
 
 use http::{Method, Request, Response};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 
 use super::connection::{Arrival, look_up};
-use super::{Connection, outbound};
+use super::replay::Replay;
+use super::tcp::{self, Dialled};
+use super::{Connection, Stream, outbound};
 use crate::body::Body;
 use crate::exchange::{Authority, Outgoing};
 use crate::failure::{Asker, Failure, Reason};
+use crate::mesh::{Destination, Slot};
 use crate::telemetry::Record;
+use outrigger_config::model::DestinationName;
 
-/// Answers 200 once the destination is known to be one that may be called, and takes over what follows.
+/// Where a tunnel leads.
+enum Far {
+    Mesh(DestinationName, Arc<Slot>),
+    Outside(Arc<Destination>, Dialled),
+}
+
+/// Answers 200 once the destination may be called and, outside the mesh, is there; then takes over what follows.
 pub async fn answer(mut request: Request<Incoming>, connection: Rc<Connection>) -> Response<Outgoing> {
     let listening = &connection.worker.shared.listening;
     let name = Authority::of(&request).destination(443).map(|name| listening.meant_by(name));
@@ -29,7 +40,6 @@ pub async fn answer(mut request: Request<Incoming>, connection: Rc<Connection>) 
         (_, Err(failure)) => return refused(&failure, &request, &connection),
         (None, Ok(_)) => return refused(&Reason::Internal.into(), &request, &connection),
     };
-    let upgrade = hyper::upgrade::on(&mut request);
     let in_flight = connection.begin();
     let arrival = Arrival {
         worker: connection.worker.clone(),
@@ -39,18 +49,45 @@ pub async fn answer(mut request: Request<Incoming>, connection: Rc<Connection>) 
         secure: false,
         caller: connection.caller.clone(),
     };
+    let far = match slot {
+        Some(slot) => Far::Mesh(name, slot),
+        None => match outside(&arrival, &name).await {
+            Ok(far) => far,
+            Err(failure) => return refused(&failure, &request, &connection),
+        },
+    };
+    let upgrade = hyper::upgrade::on(&mut request);
     tokio::task::spawn_local(async move {
         let _in_flight = in_flight;
         match upgrade.await {
-            Ok(upgraded) => {
-                let io = TokioIo::new(upgraded);
-                // Boxed: what is inside may be HTTP with a CONNECT of its own.
-                Box::pin(outbound::destination(io, arrival, name, slot)).await;
-            }
+            // Boxed: what is inside may be HTTP with a CONNECT of its own.
+            Ok(upgraded) => Box::pin(far.carry(TokioIo::new(upgraded), arrival)).await,
             Err(error) => tracing::debug!(%error, "a CONNECT ended before its tunnel stood"),
         }
     });
     Outgoing::plain(Response::new(Body::empty()))
+}
+
+impl Far {
+    async fn carry(self, io: impl Stream, arrival: Arrival) {
+        match self {
+            Self::Mesh(name, slot) => outbound::destination(io, arrival, name, Some(slot)).await,
+            Self::Outside(destination, dialled) => {
+                let dialled = Replay::new(Default::default(), dialled);
+                tcp::carry(io, &arrival, &destination, &destination.tcp, Some(dialled)).await;
+            }
+        }
+    }
+}
+
+async fn outside(arrival: &Arrival, name: &DestinationName) -> Result<Far, Failure> {
+    let worker = &arrival.worker;
+    let destination = worker.outside(name);
+    let mut record = Record::tcp(&worker.shared.telemetry, worker.id, &destination.metrics);
+    let dialled = tcp::dial(arrival, &destination.tcp, &mut record).await;
+    // The tunnel has a record of its own, and so has the refusal.
+    record.complete();
+    dialled.map(|dialled| Far::Outside(destination, dialled))
 }
 
 fn refused(

@@ -151,6 +151,19 @@ async fn connect_to_somewhere_else_is_a_tunnel() {
     let mut all = String::new();
     within("its end", stream.read_to_string(&mut all)).await.unwrap();
     assert_eq!(all, "220 not http\r\nQUIT");
+    // Where nobody is, the client is told so and why, and its connection serves on.
+    let mut stream = TcpStream::connect(caller.outbound[0]).await.unwrap();
+    let nobody = std::net::SocketAddr::new(LOOPBACK, free_port().await);
+    for (name, reason) in
+        [(nobody.to_string(), "connect_failed"), ("nowhere.invalid:443".into(), "dns_failed")]
+    {
+        stream
+            .write_all(format!("CONNECT {name} HTTP/1.1\r\nHost: {name}\r\n\r\n").as_bytes())
+            .await
+            .unwrap();
+        let (head, _) = read_message(&mut stream).await;
+        assert!(head.starts_with("HTTP/1.1 503 ") && head.contains(reason), "{head}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
