@@ -43,8 +43,7 @@ pub fn watch(request: &mut Request<Body>, connection: &Rc<Connection>, held: &mu
         body: std::mem::take(request.body_mut()),
         count: held.record.count(Way::Request),
         fate,
-        stall: None,
-        patient: stream,
+        stall: (!stream).then(Stall::default),
         connection: connection.clone(),
     };
     *request.body_mut() = Body::wrapped(received);
@@ -54,27 +53,27 @@ struct Received {
     body: Body,
     count: ByteCount,
     fate: Rc<Cell<Fate>>,
-    /// Made when the client is first waited for; most bodies come with their head.
-    stall: Option<Pin<Box<Sleep>>>,
-    patient: bool,
+    /// `None` where it may pause as long as it likes.
+    stall: Option<Stall>,
     connection: Rc<Connection>,
 }
 
-impl Received {
-    fn stalled(&mut self, cx: &mut Context<'_>) -> bool {
-        if self.patient {
-            return false;
-        }
-        let stall = self.stall.get_or_insert_with(|| Box::pin(sleep(NO_PROGRESS)));
-        stall.as_mut().poll(cx).is_ready()
+/// Waits for what does not come. The timer is made when the client is first waited for; most bodies come with their head.
+#[derive(Default)]
+struct Stall(Option<Pin<Box<Sleep>>>);
+
+impl Stall {
+    /// Nothing came. Ready when that is so for too long.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.0.get_or_insert_with(|| Box::pin(sleep(NO_PROGRESS))).as_mut().poll(cx)
     }
 
     fn moved(&mut self) {
         // Moving a timer costs more than letting it be a second early.
-        if let Some(stall) = &mut self.stall {
+        if let Some(sleep) = &mut self.0 {
             let deadline = Instant::now() + NO_PROGRESS;
-            if deadline.duration_since(stall.deadline()) >= Duration::from_secs(1) {
-                stall.as_mut().reset(deadline);
+            if deadline.duration_since(sleep.deadline()) >= Duration::from_secs(1) {
+                sleep.as_mut().reset(deadline);
             }
         }
     }
@@ -91,7 +90,7 @@ impl http_body::Body for Received {
         let polled = Pin::new(&mut self.body).poll_frame(cx);
         match &polled {
             Poll::Pending => {
-                if self.stalled(cx) {
+                if self.stall.as_mut().is_some_and(|stall| stall.poll(cx).is_ready()) {
                     self.fate.set(Fate::Stalled);
                     return Poll::Ready(Some(Err(BodyError::Stalled(NO_PROGRESS))));
                 }
@@ -101,7 +100,9 @@ impl http_body::Body for Received {
                 if let Some(data) = frame.data_ref() {
                     self.count.add(data.len() as u64);
                 }
-                self.moved();
+                if let Some(stall) = &mut self.stall {
+                    stall.moved();
+                }
                 if self.body.is_end_stream() {
                     self.fate.set(Fate::Whole);
                 }
@@ -125,5 +126,30 @@ impl Drop for Received {
         if self.fate.get() != Fate::Whole {
             self.connection.left_unread();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_trickles_is_awaited_and_one_that_stopped_is_not() {
+        let (mut stall, begun) = (Stall::default(), Instant::now());
+        for _ in 0..1000 {
+            let pause = tokio::time::sleep(NO_PROGRESS - Duration::from_secs(2));
+            tokio::select! {
+                biased;
+                () = poll_fn(|cx| stall.poll(cx)) => panic!("it moved in time"),
+                () = pause => {}
+            }
+            stall.moved();
+        }
+        assert_eq!(begun.elapsed(), (NO_PROGRESS - Duration::from_secs(2)) * 1000);
+        poll_fn(|cx| stall.poll(cx)).await;
+        let waited = begun.elapsed() - (NO_PROGRESS - Duration::from_secs(2)) * 1000;
+        assert!((NO_PROGRESS - Duration::from_secs(1)..=NO_PROGRESS).contains(&waited), "{waited:?}");
     }
 }

@@ -180,3 +180,60 @@ async fn a_gateways_and_an_inbound_sides_callers_read_the_word_alone() {
     assert_eq!((answer.status, answer.reason()), (503, "connect_failed"));
     assert!(!format!("{answer:?}").contains(&nobody.port().to_string()), "{answer:?}");
 }
+
+/// The limit is 10 s and cannot be set: so long takes this test, once for all of it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_that_do_not_finish_their_heads_are_ended_and_others_served() {
+    let (_callee, at) = callee(Protocol::Http, echo().await).await;
+    let caller = caller(&[Service::new("app:80", &[at])]);
+    let address = caller.outbound[0];
+    // Half a head, then a byte now and then: each one moves, and still it never comes to an end.
+    let trickling = async {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(b"GET http://app/ HTTP/1.1\r\nHost: app\r\nX-Slow: ").await.unwrap();
+        let (mut read, mut write) = stream.into_split();
+        let trickle = tokio::spawn(async move {
+            while write.write_all(b"a").await.is_ok() {
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            }
+        });
+        let mut answer = String::new();
+        let _ = within("the end of a trickle", read.read_to_string(&mut answer)).await;
+        trickle.abort();
+        answer
+    };
+    // The second head of a connection has the same time as the first.
+    let second = async {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let request = b"GET http://app/ HTTP/1.1\r\nHost: app\r\n\r\n";
+        stream.write_all(request).await.unwrap();
+        let (head, _) = super::http1::read_message(&mut stream).await;
+        assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+        stream.write_all(&request[..30]).await.unwrap();
+        let mut answer = String::new();
+        within("the end of half a head", stream.read_to_string(&mut answer)).await.unwrap();
+        answer
+    };
+    let mute = async {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let mut answer = String::new();
+        within("the end of silence", stream.read_to_string(&mut answer)).await.unwrap();
+        answer
+    };
+    // Whoever only rests between two requests is late with nothing.
+    let resting = async {
+        let mut client = Http1::connect(address).await;
+        assert_eq!(client.get("http://app/", "-").await.status, 200);
+        tokio::time::sleep(Duration::from_secs(11)).await;
+        client.get("http://app/", "-").await.status
+    };
+    let (trickling, second, mute, resting) = tokio::join!(trickling, second, mute, resting);
+    for answer in [trickling, second] {
+        assert!(
+            answer.starts_with("HTTP/1.1 408 ") && answer.contains("request_headers_timeout"),
+            "{answer}"
+        );
+    }
+    assert_eq!(mute, "", "nothing was asked, so nothing is answered");
+    assert_eq!(resting, 200);
+}
