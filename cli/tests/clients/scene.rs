@@ -45,11 +45,14 @@ impl Scene {
             return scene;
         }
         let mut manifests = include_str!("mesh.yaml").to_owned();
-        if python().is_file() {
-            let text = |path: PathBuf| path.into_os_string().into_string().expect("a path in UTF-8");
-            let more = include_str!("python.yaml").replace("@PYTHON@", &text(python()));
-            manifests.push_str(&more.replace("@SCRIPTS@", &text(scripts())));
+        if missing(&["python"]).is_empty() {
+            manifests.push_str(include_str!("python.yaml"));
         }
+        if missing(&["node"]).is_empty() {
+            manifests.push_str(include_str!("node.yaml"));
+        }
+        let text = |path: PathBuf| path.into_os_string().into_string().expect("a path in UTF-8");
+        let manifests = manifests.replace("@PYTHON@", &text(python())).replace("@SCRIPTS@", &text(scripts()));
         let scene = Arc::new(Self::of(Mesh::of_manifests(&manifests), "caller-0"));
         *shared = Arc::downgrade(&scene);
         scene
@@ -133,12 +136,7 @@ fn python() -> PathBuf {
 /// to go on without; then says so past the capture of output, and notes it where `cargo xtask test` counts it.
 #[track_caller]
 pub fn has(programs: &[&str]) -> bool {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let found = |program: &str| match program {
-        "python" => python().is_file(),
-        _ => std::env::split_paths(&path).any(|folder| folder.join(program).is_file()),
-    };
-    let missing: Vec<_> = programs.iter().copied().filter(|program| !found(program)).collect();
+    let missing = missing(programs);
     if missing.is_empty() {
         return true;
     }
@@ -152,4 +150,13 @@ pub fn has(programs: &[&str]) -> bool {
         log.write_all(format!("{test}: {problem}\n").as_bytes()).expect("the file takes a line");
     }
     false
+}
+
+fn missing<'a>(programs: &[&'a str]) -> Vec<&'a str> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = |program: &str| match program {
+        "python" => python().is_file(),
+        _ => std::env::split_paths(&path).any(|folder| folder.join(program).is_file()),
+    };
+    programs.iter().copied().filter(|program| !found(program)).collect()
 }
