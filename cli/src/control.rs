@@ -1,12 +1,13 @@
 //! `outrigger control`: the control plane as a process of its own.
 
 use std::io::IsTerminal;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Context;
-use outrigger_control::{Config, Control};
+use anyhow::{Context, ensure};
+use outrigger_config::xds::certificates;
+use outrigger_control::{CaOrigin, Config, Control, Identity};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -22,6 +23,25 @@ pub struct Args {
     /// Discovery (xDS v3, delta ADS over gRPC). 0 takes a free port, here and below.
     #[arg(long, default_value_t = 15010)]
     ads_port: u16,
+    /// Be the mesh's certification authority, and keep what it needs (keys among it) in this directory; a root is made where there is none.
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["ca_cert", "ca_key"])]
+    ca_dir: Option<PathBuf>,
+    /// Be the certification authority with a given certificate (PEM): what signs first, what signed that, and each root that is to be
+    /// believed. Looked at again when it changes.
+    #[arg(long, value_name = "FILE", requires_all = ["ca_key", "token_key"])]
+    ca_cert: Option<PathBuf>,
+    /// The key of the first certificate (PEM).
+    #[arg(long, value_name = "FILE", requires = "ca_cert")]
+    ca_key: Option<PathBuf>,
+    /// Key that proxies' tokens are signed with (P-256, PKCS #8 in PEM); made where there is none. Default: token.key in --ca-dir.
+    #[arg(long, value_name = "FILE")]
+    token_key: Option<PathBuf>,
+    /// Certificates, and discovery for proxies with a token, over TLS. Default: port 15012 of --address. Needs --ca-dir or --ca-cert.
+    #[arg(long, value_name = "ADDR:PORT")]
+    xds_tls: Option<SocketAddr>,
+    /// DNS name in the control plane's own certificate, for clients that look for one; repeatable.
+    #[arg(long, value_name = "NAME")]
+    tls_name: Vec<String>,
     /// Prometheus metrics.
     #[arg(long, default_value_t = 15014)]
     metrics_port: u16,
@@ -41,12 +61,14 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         .with_ansi(std::io::stderr().is_terminal())
         .with_target(false)
         .init();
+    let identity = identity(&args)?;
     let config = Config {
         manifests: args.manifests,
         address: args.address,
         ads_port: args.ads_port,
         metrics_port: args.metrics_port,
         api_port: args.api_port,
+        identity,
     };
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(async {
         // Before anything is opened: a signal that comes early must not end us without a goodbye.
@@ -57,6 +79,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
             ads = %control.ads_address()?,
             metrics = %control.metrics_address()?,
             api = %control.api_address()?,
+            secure = control.secure_address()?.map(tracing::field::display),
             "listening"
         );
         let end = async {
@@ -70,4 +93,22 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         anyhow::Ok(())
     })?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn identity(args: &Args) -> anyhow::Result<Option<Identity>> {
+    let ca = match (&args.ca_dir, &args.ca_cert, &args.ca_key) {
+        (Some(dir), ..) => CaOrigin::Directory(dir.clone()),
+        (None, Some(certificates), Some(key)) => {
+            CaOrigin::Files { certificates: certificates.clone(), key: key.clone() }
+        }
+        _ => {
+            let given = args.token_key.is_some() || args.xds_tls.is_some() || !args.tls_name.is_empty();
+            ensure!(!given, "--token-key, --xds-tls and --tls-name go with --ca-dir or --ca-cert");
+            return Ok(None);
+        }
+    };
+    let beside = args.ca_dir.as_ref().map(|dir| dir.join("token.key"));
+    let token_key = args.token_key.clone().or(beside).context("--token-key is needed with --ca-cert")?;
+    let listen = args.xds_tls.unwrap_or((args.address, certificates::PORT).into());
+    Ok(Some(Identity { ca, token_key, listen, names: args.tls_name.clone() }))
 }

@@ -10,6 +10,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod ca;
 mod capture;
 mod check;
 mod control;
@@ -47,6 +48,7 @@ enum Command {
     Status(status::Args),
     Proxy(proxy::ProxyArgs),
     Gateway(proxy::GatewayArgs),
+    Ca(ca::Args),
     Capture(capture::Args),
     Check(check::Args),
     Inject(inject::Args),
@@ -67,6 +69,7 @@ fn main() -> ExitCode {
         Command::Exec(args) => exec::run(args),
         Command::Proxy(args) => proxy::run_proxy(args),
         Command::Gateway(args) => proxy::run_gateway(args),
+        Command::Ca(args) => ca::run(args),
         Command::Capture(args) => capture::run(args),
         Command::Check(args) => check::run(args),
         Command::Inject(args) => inject::run(args),

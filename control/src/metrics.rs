@@ -19,6 +19,11 @@ pub struct Metrics {
     pub convergence: Histogram,
     findings: IntGaugeVec,
     objects: IntGauge,
+    /// By what became of the request: `issued`, or the reason of the refusal.
+    certificates: IntCounterVec,
+    /// When what signs certificates ends. Seconds since 1970.
+    pub issuer_expiry: IntGauge,
+    pub roots: IntGauge,
     kinds: [KindMetrics; 5],
 }
 
@@ -79,12 +84,24 @@ impl Metrics {
         registry.register(Box::new(streams.clone())).expect(FIXED);
         registry.register(Box::new(findings.clone())).expect(FIXED);
         registry.register(Box::new(convergence.clone())).expect(FIXED);
+        let certificates = Opts::new(
+            "outrigger_control_certificates_total",
+            "Requests for certificates, by what became of them.",
+        );
+        let certificates = IntCounterVec::new(certificates, &["result"]).expect(FIXED);
+        registry.register(Box::new(certificates.clone())).expect(FIXED);
         let generation =
             gauge("outrigger_control_generation", "Changes of the manifests since the start, plus one.");
         generation.set(1);
         Self {
             proxies: gauge("outrigger_control_connected_proxies", "Proxies connected now."),
             objects: gauge("outrigger_control_objects", "Objects in force."),
+            issuer_expiry: gauge(
+                "outrigger_control_ca_expiry_timestamp_seconds",
+                "When the certificate that signs those of workloads ends; 0 without a CA.",
+            ),
+            roots: gauge("outrigger_control_ca_roots", "Root certificates that are believed."),
+            certificates,
             generation,
             streams,
             convergence,
@@ -96,6 +113,11 @@ impl Metrics {
 
     pub fn kind(&self, kind: ResourceKind) -> &KindMetrics {
         &self.kinds[ResourceKind::ALL.iter().position(|known| *known == kind).expect("ALL has every kind")]
+    }
+
+    /// `result` is one of a closed set: `issued` or a refusal's reason.
+    pub(crate) fn certificates(&self, result: &'static str) -> IntCounter {
+        self.certificates.with_label_values(&[result])
     }
 
     pub(crate) fn read(&self, registry: &Registry) {

@@ -8,11 +8,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
+use outrigger_config::model::{ResourceKind, TrustBundle};
 use outrigger_config::xds::Node;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{Notify, watch};
 
 use crate::ads::session::Session;
+use crate::view::View;
 
 /// Proxies that went, remembered for the status page.
 const REMEMBERED: usize = 1_000;
@@ -99,6 +101,21 @@ impl Proxies {
 
     pub fn gone(&self) -> Vec<Gone> {
         self.gone.lock().iter().cloned().collect()
+    }
+
+    /// Whether every connected proxy that asks for the trust bundle works with that of `view`.
+    pub fn have_bundle_of(&self, view: &View) -> bool {
+        let name: Arc<str> = TrustBundle::NAME.into();
+        self.connected().iter().all(|proxy| {
+            let session = proxy.session();
+            let wanted = view.entry(session.who(), ResourceKind::Secret, &name);
+            session
+                .names()
+                .filter(|(kind, _)| *kind == ResourceKind::Secret)
+                .flat_map(|(_, names)| names.iter())
+                .filter(|(asked, _)| **asked == name)
+                .all(|(_, known)| known.applied() == wanted.as_ref().map(|entry| entry.version()))
+        })
     }
 
     pub fn note_progress(&self) {

@@ -10,8 +10,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use outrigger_config::diagnostic::{Diagnostic, Severity};
+use outrigger_config::model::Root;
 use outrigger_config::registry::{Registry, Store};
 use outrigger_config::source::{Directory, Moment, Watch};
+use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::metrics::Metrics;
@@ -20,7 +22,25 @@ use crate::view::View;
 /// Directories being followed; ends when dropped.
 #[derive(Debug)]
 pub struct Source {
+    publisher: Arc<Publisher>,
     _watch: Watch,
+}
+
+/// Makes one view after the other, of what the files and the CA say.
+#[derive(Debug)]
+struct Publisher {
+    /// Held from the look at the newest view until the next has taken its place.
+    turn: Mutex<()>,
+    views: watch::Sender<Arc<View>>,
+    metrics: Arc<Metrics>,
+}
+
+impl Publisher {
+    fn publish(&self, view: View) {
+        self.metrics.generation.set(view.generation() as i64);
+        // Nobody listening means that the server is going down.
+        let _ = self.views.send(Arc::new(view));
+    }
 }
 
 impl Source {
@@ -34,9 +54,12 @@ impl Source {
         tracing::info!(files = files.len(), objects = registry.objects().count(), "manifests read");
         metrics.read(&registry);
         let (views, newest) = watch::channel(Arc::new(View::first(registry)));
+        let publisher = Arc::new(Publisher { turn: Mutex::default(), views, metrics });
+        let publish = publisher.clone();
         let watch = Watch::start_glancing(directory, files, move |files, moment| {
             let registry = store.update(&files);
-            let before = views.borrow().clone();
+            let _turn = publish.turn.lock();
+            let before = publish.views.borrow().clone();
             if Arc::ptr_eq(&registry, before.registry()) {
                 return;
             }
@@ -45,18 +68,24 @@ impl Source {
                 return;
             }
             said = report(view.registry(), &said);
-            metrics.read(view.registry());
-            metrics.generation.set(view.generation() as i64);
-            let generation = view.generation();
-            if view.is_endpoints_only() {
-                tracing::debug!(generation, "endpoints changed");
-            } else {
-                tracing::info!(generation, "manifests changed");
-            }
-            // Nobody listening means that the server is going down.
-            let _ = views.send(Arc::new(view));
+            publish.metrics.read(view.registry());
+            tracing::info!(
+                generation = view.generation(),
+                endpoints_only = view.is_endpoints_only(),
+                "manifests changed"
+            );
+            publish.publish(view);
         })?;
-        Ok((Self { _watch: watch }, newest))
+        Ok((Self { publisher, _watch: watch }, newest))
+    }
+
+    /// From now on proxies believe in these roots. Says nothing where they do already.
+    pub fn believe(&self, roots: Arc<[Root]>) {
+        let _turn = self.publisher.turn.lock();
+        let before = self.publisher.views.borrow().clone();
+        if *before.roots() != roots {
+            self.publisher.publish(View::believing(&before, roots));
+        }
     }
 }
 

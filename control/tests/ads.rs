@@ -1,5 +1,6 @@
-//! Delta ADS over loopback, as a proxy sees it.
+//! Delta ADS over loopback, as a proxy sees it; `identity`: certificates, and the same over TLS.
 
+mod identity;
 mod plane;
 
 use std::collections::BTreeMap;

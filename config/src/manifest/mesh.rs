@@ -8,7 +8,7 @@ use super::check::{Check, Findings};
 use super::field::{Ignored, NotYet};
 use super::metadata::Metadata;
 use super::path::FieldPath;
-use super::value::{Sampling, TrustDomain};
+use super::value::{Duration, Sampling, TrustDomain};
 
 /// The name of the one Mesh.
 pub const MESH_NAME: &str = "default";
@@ -36,9 +36,9 @@ pub struct MeshSpec {
     /// What every proxy writes, as JSON lines on its standard output.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub access_log: Option<AccessLogSettings>,
-    /// Lifetime of workload certificates.
+    /// The certificates of workloads.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub certificate: Option<NotYet>,
+    pub certificate: Option<CertificateSettings>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tracing: Option<NotYet>,
     /// Whether callers have to prove who they are, where no AccessPolicy says it.
@@ -47,6 +47,30 @@ pub struct MeshSpec {
     /// What applies to calls that no AccessPolicy is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub access: Option<NotYet>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CertificateSettings {
+    /// How long a certificate is good for; proxies replace it at half of that. Default 24h; 10s to 2160h (90 days).
+    #[serde(default = "day")]
+    pub lifetime: Duration,
+}
+
+impl CertificateSettings {
+    /// Less leaves no time to renew, more is no short life any longer.
+    pub const LIFETIMES: std::ops::RangeInclusive<Duration> =
+        Duration::from_secs(10)..=Duration::from_secs(2_160 * 3_600);
+}
+
+impl Default for CertificateSettings {
+    fn default() -> CertificateSettings {
+        CertificateSettings { lifetime: day() }
+    }
+}
+
+const fn day() -> Duration {
+    Duration::from_secs(24 * 3_600)
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -116,6 +140,15 @@ impl Check for Mesh {
         }
         if self.metadata.namespace.is_some() {
             findings.error(metadata.key("namespace"), "a Mesh belongs to no namespace");
+        }
+        if let Some(certificate) = &self.spec.certificate
+            && !CertificateSettings::LIFETIMES.contains(&certificate.lifetime)
+        {
+            let (least, most) =
+                (CertificateSettings::LIFETIMES.start(), CertificateSettings::LIFETIMES.end());
+            let text =
+                format!("{} is not a lifetime of certificates ({least} to {most})", certificate.lifetime);
+            findings.error(at.key("spec").key("certificate").key("lifetime"), text);
         }
         if let Some(log) = &self.spec.access_log
             && log.sampling != Sampling::NONE

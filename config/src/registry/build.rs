@@ -190,7 +190,13 @@ fn mesh(objects: &BTreeMap<ObjectKey, Arc<Object>>) -> Mesh {
     let key = ObjectKey::new(Kind::Mesh, "", manifest::mesh::MESH_NAME);
     match objects.get(&key).map(|object| &object.manifest) {
         Some(Manifest::Mesh(manifest)) => {
-            Mesh { settings: settings(manifest), mtls: mtls(manifest), ..Mesh::default() }
+            let certificate = manifest.spec.certificate.unwrap_or_default();
+            Mesh {
+                settings: settings(manifest),
+                mtls: mtls(manifest),
+                certificate_lifetime: certificate.lifetime.get(),
+                ..Mesh::default()
+            }
         }
         _ => Mesh::default(),
     }

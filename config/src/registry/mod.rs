@@ -24,8 +24,10 @@ mod store;
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::diagnostic::Diagnostic;
+use crate::manifest::mesh::CertificateSettings;
 use crate::manifest::{Object, ObjectKey};
 use crate::model::{Mtls, Protocol, ProxySettings, Secret, ServiceRef};
 
@@ -81,6 +83,7 @@ struct Mesh {
     cluster_domain: Arc<str>,
     settings: ProxySettings,
     mtls: Mtls,
+    certificate_lifetime: Duration,
 }
 
 #[derive(Debug, Default)]
@@ -107,6 +110,7 @@ impl Default for Mesh {
             cluster_domain: "cluster.local".into(),
             settings: ProxySettings::default(),
             mtls: Mtls::default(),
+            certificate_lifetime: CertificateSettings::default().lifetime.get(),
         }
     }
 }
@@ -140,6 +144,11 @@ impl Registry {
 
     pub fn trust_domain(&self) -> &str {
         &self.mesh.settings.trust_domain
+    }
+
+    /// How long the certificates of workloads are good for. 10 s to 90 days.
+    pub fn certificate_lifetime(&self) -> Duration {
+        self.mesh.certificate_lifetime
     }
 
     /// The mTLS mode of workloads that no AccessPolicy gives one.

@@ -34,11 +34,6 @@ pub const CONTROL_SERVICE_ACCOUNT: &str = "outrigger-control";
 /// Largest request served and, by [`CertificateServiceServer`], read. Bytes.
 pub const MAX_REQUEST: usize = 64 << 10;
 
-/// `spiffe://TRUST_DOMAIN/ns/NAMESPACE/sa/SERVICE_ACCOUNT`
-pub fn spiffe_id(trust_domain: &str, namespace: &str, service_account: &str) -> String {
-    format!("spiffe://{trust_domain}/ns/{namespace}/sa/{service_account}")
-}
-
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct CertificateRequest {
     /// PKCS #10, PEM. A CA takes the public key out of it and nothing else; ours refuses one that asks for more than it would get.

@@ -1,5 +1,6 @@
 //! Accepts streams: who asks, and whether there is room.
 
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +19,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::session::Session;
 use super::stream::{Around, Stream};
+use crate::ca::{Admission, Refusal};
 use crate::metrics::Metrics;
 use crate::proxies::Proxies;
 use crate::view::View;
@@ -35,6 +37,8 @@ pub const STREAM_AGE: Duration = Duration::from_secs(30 * 60);
 #[derive(Clone, Debug)]
 pub struct Ads {
     around: Around,
+    /// Whoever connects has to say who it is; `None` where everybody may be whom it says it is.
+    admission: Option<Arc<Admission>>,
 }
 
 impl Ads {
@@ -44,7 +48,12 @@ impl Ads {
         metrics: Arc<Metrics>,
         closing: watch::Receiver<bool>,
     ) -> Self {
-        Self { around: Around { views, proxies, metrics, closing } }
+        Self { around: Around { views, proxies, metrics, closing }, admission: None }
+    }
+
+    /// The same for a port where a proxy is told only what its token entitles it to.
+    pub fn admitting(&self, admission: Arc<Admission>) -> Self {
+        Self { around: self.around.clone(), admission: Some(admission) }
     }
 }
 
@@ -70,6 +79,13 @@ impl AggregatedDiscoveryService for Ads {
             return Err(Status::resource_exhausted(format!("{MAX_STREAMS} streams are open")));
         }
         let peer = request.remote_addr();
+        let caller = match &self.admission {
+            None => None,
+            Some(admission) => {
+                let caller = admission.caller(request.metadata(), peer).await;
+                Some(caller.map_err(|why| turned_away(peer, &why))?)
+            }
+        };
         let around = self.around.clone();
         let (sender, responses) = mpsc::channel(1);
         let mut requests = request.into_inner();
@@ -91,6 +107,10 @@ impl AggregatedDiscoveryService for Ads {
                     return;
                 }
             };
+            if let Some(Err(why)) = caller.map(|caller| caller.may_be(&node.role)) {
+                let _ = sender.send(Err(turned_away(peer, &why))).await;
+                return;
+            }
             let session = Session::new(subscriber(&node), around.views.borrow().clone());
             let proxy = around.proxies.enter(node, peer, session);
             let age = STREAM_AGE.mul_f64(rand::rng().random_range(0.9..1.1));
@@ -98,6 +118,11 @@ impl AggregatedDiscoveryService for Ads {
         });
         Ok(Response::new(Box::pin(ReceiverStream::new(responses))))
     }
+}
+
+fn turned_away(peer: Option<SocketAddr>, why: &Refusal) -> Status {
+    tracing::warn!(?peer, reason = why.reason(), "a proxy was turned away: {why}");
+    why.status()
 }
 
 fn subscriber(node: &Node) -> Subscriber {

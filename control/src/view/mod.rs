@@ -10,7 +10,7 @@ mod implied;
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
-use outrigger_config::model::{Listener, ResourceKind};
+use outrigger_config::model::{Listener, Resource, ResourceKind, Root, TrustBundle};
 use outrigger_config::registry::{Changes, Registry};
 use outrigger_config::resolve::Subscriber;
 use parking_lot::Mutex;
@@ -24,6 +24,8 @@ pub struct View {
     /// Rises by one with each change of the sources, from 1. Of this process only: replicas count for themselves.
     generation: u64,
     registry: Arc<Registry>,
+    /// The roots proxies believe in; none where this control plane has no CA.
+    roots: Arc<[Root]>,
     /// When the sources had changed and the registry was made.
     since: Instant,
     cells: Arc<Cells>,
@@ -36,6 +38,7 @@ struct Before {
     generation: u64,
     cells: Arc<Cells>,
     changes: Changes,
+    roots_changed: bool,
 }
 
 /// Filled on demand. Only what exists is kept, so that asking for nonsense costs no memory.
@@ -56,6 +59,7 @@ impl Scope {
     fn of(who: &Subscriber, kind: ResourceKind, name: &str) -> Self {
         match (who, kind) {
             (_, ResourceKind::Endpoints) => Self::All,
+            _ if is_bundle(kind, name) => Self::All,
             (Subscriber::Sidecar { .. }, ResourceKind::Listener) if name == Listener::INBOUND => {
                 Self::One(who.clone())
             }
@@ -67,18 +71,41 @@ impl Scope {
 
 impl View {
     pub fn first(registry: Arc<Registry>) -> Self {
-        Self { generation: 1, registry, since: Instant::now(), cells: Arc::default(), before: None }
+        Self {
+            generation: 1,
+            registry,
+            roots: Arc::default(),
+            since: Instant::now(),
+            cells: Arc::default(),
+            before: None,
+        }
     }
 
     /// The generation after `before`.
     pub fn next(before: &Self, registry: Arc<Registry>) -> Self {
+        Self::after(before, registry, before.roots.clone())
+    }
+
+    /// The generation after `before`, in which others are believed.
+    pub fn believing(before: &Self, roots: Arc<[Root]>) -> Self {
+        Self::after(before, before.registry.clone(), roots)
+    }
+
+    fn after(before: &Self, registry: Arc<Registry>, roots: Arc<[Root]>) -> Self {
         let changes = registry.changes_since(&before.registry);
+        let roots_changed = roots != before.roots;
         Self {
             generation: before.generation + 1,
             registry,
+            roots,
             since: Instant::now(),
             cells: Arc::default(),
-            before: Some(Before { generation: before.generation, cells: before.cells.clone(), changes }),
+            before: Some(Before {
+                generation: before.generation,
+                cells: before.cells.clone(),
+                changes,
+                roots_changed,
+            }),
         }
     }
 
@@ -88,6 +115,10 @@ impl View {
 
     pub fn registry(&self) -> &Arc<Registry> {
         &self.registry
+    }
+
+    pub fn roots(&self) -> &Arc<[Root]> {
+        &self.roots
     }
 
     pub fn since(&self) -> Instant {
@@ -103,7 +134,7 @@ impl View {
     pub fn may_differ(&self, generation: u64, who: &Subscriber, kind: ResourceKind, name: &str) -> bool {
         match &self.before {
             _ if generation == self.generation => false,
-            Some(before) if before.generation == generation => before.changes.may_affect(who, kind, name),
+            Some(before) if before.generation == generation => before.may_affect(who, kind, name),
             _ => true,
         }
     }
@@ -124,12 +155,17 @@ impl View {
         let before = self.before.as_ref().and_then(|before| {
             let cell = before.cells.lock().get(key)?.clone();
             let entry = cell.get()?.clone()?;
-            Some((entry, &before.changes))
+            Some((entry, before))
         });
         match before {
-            Some((entry, changes)) if !changes.may_affect(who, kind, name) => Some(entry),
+            Some((entry, before)) if !before.may_affect(who, kind, name) => Some(entry),
             before => {
-                let entry = Entry::new(self.registry.resolve(who, kind, name)?);
+                let entry = Entry::new(if is_bundle(kind, name) {
+                    let roots = self.roots.iter().cloned();
+                    TrustBundle::new(self.registry.trust_domain(), roots).map(Resource::TrustBundle)?
+                } else {
+                    self.registry.resolve(who, kind, name)?
+                });
                 match before {
                     Some((before, _)) if before.version() == entry.version() => Some(before),
                     _ => Some(Arc::new(entry)),
@@ -137,4 +173,15 @@ impl View {
             }
         }
     }
+}
+
+impl Before {
+    fn may_affect(&self, who: &Subscriber, kind: ResourceKind, name: &str) -> bool {
+        (self.roots_changed && is_bundle(kind, name)) || self.changes.may_affect(who, kind, name)
+    }
+}
+
+/// Whether it is the one resource that comes from the CA and not from the manifests.
+fn is_bundle(kind: ResourceKind, name: &str) -> bool {
+    kind == ResourceKind::Secret && name == TrustBundle::NAME
 }

@@ -6,10 +6,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use outrigger_config::model::{Resource, ResourceKind};
+use outrigger_config::xds::certificates::{AUTHORIZATION, authorization};
 use outrigger_config::xds::pb::discovery::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
 use outrigger_config::xds::pb::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
 use outrigger_config::xds::{self, Node, Refusal, Role, Unsupported, names, pb, refusal};
-use outrigger_control::{Config, Control};
+use outrigger_control::{Config, Control, Identity};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -17,8 +18,8 @@ use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::Streaming;
 use tonic::transport::{Channel, Endpoint};
+use tonic::{Request, Status, Streaming};
 
 /// For whatever is sure to come; ten times the longest promise.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -32,6 +33,7 @@ pub struct Plane {
     pub ads: SocketAddr,
     pub api: SocketAddr,
     pub metrics: SocketAddr,
+    pub secure: Option<SocketAddr>,
     end: Option<oneshot::Sender<()>>,
     pub server: JoinHandle<std::io::Result<()>>,
 }
@@ -46,12 +48,17 @@ impl Plane {
     }
 
     pub async fn over(dir: TempDir) -> Self {
+        Self::with(dir, None).await
+    }
+
+    pub async fn with(dir: TempDir, identity: Option<Identity>) -> Self {
         let config = Config {
             manifests: vec![dir.path().to_owned()],
             address: IpAddr::V4(Ipv4Addr::LOCALHOST),
             ads_port: 0,
             metrics_port: 0,
             api_port: 0,
+            identity,
         };
         let control = Control::open(&config).await.unwrap();
         let (end, ended) = oneshot::channel::<()>();
@@ -60,6 +67,7 @@ impl Plane {
             ads: control.ads_address().unwrap(),
             api: control.api_address().unwrap(),
             metrics: control.metrics_address().unwrap(),
+            secure: control.secure_address().unwrap(),
             end: Some(end),
             server: tokio::spawn(control.run(async {
                 let _ = ended.await;
@@ -152,13 +160,21 @@ impl Client {
     }
 
     pub async fn over(channel: Channel, node: Node) -> Self {
+        Self::saying(channel, node, None).await.unwrap()
+    }
+
+    /// With a token.
+    pub async fn saying(channel: Channel, node: Node, token: Option<&str>) -> Result<Self, Status> {
         let (requests, outgoing) = mpsc::channel(16);
+        let mut request = Request::new(ReceiverStream::new(outgoing));
+        if let Some(token) = token {
+            request.metadata_mut().insert(AUTHORIZATION, authorization(token).unwrap());
+        }
         let responses = AggregatedDiscoveryServiceClient::new(channel)
-            .delta_aggregated_resources(ReceiverStream::new(outgoing))
-            .await
-            .unwrap()
+            .delta_aggregated_resources(request)
+            .await?
             .into_inner();
-        Self { node: Some(node.to_message()), requests, responses, heard: 0 }
+        Ok(Self { node: Some(node.to_message()), requests, responses, heard: 0 })
     }
 
     pub async fn send(&mut self, request: DeltaDiscoveryRequest) {

@@ -1,0 +1,128 @@
+use rcgen::KeyPair;
+
+use super::*;
+use crate::ca::x509;
+
+const HOUR: Duration = Duration::from_secs(3_600);
+const SETTLE: Duration = Duration::from_secs(600);
+
+fn now() -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000)
+}
+
+fn fresh() -> State {
+    State::new(Authority::make(now()).unwrap(), 24 * HOUR)
+}
+
+/// The states of a rotation, each with when it began.
+fn phases() -> Vec<(State, SystemTime)> {
+    let steady = fresh();
+    let added = steady.add(Authority::make(now()).unwrap(), SETTLE, true, now()).unwrap();
+    let signs_at = now() + SETTLE;
+    let signing = added.sign(false, signs_at).unwrap();
+    let removed_at = signs_at + 24 * HOUR + SETTLE;
+    let removed = signing.remove(false, removed_at).unwrap();
+    vec![(steady, now()), (added, now()), (signing, signs_at), (removed, removed_at)]
+}
+
+/// Whether a leaf that `signer` gives out at `at` is good for one that believes what `verifier` says.
+fn verifies(signer: &State, verifier: &State, at: SystemTime) -> bool {
+    let key = KeyPair::generate().unwrap();
+    let leaf = signer.issuer().unwrap().sign(&key, Vec::new(), HOUR, at).unwrap();
+    let roots: Vec<_> = verifier.authorities.iter().map(|a| a.root_certificate().unwrap()).collect();
+    x509::verify(&leaf.chain[0], &leaf.chain[1..], &roots, at).is_ok()
+}
+
+#[test]
+fn neighbours_in_a_rotation_believe_each_other() {
+    let phases = phases();
+    for (i, (signer, _)) in phases.iter().enumerate() {
+        for (j, (verifier, at)) in phases.iter().enumerate() {
+            let good = verifies(signer, verifier, *at);
+            if i.abs_diff(j) <= 1 {
+                assert!(good, "a leaf of phase {i} with the roots of phase {j}");
+            }
+        }
+    }
+    // It would be no rotation otherwise.
+    assert!(!verifies(&phases[0].0, &phases[3].0, phases[3].1));
+    assert!(!verifies(&phases[3].0, &phases[0].0, phases[0].1));
+}
+
+#[test]
+fn no_step_is_taken_early_or_twice() {
+    let steady = fresh();
+    let new = || Authority::make(now()).unwrap();
+    assert_eq!(steady.sign(true, now()), Err(NotNow::NoRotation));
+    assert_eq!(steady.remove(true, now()), Err(NotNow::NoRotation));
+    let known = steady.authorities[0].clone();
+    assert!(matches!(steady.add(known, SETTLE, true, now()), Err(NotNow::Known(_))));
+
+    let added = steady.add(new(), SETTLE, true, now()).unwrap();
+    assert!(matches!(added.add(new(), SETTLE, true, now()), Err(NotNow::UnderWay(_))));
+    assert_eq!(added.remove(true, now()), Err(NotNow::DoesNotSign));
+    assert_eq!(added.sign(false, now() + SETTLE / 2), Err(NotNow::Unheard(300)));
+    assert!(added.sign(true, now()).is_ok());
+
+    let signing = added.sign(false, now() + SETTLE).unwrap();
+    assert_eq!(signing.sign(true, now()), Err(NotNow::SignsAlready));
+    let left = (24 * HOUR + SETTLE).as_secs();
+    assert_eq!(signing.remove(false, now() + SETTLE), Err(NotNow::InUse(left)));
+    assert!(signing.remove(true, now() + SETTLE).is_ok());
+}
+
+#[test]
+fn control_planes_go_on_by_themselves_when_all_have_heard() {
+    let added = fresh().add(Authority::make(now()).unwrap(), SETTLE, true, now()).unwrap();
+    assert!(added.due(true, now()).is_none(), "not before it has settled");
+    assert!(added.due(false, now() + 1_000 * HOUR).is_none(), "not while one has not heard");
+    let (step, signing) = added.due(true, now() + SETTLE).unwrap();
+    assert_eq!((step, signing.rotation().unwrap().phase), (Step::Sign, Phase::Signing));
+    assert!(signing.due(true, now() + 24 * HOUR).is_none());
+    let (step, removed) = signing.due(false, now() + 24 * HOUR + 2 * SETTLE).unwrap();
+    assert_eq!((step, removed.authorities.len()), (Step::Remove, 1));
+
+    let by_hand = fresh().add(Authority::make(now()).unwrap(), SETTLE, false, now()).unwrap();
+    assert!(by_hand.due(true, now() + 1_000 * HOUR).is_none());
+}
+
+#[test]
+fn the_old_root_is_believed_as_long_as_the_longest_leaf_lives() {
+    let longer = fresh().with_life(48 * HOUR).unwrap();
+    assert!(longer.with_life(HOUR).is_none(), "leaves that live long are still about");
+    let added = longer.add(Authority::make(now()).unwrap(), SETTLE, true, now()).unwrap();
+    let signing = added.sign(true, now()).unwrap();
+    assert_eq!(signing.remove(false, now() + 24 * HOUR), Err(NotNow::InUse((24 * HOUR + SETTLE).as_secs())));
+}
+
+#[test]
+fn the_intermediate_is_replaced_at_half_its_life_under_the_same_root() {
+    let state = fresh();
+    assert!(state.renewed(now()).unwrap().is_none());
+    let later = now() + x509::INTERMEDIATE_LIFE / 2 + HOUR;
+    let renewed = state.renewed(later).unwrap().unwrap();
+    assert_ne!(renewed.authorities[0].chain, state.authorities[0].chain);
+    assert_eq!(renewed.roots().unwrap(), state.roots().unwrap());
+    assert!(verifies(&renewed, &state, later) && verifies(&state, &renewed, later));
+}
+
+#[test]
+fn a_state_survives_the_disk_and_damage_is_refused() {
+    for (state, _) in phases() {
+        let json = state.to_json();
+        assert_eq!(State::from_json(&json).unwrap(), state);
+        let text = String::from_utf8(json).unwrap();
+        let secret = state.authorities[0].key.lines().nth(1).unwrap();
+        for (what, damaged) in [
+            ("version", text.replace("\"version\": 1", "\"version\": 2")),
+            ("unknown field", text.replacen('{', "{\"color\": 1,", 1)),
+            ("who signs", text.replace("\"signing\": \"", "\"signing\": \"x")),
+            ("keys", text.replace("BEGIN PRIVATE KEY", "BEGIN KEY")),
+            ("certificates", text.replace("BEGIN CERTIFICATE", "BEGIN PAPER")),
+            ("cut", text[..text.len() / 2].to_owned()),
+        ] {
+            let error = State::from_json(damaged.as_bytes()).expect_err(what).to_string();
+            assert!(!error.contains(secret), "{error}");
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! Connections over TLS 1.3, for the port where proxies say who they are.
+//!
+//! Owns the listening socket, the handshakes and how many of both there may be. Who may do what on a connection is told by
+//! the token of each call.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use rustls::ServerConfig;
+use rustls::server::ResolvesServerCert;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::server::{Connected, TcpConnectInfo};
+
+/// Connections at a time, handshakes among them. A proxy has one, and one more for a moment when it asks for its certificate.
+const MAX_CONNECTIONS: usize = 40_000;
+/// Handshakes at a time: others wait in the backlog.
+const MAX_HANDSHAKES: usize = 512;
+/// From the first byte to the last of a handshake (design.md 5, slow clients).
+const HANDSHAKE: Duration = Duration::from_secs(10);
+/// After an error of the listening socket, which may be that no file descriptor is left.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// What a connection resolves to its certificate with.
+pub fn config(certificate: Arc<dyn ResolvesServerCert>) -> Result<ServerConfig, rustls::Error> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .with_no_client_auth()
+        .with_cert_resolver(certificate);
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    Ok(config)
+}
+
+/// Connections whose handshake is done. Accepting ends when the stream is dropped.
+pub fn incoming(listener: TcpListener, config: ServerConfig) -> ReceiverStream<io::Result<Connection>> {
+    let (sender, done) = mpsc::channel(64);
+    tokio::spawn(accept(listener, TlsAcceptor::from(Arc::new(config)), sender));
+    ReceiverStream::new(done)
+}
+
+async fn accept(listener: TcpListener, acceptor: TlsAcceptor, done: mpsc::Sender<io::Result<Connection>>) {
+    let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let mut handshakes = JoinSet::new();
+    loop {
+        while handshakes.try_join_next().is_some() {}
+        if handshakes.len() >= MAX_HANDSHAKES {
+            handshakes.join_next().await;
+        }
+        let permit = tokio::select! {
+            permit = connections.clone().acquire_owned() => permit.expect("the semaphore is never closed"),
+            () = done.closed() => return,
+        };
+        let tcp = tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((tcp, _)) => tcp,
+                Err(error) => {
+                    tracing::warn!(%error, "accepting a connection");
+                    tokio::time::sleep(PAUSE).await;
+                    continue;
+                }
+            },
+            () = done.closed() => return,
+        };
+        let (acceptor, done) = (acceptor.clone(), done.clone());
+        handshakes.spawn(async move {
+            let peer = tcp.peer_addr().ok();
+            // Small writes of one call each: waiting for more gains nothing.
+            let _ = tcp.set_nodelay(true);
+            match tokio::time::timeout(HANDSHAKE, acceptor.accept(tcp)).await {
+                Ok(Ok(tls)) => {
+                    // Refused where the server is ending.
+                    let _ = done.send(Ok(Connection { tls, _permit: permit })).await;
+                }
+                Ok(Err(error)) => tracing::debug!(?peer, %error, "no handshake"),
+                Err(_) => tracing::debug!(?peer, "no handshake within {HANDSHAKE:?}"),
+            }
+        });
+    }
+}
+
+#[derive(Debug)]
+pub struct Connection {
+    tls: TlsStream<TcpStream>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Connected for Connection {
+    type ConnectInfo = TcpConnectInfo;
+
+    fn connect_info(&self) -> TcpConnectInfo {
+        self.tls.get_ref().0.connect_info()
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.tls).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.tls).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.tls).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.tls).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.tls).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.tls.is_write_vectored()
+    }
+}
