@@ -177,7 +177,9 @@ impl Report {
         };
         let rotation = state.rotation().map(|rotation| {
             let (phase, step, outcome) = match rotation.phase {
-                Phase::Added => ("the new root is believed, the old one signs", "sign", state.sign(false, now)),
+                Phase::Added => {
+                    ("the new root is believed, the old one signs", "sign", state.sign(false, now))
+                }
                 Phase::Signing => {
                     ("the new root signs, the old one is believed", "remove", state.remove(false, now))
                 }
@@ -224,9 +226,8 @@ async fn rotate(at: &At, pace: &Pace, phase: Option<PhaseArg>, force: bool) -> a
 
 async fn import(at: &At, pace: &Pace, cert: &PathBuf, key: &PathBuf) -> anyhow::Result<()> {
     let now = SystemTime::now();
-    let read = |path: &PathBuf| {
-        std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))
-    };
+    let read =
+        |path: &PathBuf| std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()));
     let given = Authority::given(&read(cert)?, &read(key)?, now)
         .with_context(|| format!("{} with {}", cert.display(), key.display()))?;
     let store = Directory::open(&at.ca_dir)?;
