@@ -8,6 +8,7 @@ use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
+use nix::sys::statfs::{TMPFS_MAGIC, statfs};
 
 use super::control;
 
@@ -103,27 +104,35 @@ impl Network {
     }
 }
 
-/// `$XDG_RUNTIME_DIR/outrigger`, else `/run/outrigger` for root, else a folder of the user's own in /tmp. Mode 0700.
+/// `$XDG_RUNTIME_DIR/outrigger`; without it `/run/outrigger` for root, and for others, or where that is not in memory, a folder of the user's own
+/// in `/dev/shm`, else in /tmp. In memory if possible, as the keys of proxies are kept nowhere else. Mode 0700.
 pub fn run_root() -> anyhow::Result<PathBuf> {
     use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 
     let uid = nix::unistd::getuid();
+    let own = format!("outrigger-{uid}");
     let root = match std::env::var_os("XDG_RUNTIME_DIR") {
         Some(dir) if Path::new(&dir).is_dir() => Path::new(&dir).join("outrigger"),
-        _ if uid.is_root() => PathBuf::from("/run/outrigger"),
-        _ => PathBuf::from(format!("/tmp/outrigger-{uid}")),
+        _ if uid.is_root() && is_in_memory(Path::new("/run")) => PathBuf::from("/run/outrigger"),
+        _ if is_in_memory(Path::new("/dev/shm")) => Path::new("/dev/shm").join(own),
+        _ => Path::new("/tmp").join(own),
     };
     match fs::DirBuilder::new().mode(0o700).create(&root) {
         Ok(()) => {}
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
         Err(error) => return Err(error).with_context(|| format!("creating {}", root.display())),
     }
-    // In /tmp somebody else may have made it first, to read what we write there.
+    // Where all may write somebody else may have made it first, to read what we write there.
     let owner = fs::symlink_metadata(&root)?;
     if !owner.is_dir() || owner.uid() != uid.as_raw() {
         bail!("{} is not a folder of yours", root.display());
     }
     Ok(root)
+}
+
+/// Whether what is written there never reaches a disk (but by swapping).
+fn is_in_memory(path: &Path) -> bool {
+    statfs(path).is_ok_and(|found| found.filesystem_type() == TMPFS_MAGIC)
 }
 
 #[cfg(test)]

@@ -35,7 +35,7 @@ impl Mesh {
 
     /// As [`Self::of_example`]; `change` may edit the copy before the start.
     pub fn of_example_changed(name: &str, change: impl FnOnce(&Path)) -> Self {
-        let run_root = tempfile::Builder::new().prefix("outrigger-test").tempdir().expect("a folder");
+        let run_root = run_root();
         let manifests = run_root.path().join("manifests");
         fs::create_dir(&manifests).expect("a folder");
         let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/examples").join(name);
@@ -60,7 +60,7 @@ impl Mesh {
 
     /// As [`Self::of_manifests`], of which not everything may become ready.
     pub fn of_manifests_unready(text: &str) -> Self {
-        let run_root = tempfile::Builder::new().prefix("outrigger-test").tempdir().expect("a folder");
+        let run_root = run_root();
         let manifests = run_root.path().join("manifests");
         fs::create_dir(&manifests).expect("a folder");
         fs::write(manifests.join("mesh.yaml"), text).expect("written");
@@ -174,6 +174,13 @@ impl Mesh {
         let url = self.instance(instance)["metrics"].as_str().expect("a metrics URL").to_owned();
         metric_at(&url, name, labels)
     }
+}
+
+/// A new run folder; in memory, as a user's is, where that is possible.
+pub fn run_root() -> tempfile::TempDir {
+    let mut builder = tempfile::Builder::new();
+    builder.prefix("outrigger-test");
+    builder.tempdir_in("/dev/shm").or_else(|_| builder.tempdir()).expect("a folder")
 }
 
 /// The sum of a metric's samples whose labels contain all of `labels`.

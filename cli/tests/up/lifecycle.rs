@@ -40,7 +40,7 @@ fn down_drains_and_ends_everything() {
 
 #[test]
 fn detached_it_waits_until_all_is_ready_and_returns() {
-    let run_root = tempfile::tempdir().expect("a folder");
+    let run_root = support::run_root();
     let manifests = run_root.path().join("mesh.yaml");
     fs::write(&manifests, THREE).expect("written");
     let outrigger = |arguments: &[&str]| {

@@ -5,7 +5,7 @@ use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use crate::support::{Mesh, OUTRIGGER};
+use crate::support::{Mesh, OUTRIGGER, run_root};
 
 /// `outrigger ARGUMENTS` where no mesh runs but those it starts.
 fn alone(run_root: &Path, arguments: &[&str]) -> Output {
@@ -18,7 +18,7 @@ fn said(output: &Output) -> String {
 
 #[test]
 fn commands_without_a_mesh_say_how_to_start_one() {
-    let root = tempfile::tempdir().expect("a folder");
+    let root = run_root();
     for arguments in [&["status"][..], &["down"], &["restart", "echo"]] {
         let output = alone(root.path(), arguments);
         assert_eq!(output.status.code(), Some(1), "{arguments:?}: {output:?}");
@@ -39,7 +39,7 @@ fn commands_without_a_mesh_say_how_to_start_one() {
 
 #[test]
 fn a_mesh_that_does_not_become_ready_is_described_by_detach() {
-    let root = tempfile::tempdir().expect("a folder");
+    let root = run_root();
     let manifests = root.path().join("mesh.yaml");
     fs::write(
         &manifests,
@@ -64,7 +64,7 @@ fn a_mesh_that_cannot_start_in_the_background_says_why() {
     let mesh = Mesh::of_manifests(crate::THREE);
     let network = mesh.status().expect("a status")["network"].as_str().expect("a network").to_owned();
     let second = network.split('.').nth(1).expect("127.N").to_owned();
-    let root = tempfile::tempdir().expect("a folder");
+    let root = run_root();
     let manifests = mesh.manifests.to_str().expect("a path");
     // Another user's mesh, as far as it can see: no lock in common, but the addresses.
     let output = alone(root.path(), &["up", "--detach", "--network", &second, manifests]);
