@@ -258,6 +258,8 @@ fn about(
         }
         // Told apart, because it says what to look at: nobody signed it, or somebody we do not know.
         Error::InvalidCertificate(_) if is_self_issued(leaf) => return Err(Cause::SelfSigned.into_error()),
+        // A root of the same name with another key: an authority that was made anew, or somebody who pretends.
+        Error::InvalidCertificate(E::BadSignature) => return Err(E::UnknownIssuer.into()),
         _ => return Err(error),
     };
     again.map_err(|_| error)
