@@ -9,12 +9,14 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use anyhow::Context;
 use outrigger_config::model::DestinationName;
 use tokio::sync::{mpsc, watch};
 
 use crate::admin;
+use crate::canary::{self, Canary};
 use crate::discovery::{self, Cache, Own, Source};
 use crate::dns::Resolver;
 use crate::downstream::accept::{Handed, Lanes};
@@ -51,6 +53,8 @@ pub struct Setup {
     /// Metrics and health; 15020 by its name.
     pub metrics: SocketAddr,
     pub drain: drain::Timing,
+    /// The pod's traffic is redirected here, which this proxy proves to itself before it is ready.
+    pub captured: Option<Captured>,
     /// What the admin port changes the level of.
     pub log: admin::Log,
     /// Where its certificate comes from; without one it speaks plaintext. Default: nowhere.
@@ -72,10 +76,19 @@ impl Setup {
             admin: (Ipv4Addr::LOCALHOST, 0).into(),
             metrics: (Ipv4Addr::LOCALHOST, 0).into(),
             drain: drain::Timing::default(),
+            captured: None,
             log: admin::Log::default(),
             identity: None,
         }
     }
+}
+
+/// How a proxy looks whether the pod's traffic is redirected to it.
+#[derive(Clone, Debug)]
+pub struct Captured {
+    pub addresses: canary::Addresses,
+    /// How often it looks again. Default 30 s.
+    pub every: Duration,
 }
 
 /// A proxy at work. Dropping it ends it at once.
@@ -126,6 +139,7 @@ pub fn start(
         readiness: admin::Readiness::default(),
         identity: Identity::new(setup.identity.clone()),
         server_first: Default::default(),
+        canary: setup.captured.as_ref().map(|_| Arc::default()),
     });
     shared.listening.set(bound.addresses(&setup));
     let _entered = background.enter();
@@ -133,6 +147,11 @@ pub fn start(
     background.spawn(shared.identity.clone().keep(shared.dns.clone()));
     let (telemetry, identity) = (shared.telemetry.clone(), shared.identity.clone());
     background.spawn(discovery::run(setup.own.clone(), mesh, asks, telemetry, identity, source, cache));
+    if let (Some(Captured { addresses, every }), Some(canary)) = (&setup.captured, &shared.canary) {
+        let condition =
+            shared.readiness.require("whether the pod's traffic is redirected here is not known yet");
+        background.spawn(Canary::watch(canary.clone(), condition, *addresses, *every));
+    }
     let (stop, stopping) = watch::channel(false);
     let (lanes, receivers) = Lanes::new(workers);
     let mut commands = Vec::new();

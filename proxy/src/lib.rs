@@ -2,12 +2,14 @@
 //!
 //! The modules read in the order of a request: `downstream` (a connection arrives, its protocol is found, requests are
 //! read) → `exchange` (one request, whole) → `route` (which cluster) → `upstream` (which endpoint, which connection).
-//! Beside them: `mesh` (what is known, live), `discovery` (how it becomes known), `telemetry`, `admin`, `drain`, `failure`.
+//! Beside them: `mesh` (what is known, live), `discovery` (how it becomes known), `canary` (whether traffic is redirected here),
+//! `telemetry`, `admin`, `drain`, `failure`.
 
 pub mod admin;
 pub mod app;
 pub mod ask;
 pub mod body;
+pub mod canary;
 pub mod discovery;
 pub mod dns;
 pub mod downstream;

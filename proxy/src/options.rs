@@ -1,6 +1,6 @@
 //! The command line of a proxy, the same for `outrigger proxy`, `outrigger gateway` and `outrigger-proxy`.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -12,7 +12,8 @@ use outrigger_config::resolve::Subscriber;
 use outrigger_config::xds::{Node, Role};
 use rand::RngExt;
 
-use crate::app::Setup;
+use crate::app::{Captured, Setup};
+use crate::canary::{Addresses, has_ipv6};
 use crate::discovery::{Cache, Dial, Own, Source};
 use crate::drain::Timing;
 use crate::identity::{Authority, Files, Kept, Provision, Secure};
@@ -48,14 +49,21 @@ pub struct Options {
     /// The Gateway this proxy is.
     #[arg(long)]
     pub gateway: Option<String>,
-    /// The address others reach this proxy at.
+    /// All traffic of this pod is redirected to this proxy (`outrigger capture apply`): it listens where the rules lead, and is not
+    /// ready before it has met itself there.
+    #[arg(long, conflicts_with_all = ["gateway", "inbound_listen"])]
+    pub captured: bool,
+    /// How often a captured proxy looks whether the rules are still there.
+    #[arg(long, value_parser = seconds, default_value = "30s", value_name = "SECONDS")]
+    pub capture_check: Duration,
+    /// The address others reach this proxy at. Captured, by default, the first one of the interfaces.
     #[arg(long, value_name = "IP", default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
     pub pod_address: IpAddr,
     /// Where the app's own calls arrive: redirected, or with this as their HTTP proxy; repeatable. Default: port 15001 of the
-    /// pod address.
+    /// pod address; captured, of loopback.
     #[arg(long, value_name = "ADDR:PORT")]
     pub outbound: Vec<SocketAddr>,
-    /// Where redirected calls to the app arrive; repeatable. Default: port 15006 of the pod address.
+    /// Where redirected calls to the app arrive; repeatable. Default: port 15006 of the pod address; captured, of all addresses.
     #[arg(long, value_name = "ADDR:PORT")]
     pub inbound: Vec<SocketAddr>,
     /// Listen on each declared port of the workload at the pod address: for apps whose traffic is not redirected.
@@ -64,10 +72,10 @@ pub struct Options {
     /// Stands for a service: what connects there goes to HOST:PORT; repeatable.
     #[arg(long, value_name = "ADDR:PORT=HOST:PORT")]
     pub service_address: Vec<ServiceAddress>,
-    /// Admin port. Default: pod address, port 15000.
+    /// Admin port; a loopback address or the pod address. Default: pod address, port 15000; captured, 127.0.0.1.
     #[arg(long, value_name = "ADDR:PORT")]
     pub admin: Option<SocketAddr>,
-    /// Metrics and health. Default: pod address, port 15020.
+    /// Metrics and health. Default: pod address, port 15020; captured, all addresses.
     #[arg(long, value_name = "ADDR:PORT")]
     pub metrics: Option<SocketAddr>,
     /// Added to gateway ports below 1024, where those cannot be bound.
@@ -105,16 +113,28 @@ impl Options {
         let sidecar = self.gateway.is_none();
         let mut setup = Setup::new(own);
         setup.workers = self.workers;
-        setup.admin = self.admin.unwrap_or((self.pod_address, 15000).into());
-        setup.metrics = self.metrics.unwrap_or((self.pod_address, 15020).into());
+        let pod_address = self.pod_address()?;
+        let mut at = Listening::beside(pod_address);
+        if self.captured {
+            at = Listening::captured(has_ipv6());
+            let given = (!self.pod_address.is_loopback()).then_some(self.pod_address);
+            let addresses = Addresses::OfInterfaces { given };
+            setup.captured = Some(Captured { addresses, every: self.capture_check });
+        }
+        setup.admin = self.admin.unwrap_or(at.admin);
+        anyhow::ensure!(
+            setup.admin.ip().is_loopback() || setup.admin.ip() == pod_address,
+            "--admin {}: anyone who reaches it may stop this proxy; a loopback address or the pod's own is accepted",
+            setup.admin
+        );
+        setup.metrics = self.metrics.unwrap_or(at.metrics);
         setup.low_port_offset = self.low_port_offset;
         setup.drain = Timing { window: self.drain_window, deadline: self.drain_deadline };
         setup.identity = self.identity();
         if sidecar {
             self.workload.as_ref().context("--workload or --gateway is needed")?;
-            let pod = |port| vec![(self.pod_address, port).into()];
-            setup.outbound = given_or(&self.outbound, || pod(15001));
-            setup.inbound = given_or(&self.inbound, || pod(15006));
+            setup.outbound = given_or(&self.outbound, at.outbound);
+            setup.inbound = given_or(&self.inbound, at.inbound);
             setup.inbound_listen = self.inbound_listen.then_some(self.pod_address);
             let pair = |address: &ServiceAddress| (address.listen, address.service.clone());
             setup.service_addresses = self.service_address.iter().map(pair).collect();
@@ -150,6 +170,14 @@ impl Options {
         Some(Secure { roots: self.control_root.clone()?, token: self.token.clone() })
     }
 
+    fn pod_address(&self) -> anyhow::Result<IpAddr> {
+        if !self.captured || !self.pod_address.is_loopback() {
+            return Ok(self.pod_address);
+        }
+        let pod = Addresses::OfInterfaces { given: None }.now().context("listing the pod's addresses")?;
+        Ok(pod.first().unwrap_or(self.pod_address))
+    }
+
     /// Where its configuration comes from, and the copy it starts from. Called on the background runtime.
     pub fn supply(&self, shared: &Shared) -> anyhow::Result<(Source, Option<Cache>)> {
         let (role, subscriber) = match (&self.gateway, &self.workload) {
@@ -164,7 +192,7 @@ impl Options {
             (None, None) => anyhow::bail!("--workload or --gateway is needed"),
         };
         let instance = format!("{:016x}", rand::rng().random::<u64>());
-        let node = Node { instance: Some(instance.into()), ..Node::new(role, Some(self.pod_address)) };
+        let node = Node { instance: Some(instance.into()), ..Node::new(role, Some(self.pod_address()?)) };
         let cache = self.state_dir.as_ref().map(|directory| {
             Cache::open(directory, &node.id())
                 .with_context(|| format!("nothing can be kept in {}", directory.display()))
@@ -180,8 +208,38 @@ impl Options {
     }
 }
 
-fn given_or(given: &[SocketAddr], default: impl FnOnce() -> Vec<SocketAddr>) -> Vec<SocketAddr> {
-    if given.is_empty() { default() } else { given.to_vec() }
+fn given_or(given: &[SocketAddr], default: Vec<SocketAddr>) -> Vec<SocketAddr> {
+    if given.is_empty() { default } else { given.to_vec() }
+}
+
+/// Where a sidecar listens if nothing else is said.
+#[derive(Debug)]
+struct Listening {
+    outbound: Vec<SocketAddr>,
+    inbound: Vec<SocketAddr>,
+    admin: SocketAddr,
+    metrics: SocketAddr,
+}
+
+impl Listening {
+    fn beside(pod: IpAddr) -> Self {
+        let at = |port| SocketAddr::new(pod, port);
+        Self { outbound: vec![at(15001)], inbound: vec![at(15006)], admin: at(15000), metrics: at(15020) }
+    }
+
+    /// Where the rules lead: what the pod itself sends comes to loopback, what others send to the address of an interface.
+    fn captured(ipv6: bool) -> Self {
+        let (mut outbound, mut inbound): (Vec<SocketAddr>, Vec<SocketAddr>) =
+            (vec![(Ipv4Addr::LOCALHOST, 15001).into()], vec![(Ipv4Addr::UNSPECIFIED, 15006).into()]);
+        let mut all = IpAddr::from(Ipv4Addr::UNSPECIFIED);
+        if ipv6 {
+            outbound.push((Ipv6Addr::LOCALHOST, 15001).into());
+            inbound.push((Ipv6Addr::UNSPECIFIED, 15006).into());
+            // Of both families.
+            all = Ipv6Addr::UNSPECIFIED.into();
+        }
+        Self { outbound, inbound, admin: (Ipv4Addr::LOCALHOST, 15000).into(), metrics: (all, 15020).into() }
+    }
 }
 
 /// A loopback address that stands for one service.

@@ -14,6 +14,7 @@ use rand::{RngExt, SeedableRng};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::canary::Canary;
 use crate::dns::Resolver;
 use crate::drain::Drain;
 use crate::identity::Identity;
@@ -33,6 +34,8 @@ pub struct Shared {
     pub readiness: crate::admin::Readiness,
     pub identity: Arc<Identity>,
     pub server_first: crate::downstream::ServerFirst,
+    /// There where the pod's traffic is redirected to this proxy.
+    pub canary: Option<Arc<Canary>>,
 }
 
 /// One a thread; its tasks alone use it.
@@ -42,7 +45,7 @@ pub struct Worker {
     pub id: telemetry::Worker,
     pub pools: Rc<Pools>,
     rng: RefCell<SmallRng>,
-    outside: RefCell<HashMap<DestinationName, (Arc<Destination>, Instant)>>,
+    outside: RefCell<HashMap<(Direction, DestinationName), Outside>>,
     pub inbound: watch::Receiver<Option<Arc<Inbound>>>,
     pub tls: crate::downstream::Configurations,
     mirrors: Cell<usize>,
@@ -61,6 +64,7 @@ impl Worker {
                 shared.identity.clone(),
                 shared.telemetry.metrics.clone(),
                 telemetry::Worker(id),
+                shared.canary.is_some(),
             ),
             shared,
             id: telemetry::Worker(id),
@@ -98,28 +102,37 @@ impl Worker {
 
     /// Something the mesh does not know, by name or address. Remembered for a while, so that its connections are used again.
     pub fn outside(&self, name: &DestinationName) -> Arc<Destination> {
+        self.undeclared(Direction::Outbound, name)
+    }
+
+    /// A port of the app that the workload does not declare, where `direction` is inbound; else as [`Self::outside`].
+    pub fn undeclared(&self, direction: Direction, name: &DestinationName) -> Arc<Destination> {
+        let key = (direction, name.clone());
         let mut outside = self.outside.borrow_mut();
         let now = Instant::now();
-        if let Some((destination, used)) = outside.get_mut(name) {
+        if let Some((destination, used)) = outside.get_mut(&key) {
             *used = now;
             return destination.clone();
         }
         if outside.len() >= OUTSIDE {
-            let oldest = outside.iter().min_by_key(|(_, (_, used))| *used).map(|(name, _)| name.clone());
-            oldest.map(|name| outside.remove(&name));
+            let oldest = outside.iter().min_by_key(|(_, (_, used))| *used).map(|(key, _)| key.clone());
+            oldest.map(|key| outside.remove(&key));
         }
-        let destination = Arc::new(self.make_outside(name));
-        outside.insert(name.clone(), (destination.clone(), now));
+        let destination = Arc::new(self.make_outside(direction, name));
+        outside.insert(key, (destination.clone(), now));
         destination
     }
 
-    fn make_outside(&self, name: &DestinationName) -> Destination {
+    fn make_outside(&self, direction: Direction, name: &DestinationName) -> Destination {
         let address = name.as_ip();
         let discovery = match address {
             Some(_) => Discovery::Endpoints,
             None => Discovery::Dns { host: name.host().into(), port: name.port() },
         };
-        let cluster_name = ClusterName::outbound(name.port(), "", name.host());
+        let cluster_name = match direction {
+            Direction::Inbound => ClusterName::inbound(name.port()),
+            Direction::Outbound | Direction::Gateway => ClusterName::outbound(name.port(), "", name.host()),
+        };
         let cluster = Cluster::new(model::Cluster {
             name: cluster_name.clone(),
             service: None,
@@ -142,7 +155,7 @@ impl Worker {
             cluster.set_endpoints(Endpoints { cluster: cluster_name.clone(), endpoints: vec![endpoint] });
         }
         let metrics = &self.shared.telemetry.metrics;
-        let service = metrics.service(Direction::Outbound, None);
+        let service = metrics.service(direction, None);
         let upstream = Upstream { cluster, attempts: metrics.attempts(None) };
         let origin = Origin::new("Mesh", "", "", "spec.egress");
         Destination {
@@ -162,6 +175,9 @@ impl Worker {
         }
     }
 }
+
+/// A destination that is not of the mesh, and when it was used last.
+type Outside = (Arc<Destination>, Instant);
 
 /// A mirrored request on its way.
 #[derive(Debug)]

@@ -4,4 +4,6 @@
 
 mod capture;
 mod network;
+mod sidecar;
+mod through;
 mod witness;

@@ -168,7 +168,7 @@ fn on_path(program: &str) -> bool {
 /// Fails the test, unless the user asked to go on without what it needs; then says so past the capture of output,
 /// and notes it where `cargo xtask test` counts it.
 #[track_caller]
-fn skip(test: &str, problem: &str) {
+pub fn skip(test: &str, problem: &str) {
     let asked = std::env::var_os("OUTRIGGER_SKIP_PEERS").is_some_and(|value| value == "1");
     assert!(asked, "{test}: {problem} (OUTRIGGER_SKIP_PEERS=1 skips such tests)");
     // Each in one write, since other tests say things at the same time.

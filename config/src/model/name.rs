@@ -143,6 +143,11 @@ impl ClusterName {
     pub fn inbound(port: u16) -> Self {
         Self(format!("inbound|{port}||").into())
     }
+
+    /// Whether it is the app behind a sidecar.
+    pub fn is_inbound(&self) -> bool {
+        self.0.starts_with("inbound|")
+    }
 }
 
 /// A Service of the registry; stands in the `service` label of metrics as `name.namespace`.

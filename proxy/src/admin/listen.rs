@@ -3,6 +3,7 @@
 //! Owns accepting and the limits of whoever connects: 64 connections at once, 2 min each.
 
 use std::convert::Infallible;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +13,7 @@ use http::Request;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
@@ -24,11 +26,24 @@ const CONNECTIONS: usize = 64;
 /// Whoever holds a place without asking anything loses it after this.
 const LONGEST: Duration = Duration::from_secs(120);
 
+/// Waiting connections the kernel holds.
+const BACKLOG: i32 = 128;
+
 pub fn bind(address: SocketAddr) -> anyhow::Result<std::net::TcpListener> {
-    let socket =
-        std::net::TcpListener::bind(address).with_context(|| format!("cannot listen on {address}"))?;
+    listening(address).with_context(|| format!("cannot listen on {address}"))
+}
+
+fn listening(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        // `[::]` is all addresses of both families.
+        socket.set_only_v6(!address.ip().is_unspecified())?;
+    }
+    socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
-    Ok(socket)
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
 }
 
 /// Serves both ports as long as the process lives.

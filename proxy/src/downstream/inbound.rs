@@ -15,6 +15,7 @@ use super::detect::Spoken;
 use super::mtls::{self, Inside};
 use super::sniff::{self, Opening};
 use super::{Connection, Stream, Towards, http, outbound, tcp};
+use crate::canary;
 use crate::failure::{Failure, Reason};
 use crate::identity::edges::{Edge, Why};
 use crate::identity::{HandshakeFailure, Offered, Token};
@@ -29,8 +30,13 @@ pub async fn serve(
     port: Option<Arc<InboundPort>>,
     original: Option<SocketAddr>,
 ) {
+    let worker = &arrival.worker;
+    if worker.shared.canary.is_some() && canary::OWN_PORTS.contains(&arrival.port) {
+        let why = format!("port {} is the proxy's own", arrival.port);
+        return tcp::refuse(io, &arrival, &Failure::new(Reason::LoopDetected, why));
+    }
     // Our own ports are no ports of the app: from outside they are redirected here like any other.
-    let original = original.filter(|original| !arrival.worker.shared.listening.is_ours(*original));
+    let original = original.filter(|original| !worker.shared.listening.is_ours(*original));
     let target = match (&port, original) {
         (Some(port), _) => match port.destination.current() {
             Some(destination) => Target {
@@ -46,7 +52,7 @@ pub async fn serve(
         // A port nobody declared is none of the mesh's business: what is in it goes on to the app as it is.
         (None, Some(original)) => {
             let name = DestinationName::ip(original.ip(), original.port());
-            Target { destination: arrival.worker.outside(&name), name, slot: None }
+            Target { destination: worker.undeclared(Direction::Inbound, &name), name, slot: None }
         }
         (None, None) => {
             let why = format!("the workload declares no port {}", arrival.port);

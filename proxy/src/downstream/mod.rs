@@ -36,6 +36,7 @@ pub use patience::InFlight;
 pub use sniff::ServerFirst;
 pub use tls::Configurations;
 
+use crate::canary::Canary;
 use crate::identity::Peer;
 use crate::mesh::GatewayPortSlot;
 use crate::telemetry::{Direction, Tls};
@@ -84,6 +85,11 @@ pub async fn serve(accepted: Accepted<Role>, worker: Rc<Worker>) {
     let Ok(local) = stream.local_addr() else { return };
     let direction = role.direction();
     let original = original_dst::original_dst(&stream);
+    if let (Some(canary), Some(original)) = (&worker.shared.canary, original)
+        && Canary::is_called(direction, original)
+    {
+        return canary.meet(stream, direction, original).await;
+    }
     let arrival = |port| Arrival {
         worker: worker.clone(),
         direction,

@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -58,7 +58,25 @@ impl Transport {
 
 /// Opens a TCP connection with all options of design.md section 5.
 pub async fn open_tcp(address: SocketAddr, timeout: Duration) -> Result<TcpStream, Failure> {
-    match tokio::time::timeout(timeout, open(address)).await {
+    open_from(None, address, timeout).await
+}
+
+/// Opens a connection to the app beside a captured proxy, from a loopback address: what the proxy sends to the pod's own address from
+/// there is redirected to the proxy.
+pub async fn open_app(address: SocketAddr, timeout: Duration) -> Result<TcpStream, Failure> {
+    let source: IpAddr = match address {
+        SocketAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+        SocketAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+    };
+    open_from(Some(source), address, timeout).await
+}
+
+async fn open_from(
+    source: Option<IpAddr>,
+    address: SocketAddr,
+    timeout: Duration,
+) -> Result<TcpStream, Failure> {
+    match tokio::time::timeout(timeout, open(source, address)).await {
         Ok(Ok(stream)) => Ok(stream),
         Ok(Err(error)) => Err(failed(address, &error)),
         Err(_) => Err(Failure::new(
@@ -120,8 +138,11 @@ fn by_turns(addresses: &[SocketAddr]) -> Vec<SocketAddr> {
     order
 }
 
-async fn open(address: SocketAddr) -> io::Result<TcpStream> {
+async fn open(source: Option<IpAddr>, address: SocketAddr) -> io::Result<TcpStream> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    if let Some(source) = source {
+        socket.bind((source, 0).into())?;
+    }
     let stream = socket.connect(address).await?;
     set_options(&stream)?;
     Ok(stream)

@@ -42,6 +42,8 @@ pub struct Pools {
     worker: telemetry::Worker,
     /// Request bodies kept in case a stream is refused.
     kept: Rc<Budget>,
+    /// Whether the pod's traffic is redirected: then the app is called from a loopback address.
+    captured: bool,
     sweeping: Cell<bool>,
     me: Weak<Self>,
 }
@@ -77,12 +79,14 @@ struct Opening {
 }
 
 impl Pools {
-    /// `dns` finds the endpoints that are names, `identity` is who calls.
+    /// `dns` finds the endpoints that are names, `identity` is who calls; `captured`: whether the pod's traffic is redirected to
+    /// this proxy.
     pub fn new(
         dns: Arc<Resolver>,
         identity: Arc<Identity>,
         metrics: Arc<Metrics>,
         worker: telemetry::Worker,
+        captured: bool,
     ) -> Rc<Self> {
         Rc::new_cyclic(|me| Self {
             http1: RefCell::default(),
@@ -92,6 +96,7 @@ impl Pools {
             metrics,
             worker,
             kept: Rc::default(),
+            captured,
             sweeping: Cell::new(false),
             me: me.clone(),
         })
@@ -153,7 +158,7 @@ impl Pools {
     ) {
         let settings = cluster.settings();
         // The way from an inbound proxy to its own app is within the pod.
-        if settings.name.as_str().starts_with("inbound|") {
+        if settings.name.is_inbound() {
             return;
         }
         let plaintext = match negotiated {
@@ -174,8 +179,12 @@ impl Pools {
     }
 
     async fn open_socket(&self, cluster: &Cluster, endpoint: &Endpoint) -> Result<TcpStream, Failure> {
-        let timeout = cluster.settings().connect_timeout;
+        let settings = cluster.settings();
+        let timeout = settings.connect_timeout;
         match &endpoint.address {
+            Address::Socket(address) if self.captured && settings.name.is_inbound() => {
+                connect::open_app(*address, timeout).await
+            }
             Address::Socket(address) => connect::open_tcp(*address, timeout).await,
             Address::Name { host, port } => {
                 let addresses = self.dns.addresses(host).await?;

@@ -207,5 +207,11 @@ pub(super) fn body_of_hand() -> (Body, tokio::sync::mpsc::Sender<Bytes>) {
 
 /// Of a worker without an identity.
 pub(super) fn pools(dns: Arc<Resolver>) -> Rc<Pools> {
-    Pools::new(dns, crate::identity::Identity::none(), crate::telemetry::Metrics::new(1), Default::default())
+    Pools::new(
+        dns,
+        crate::identity::Identity::none(),
+        crate::telemetry::Metrics::new(1),
+        Default::default(),
+        false,
+    )
 }
