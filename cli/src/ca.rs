@@ -10,8 +10,10 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context, bail};
 use comfy_table::{ContentArrangement, presets};
 use outrigger_config::manifest::mesh::CertificateSettings;
+use outrigger_config::xds::Role;
 use outrigger_control::ca::{
-    Authority, CaStore, Directory, NotNow, Phase, State, Step, certificate, fingerprint, x509,
+    Authority, CaStore, Caller, Directory, NotNow, Phase, State, Step, TokenSigner, certificate, fingerprint,
+    x509,
 };
 use serde::Serialize;
 
@@ -59,6 +61,26 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         key: PathBuf,
     },
+    /// Sign a token for one proxy, to standard output: for proxies that neither `outrigger up` nor Kubernetes gives one.
+    Token {
+        /// The key the control plane knows (its --token-key; token.key in its --ca-dir).
+        #[arg(long, value_name = "FILE")]
+        token_key: PathBuf,
+        #[arg(long, default_value = "default")]
+        namespace: String,
+        /// The Workload the proxy stands beside.
+        #[arg(long, required_unless_present = "gateway", conflicts_with = "gateway")]
+        workload: Option<String>,
+        /// The Gateway the proxy is.
+        #[arg(long)]
+        gateway: Option<String>,
+        /// Whose certificate it may have.
+        #[arg(long, default_value = "default")]
+        service_account: String,
+        /// How long it is good for.
+        #[arg(long, value_parser = duration, default_value = "1h")]
+        life: Duration,
+    },
     /// Write the roots that are believed, as PEM, to standard output.
     ExportRoot {
         #[command(flatten)]
@@ -94,6 +116,17 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
             Command::Show { at, output } => show(&at, output).await,
             Command::RotateRoot { at, pace, phase, force } => rotate(&at, &pace, phase, force).await,
             Command::Import { at, pace, cert, key } => import(&at, &pace, &cert, &key).await,
+            Command::Token { token_key, namespace, workload, gateway, service_account, life } => {
+                let namespace = namespace.into();
+                let role = match (workload, gateway) {
+                    (Some(workload), _) => Role::Sidecar { namespace, workload: workload.into() },
+                    (None, Some(name)) => Role::Gateway { namespace, name: name.into() },
+                    (None, None) => bail!("--workload or --gateway is needed"),
+                };
+                let caller = Caller { role, service_account: service_account.into() };
+                println!("{}", TokenSigner::existing(&token_key)?.sign(&caller, life)?);
+                Ok(())
+            }
             Command::ExportRoot { at } => export(&at).await,
         }
     })?;

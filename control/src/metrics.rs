@@ -21,8 +21,8 @@ pub struct Metrics {
     objects: IntGauge,
     /// By what became of the request: `issued`, or the reason of the refusal.
     certificates: IntCounterVec,
-    /// When what signs certificates ends. Seconds since 1970.
-    pub issuer_expiry: IntGauge,
+    /// When the CA's own certificates end.
+    ca_expiry: IntGaugeVec,
     pub roots: IntGauge,
     kinds: [KindMetrics; 5],
 }
@@ -90,16 +90,19 @@ impl Metrics {
         );
         let certificates = IntCounterVec::new(certificates, &["result"]).expect(FIXED);
         registry.register(Box::new(certificates.clone())).expect(FIXED);
+        let expiry = Opts::new(
+            "outrigger_control_ca_expiry_timestamp_seconds",
+            "When the root that signs, and the certificate that signs below it, end, in seconds since 1970.",
+        );
+        let ca_expiry = IntGaugeVec::new(expiry, &["certificate"]).expect(FIXED);
+        registry.register(Box::new(ca_expiry.clone())).expect(FIXED);
         let generation =
             gauge("outrigger_control_generation", "Changes of the manifests since the start, plus one.");
         generation.set(1);
         Self {
             proxies: gauge("outrigger_control_connected_proxies", "Proxies connected now."),
             objects: gauge("outrigger_control_objects", "Objects in force."),
-            issuer_expiry: gauge(
-                "outrigger_control_ca_expiry_timestamp_seconds",
-                "When the certificate that signs those of workloads ends; 0 without a CA.",
-            ),
+            ca_expiry,
             roots: gauge("outrigger_control_ca_roots", "Root certificates that are believed."),
             certificates,
             generation,
@@ -118,6 +121,12 @@ impl Metrics {
     /// `result` is one of a closed set: `issued` or a refusal's reason.
     pub(crate) fn certificates(&self, result: &'static str) -> IntCounter {
         self.certificates.with_label_values(&[result])
+    }
+
+    /// Seconds since 1970.
+    pub(crate) fn ca_expires(&self, root: i64, issuer: i64) {
+        self.ca_expiry.with_label_values(&["root"]).set(root);
+        self.ca_expiry.with_label_values(&["issuer"]).set(issuer);
     }
 
     pub(crate) fn read(&self, registry: &Registry) {

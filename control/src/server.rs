@@ -19,7 +19,7 @@ use tonic::transport::server::TcpIncoming;
 
 use crate::ads::Ads;
 use crate::api::{self, Api};
-use crate::ca::{Admission, Ca, Certificates, Directory, Own, TokenSigner};
+use crate::ca::{Admission, Ca, Certificates, Directory, Own, TokenSigner, seconds};
 use crate::metrics::Metrics;
 use crate::proxies::Proxies;
 use crate::source::Source;
@@ -107,7 +107,10 @@ impl Authority {
         };
         ca.look(life, |_| false, now).await?;
         let own = Own::new(&[identity.listen.ip()], &identity.names).map_err(io::Error::other)?;
-        own.keep(&ca, view.registry().trust_domain(), life, now).map_err(io::Error::other)?;
+        if let Err(error) = own.keep(&ca, view.registry().trust_domain(), life, now) {
+            // Discovery in plaintext does not depend on it, and `outrigger ca` may mend it meanwhile.
+            tracing::error!("the CA: {error}");
+        }
         let reviewer = TokenSigner::open(&identity.token_key)?.reviewer();
         let admission = Arc::new(Admission::new(Arc::new(reviewer)));
         Ok(Self { ca: Arc::new(ca), own: Arc::new(own), admission })
@@ -121,12 +124,21 @@ impl Authority {
         proxies: &Proxies,
         metrics: &Metrics,
     ) {
-        let mut said = String::new();
+        let (mut said, mut warned) = (String::new(), false);
         loop {
             let present = self.ca.present();
             source.believe(present.roots().clone());
             metrics.roots.set(present.roots().len() as i64);
-            metrics.issuer_expiry.set(i64::try_from(present.until_seconds()).unwrap_or(i64::MAX));
+            let gauge = |at| i64::try_from(seconds(at)).unwrap_or(i64::MAX);
+            metrics.ca_expires(gauge(present.root_until()), gauge(present.until()));
+            let left = present.until().duration_since(SystemTime::now()).unwrap_or_default();
+            if left < SOON && !warned {
+                tracing::warn!(
+                    days = left.as_secs() / 86_400,
+                    "what the CA signs with ends soon; see `outrigger ca show`"
+                );
+            }
+            warned = left < SOON;
             tokio::time::sleep(LOOK).await;
             let (view, now) = (views.borrow().clone(), SystemTime::now());
             let life = view.registry().certificate_lifetime();
@@ -147,6 +159,9 @@ impl Authority {
         }
     }
 }
+
+/// What is replaced by itself is replaced long before.
+const SOON: Duration = Duration::from_secs(60 * 86_400);
 
 /// How often the state of the CA is looked at.
 const LOOK: Duration = Duration::from_secs(1);
@@ -175,7 +190,8 @@ impl Control {
         };
         let service = Ads::new(views.clone(), proxies.clone(), counts.clone(), is_closing.clone());
         let manifests = config.manifests.iter().map(|path| path.display().to_string()).collect();
-        let pages = Api { views, proxies, manifests, started: SystemTime::now(), closing: is_closing };
+        let ca = authority.as_ref().map(|authority| authority.ca.clone());
+        let pages = Api { views, proxies, manifests, started: now, ca, closing: is_closing };
         Ok(Self {
             ads: listen(config.ads_port).await?,
             metrics: listen(config.metrics_port).await?,

@@ -3,12 +3,15 @@
 //! Owns the listening socket, the handshakes and how many of both there may be. Who may do what on a connection is told by
 //! the token of each call.
 
+use std::collections::HashMap;
 use std::io;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use rustls::ServerConfig;
 use rustls::server::ResolvesServerCert;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -20,8 +23,12 @@ use tokio_rustls::server::TlsStream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::server::{Connected, TcpConnectInfo};
 
+use crate::ca::limit;
+
 /// Connections at a time, handshakes among them. A proxy has one, and one more for a moment when it asks for its certificate.
 const MAX_CONNECTIONS: usize = 40_000;
+/// Of them, from one host: outside Kubernetes all proxies of a machine may come from one address.
+const MAX_OF_A_HOST: usize = 8_000;
 /// Handshakes at a time: others wait in the backlog.
 const MAX_HANDSHAKES: usize = 512;
 /// From the first byte to the last of a handshake (design.md 5, slow clients).
@@ -49,6 +56,7 @@ pub fn incoming(listener: TcpListener, config: ServerConfig) -> ReceiverStream<i
 
 async fn accept(listener: TcpListener, acceptor: TlsAcceptor, done: mpsc::Sender<io::Result<Connection>>) {
     let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let hosts = Arc::new(Hosts::default());
     let mut handshakes = JoinSet::new();
     loop {
         while handshakes.try_join_next().is_some() {}
@@ -59,9 +67,9 @@ async fn accept(listener: TcpListener, acceptor: TlsAcceptor, done: mpsc::Sender
             permit = connections.clone().acquire_owned() => permit.expect("the semaphore is never closed"),
             () = done.closed() => return,
         };
-        let tcp = tokio::select! {
+        let (tcp, peer) = tokio::select! {
             accepted = listener.accept() => match accepted {
-                Ok((tcp, _)) => tcp,
+                Ok(accepted) => accepted,
                 Err(error) => {
                     tracing::warn!(%error, "accepting a connection");
                     tokio::time::sleep(PAUSE).await;
@@ -70,18 +78,21 @@ async fn accept(listener: TcpListener, acceptor: TlsAcceptor, done: mpsc::Sender
             },
             () = done.closed() => return,
         };
+        let Some(host) = hosts.enter(peer.ip()) else {
+            tracing::debug!(%peer, "closed: this host has {MAX_OF_A_HOST} connections");
+            continue;
+        };
         let (acceptor, done) = (acceptor.clone(), done.clone());
         handshakes.spawn(async move {
-            let peer = tcp.peer_addr().ok();
             // Small writes of one call each: waiting for more gains nothing.
             let _ = tcp.set_nodelay(true);
             match tokio::time::timeout(HANDSHAKE, acceptor.accept(tcp)).await {
                 Ok(Ok(tls)) => {
                     // Refused where the server is ending.
-                    let _ = done.send(Ok(Connection { tls, _permit: permit })).await;
+                    let _ = done.send(Ok(Connection { tls, _permit: permit, _host: host })).await;
                 }
-                Ok(Err(error)) => tracing::debug!(?peer, %error, "no handshake"),
-                Err(_) => tracing::debug!(?peer, "no handshake within {HANDSHAKE:?}"),
+                Ok(Err(error)) => tracing::debug!(%peer, %error, "no handshake"),
+                Err(_) => tracing::debug!(%peer, "no handshake within {HANDSHAKE:?}"),
             }
         });
     }
@@ -91,6 +102,43 @@ async fn accept(listener: TcpListener, acceptor: TlsAcceptor, done: mpsc::Sender
 pub struct Connection {
     tls: TlsStream<TcpStream>,
     _permit: OwnedSemaphorePermit,
+    _host: Entered,
+}
+
+/// How many connections each host has.
+#[derive(Debug, Default)]
+struct Hosts(Mutex<HashMap<IpAddr, usize>>);
+
+/// One of them, until it is dropped.
+#[derive(Debug)]
+struct Entered {
+    hosts: Arc<Hosts>,
+    host: IpAddr,
+}
+
+impl Hosts {
+    fn enter(self: &Arc<Self>, address: IpAddr) -> Option<Entered> {
+        let host = limit::host(address);
+        let mut hosts = self.0.lock();
+        let count = hosts.entry(host).or_default();
+        if *count >= MAX_OF_A_HOST {
+            return None;
+        }
+        *count += 1;
+        Some(Entered { hosts: self.clone(), host })
+    }
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        let mut hosts = self.hosts.0.lock();
+        if let Some(count) = hosts.get_mut(&self.host) {
+            *count -= 1;
+            if *count == 0 {
+                hosts.remove(&self.host);
+            }
+        }
+    }
 }
 
 impl Connected for Connection {
@@ -134,5 +182,23 @@ impl AsyncWrite for Connection {
 
     fn is_write_vectored(&self) -> bool {
         self.tls.is_write_vectored()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_has_its_share_and_gets_it_back() {
+        let hosts = Arc::new(Hosts::default());
+        let enter = |address: &str| hosts.enter(address.parse().expect("an address"));
+        let mut all: Vec<_> = (0..MAX_OF_A_HOST).map(|_| enter("10.0.0.1").expect("its share")).collect();
+        assert!(enter("10.0.0.1").is_none());
+        assert!(enter("10.0.0.2").is_some());
+        all.pop();
+        all.push(enter("10.0.0.1").expect("one has gone"));
+        drop(all);
+        assert!(hosts.0.lock().is_empty());
     }
 }

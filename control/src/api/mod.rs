@@ -17,6 +17,7 @@ use axum::response::Json;
 use axum::routing::get;
 use tokio::sync::watch;
 
+use crate::ca::Ca;
 use crate::metrics::Metrics;
 use crate::proxies::Proxies;
 use crate::view::View;
@@ -29,6 +30,7 @@ pub struct Api {
     /// Directories and files the manifests come from.
     pub manifests: Arc<[String]>,
     pub started: SystemTime,
+    pub ca: Option<Arc<Ca>>,
     pub closing: watch::Receiver<bool>,
 }
 
@@ -44,10 +46,12 @@ pub fn router(api: Api) -> Router {
         .with_state(api)
 }
 
-/// The manifests were read before the port was opened: what is left to say no to is the end.
+/// The manifests were read before the port was opened: what is left to say no to is the end, and a CA that cannot sign.
 async fn ready(State(api): State<Api>) -> (StatusCode, &'static str) {
     if *api.closing.borrow() {
         (StatusCode::SERVICE_UNAVAILABLE, "ending\n")
+    } else if api.ca.is_some_and(|ca| ca.present().until() <= SystemTime::now()) {
+        (StatusCode::SERVICE_UNAVAILABLE, "the CA has expired; see `outrigger ca show`\n")
     } else {
         (StatusCode::OK, "ready\n")
     }

@@ -109,6 +109,7 @@ pub struct Issuer {
     chain: Vec<CertificateDer<'static>>,
     signer: rcgen::Issuer<'static, KeyPair>,
     until: SystemTime,
+    root_until: SystemTime,
 }
 
 impl std::fmt::Debug for Issuer {
@@ -148,17 +149,23 @@ impl Issuer {
         if !parsed.is_ca() {
             return Err(Error::Wrong("the first certificate may not sign others (basicConstraints)".into()));
         }
-        let mut until = x509::not_after(root)?;
+        let root_until = x509::not_after(root)?;
+        let mut until = root_until;
         for certificate in &chain {
             until = until.min(x509::not_after(certificate)?);
         }
         let signer = rcgen::Issuer::from_ca_cert_der(own, key)?;
-        Ok(Self { chain, signer, until })
+        Ok(Self { chain, signer, until, root_until })
     }
 
     /// When its own certificates end; no leaf of it lives longer.
     pub fn until(&self) -> SystemTime {
         self.until
+    }
+
+    /// When the root above it ends.
+    pub fn root_until(&self) -> SystemTime {
+        self.root_until
     }
 
     pub fn sign(

@@ -13,7 +13,7 @@ use outrigger_config::model::Root;
 use rcgen::{PublicKeyData, SanType};
 
 use super::authority::{Authority, Issuer, Leaf, sorted};
-use super::state::{State, Step, seconds};
+use super::state::{State, Step};
 use super::store::{CaStore, Revision};
 use super::x509::Error;
 
@@ -51,9 +51,13 @@ impl Present {
         &self.roots
     }
 
-    /// When what signs ends.
+    /// When what signs ends, the root above it included.
     pub fn until(&self) -> SystemTime {
         self.issuer.until()
+    }
+
+    pub fn root_until(&self) -> SystemTime {
+        self.issuer.root_until()
     }
 }
 
@@ -199,11 +203,6 @@ impl Present {
             longest_life: Duration::MAX,
             seen: Seen::Files(certificates, key),
         })
-    }
-
-    /// Seconds since 1970, for the metric.
-    pub fn until_seconds(&self) -> u64 {
-        seconds(self.until())
     }
 }
 

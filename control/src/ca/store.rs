@@ -77,23 +77,43 @@ impl Directory {
         Ok(Some(Stored { state, revision: revision(&text) }))
     }
 
-    fn write(&self, expected: Option<&Revision>, state: &State) -> io::Result<bool> {
-        let lock = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .mode(0o600)
-            .open(self.path.join(LOCK))
-            .map_err(|error| named(&self.path.join(LOCK), &error))?;
-        // Held until it is dropped, and by nobody who died.
+    /// Whoever died between the two files left the roots of the state before.
+    fn mend(&self, state: &State) -> io::Result<()> {
+        if self.has_roots_of(state)? {
+            return Ok(());
+        }
+        let _lock = self.lock()?;
+        match self.read()? {
+            Some(stored) if !self.has_roots_of(&stored.state)? => self.put_roots(&stored.state),
+            _ => Ok(()),
+        }
+    }
+
+    fn has_roots_of(&self, state: &State) -> io::Result<bool> {
+        let pem = pem(state)?;
+        Ok(fs::read(self.roots_file()).is_ok_and(|there| there == pem.as_bytes()))
+    }
+
+    fn put_roots(&self, state: &State) -> io::Result<()> {
+        self.put(ROOTS, 0o644, pem(state)?.as_bytes())
+    }
+
+    /// Held until it is dropped, and by nobody who died.
+    fn lock(&self) -> io::Result<File> {
+        let path = self.path.join(LOCK);
+        let options = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path);
+        let lock = options.map_err(|error| named(&path, &error))?;
         lock.lock()?;
+        Ok(lock)
+    }
+
+    fn write(&self, expected: Option<&Revision>, state: &State) -> io::Result<bool> {
+        let _lock = self.lock()?;
         if self.read()?.map(|stored| stored.revision).as_ref() != expected {
             return Ok(false);
         }
-        let roots = state.roots().map_err(io::Error::other)?;
         self.put(STATE, 0o600, &state.to_json())?;
-        let pem: String = roots.iter().map(|root| root.pem()).collect();
-        self.put(ROOTS, 0o644, pem.as_bytes())?;
+        self.put_roots(state)?;
         File::open(&self.path)?.sync_all()?;
         Ok(true)
     }
@@ -121,7 +141,14 @@ impl Directory {
 impl CaStore for Directory {
     async fn load(&self) -> io::Result<Option<Stored>> {
         let this = self.clone();
-        tokio::task::spawn_blocking(move || this.read()).await.map_err(io::Error::other)?
+        let load = move || {
+            let stored = this.read()?;
+            if let Some(stored) = &stored {
+                this.mend(&stored.state)?;
+            }
+            Ok(stored)
+        };
+        tokio::task::spawn_blocking(load).await.map_err(io::Error::other)?
     }
 
     async fn replace(&self, expected: Option<&Revision>, state: &State) -> io::Result<bool> {
@@ -130,6 +157,11 @@ impl CaStore for Directory {
             .await
             .map_err(io::Error::other)?
     }
+}
+
+fn pem(state: &State) -> io::Result<String> {
+    let roots = state.roots().map_err(io::Error::other)?;
+    Ok(roots.iter().map(|root| root.pem()).collect())
 }
 
 fn revision(text: &[u8]) -> Revision {

@@ -101,21 +101,29 @@ impl fmt::Debug for TokenSigner {
 impl TokenSigner {
     /// The key of `file` (PKCS #8 in PEM, P-256); made, and readable by its owner alone, where there is none.
     pub fn open(file: &Path) -> io::Result<Self> {
-        match std::fs::read_to_string(file) {
-            Ok(pem) => Self::of(&key_pair(&pem, file)?),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(io::Error::other)?;
-                let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(file)?;
-                file.write_all(key.serialize_pem().as_bytes())?;
-                Self::of(&key)
-            }
-            Err(error) => Err(error),
+        match Self::existing(file) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            known => return known,
+        }
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(io::Error::other)?;
+        match keep(file, &key.serialize_pem()) {
+            Ok(()) => Ok(Self::of(&key)),
+            // Somebody else was faster.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Self::existing(file),
+            Err(error) => Err(io::Error::new(error.kind(), format!("{}: {error}", file.display()))),
         }
     }
 
-    fn of(key: &KeyPair) -> io::Result<Self> {
+    /// The key of `file`, which has to be there.
+    pub fn existing(file: &Path) -> io::Result<Self> {
+        let pem = std::fs::read_to_string(file)
+            .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", file.display())))?;
+        Ok(Self::of(&key_pair(&pem, file)?))
+    }
+
+    fn of(key: &KeyPair) -> Self {
         let public = key.public_key_raw().to_vec();
-        Ok(Self { key: EncodingKey::from_ec_der(&key.serialize_der()), public })
+        Self { key: EncodingKey::from_ec_der(&key.serialize_der()), public }
     }
 
     /// A token for the control plane that is good for `life`.
@@ -222,6 +230,15 @@ fn unfit(kind: &ErrorKind) -> &'static str {
         ErrorKind::Json(_) => "its claims are not ours",
         _ => "it is not a JWT",
     }
+}
+
+/// Whole or not at all: a name for it appears when all of it is written.
+fn keep(file: &Path, pem: &str) -> io::Result<()> {
+    let beside = file.with_extension(format!("{:08x}.new", rand::random::<u32>()));
+    let mut new = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?;
+    let kept = new.write_all(pem.as_bytes()).and_then(|()| std::fs::hard_link(&beside, file));
+    std::fs::remove_file(&beside)?;
+    kept
 }
 
 fn key_pair(pem: &str, file: &Path) -> io::Result<KeyPair> {

@@ -69,7 +69,12 @@ pub fn csr(key: &KeyPair, names: &[SanType]) -> String {
 
 impl Secured {
     pub async fn start(files: &[(&str, &str)]) -> Self {
-        let (dir, state) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+        Self::over(files, TempDir::new().unwrap()).await
+    }
+
+    /// With the CA that may be in `state`.
+    pub async fn over(files: &[(&str, &str)], state: TempDir) -> Self {
+        let dir = TempDir::new().unwrap();
         for (name, text) in files {
             std::fs::write(dir.path().join(name), text).unwrap();
         }

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use outrigger_config::model::{Resource, ResourceKind, TrustBundle};
 use outrigger_config::xds::pb;
-use outrigger_control::ca::{Authority, CaStore, Directory, x509};
+use outrigger_control::ca::{Authority, CaStore, Directory, State, x509};
 use rcgen::{KeyPair, SanType};
 use rustls::pki_types::CertificateDer;
 use tempfile::TempDir;
@@ -16,7 +16,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tonic::{Code, Status};
 
-use crate::plane::{Client, sidecar, soon};
+use crate::plane::{Client, get, sidecar, soon};
 use client::{Asked, Secured, caller, csr};
 
 const SECRET: ResourceKind = ResourceKind::Secret;
@@ -322,4 +322,72 @@ async fn a_root_is_replaced_under_a_running_control_plane() {
 fn bundle(resource: &Resource) -> Vec<CertificateDer<'static>> {
     let Resource::TrustBundle(bundle) = resource else { panic!("{resource:?}") };
     bundle.roots().iter().map(|root| CertificateDer::from(root.der()).into_owned()).collect()
+}
+
+#[tokio::test]
+async fn a_ca_that_has_expired_is_said_to_be_and_can_be_replaced() {
+    let state = TempDir::new().unwrap();
+    let store = Directory::open(&state.path().join("ca")).unwrap();
+    let long_ago = SystemTime::now() - x509::ROOT_LIFE - Duration::from_secs(86_400);
+    let expired = State::new(Authority::make(long_ago).unwrap(), Duration::from_secs(3_600));
+    assert!(store.replace(None, &expired).await.unwrap());
+    let mesh = Secured::over(&[], state).await;
+    let (status, text) = get(mesh.plane.api, "/healthz/ready").await;
+    assert_eq!((status, text.as_str().unwrap().contains("CA has expired")), (503, true), "{text}");
+    // Discovery in plaintext goes on.
+    let mut client = Client::connect(&mesh.plane, sidecar("reviews-v1")).await;
+    client.ask(SECRET, TrustBundle::NAME).await;
+
+    let now = SystemTime::now();
+    let stored = store.load().await.unwrap().unwrap();
+    let new = stored.state.add(Authority::make(now).unwrap(), Duration::ZERO, false, now).unwrap();
+    let new = new.sign(true, now).unwrap().remove(true, now).unwrap();
+    assert!(store.replace(Some(&stored.revision), &new).await.unwrap());
+    client.take().await;
+    soon("a CA that signs", async {
+        while get(mesh.plane.api, "/healthz/ready").await.0 != 200
+            || mesh.handshake_believing(&mesh.roots()).await.is_err()
+        {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    })
+    .await;
+    let token = mesh.token(&caller("reviews-v1", "reviews"));
+    mesh.ask(&Asked::by(&token, &csr(&KeyPair::generate().unwrap(), &[]))).await.unwrap();
+}
+
+/// Other programs write names, keys and extensions in their own ways.
+#[test]
+fn an_authority_of_openssls_making_is_taken_in() {
+    let dir = TempDir::new().unwrap();
+    let run = |line: &str| openssl(dir.path(), &line.split(' ').collect::<Vec<_>>());
+    let file = |name: &str| std::fs::read_to_string(dir.path().join(name)).unwrap();
+    std::fs::write(
+        dir.path().join("ext"),
+        "basicConstraints=critical,CA:TRUE,pathlen:0\nkeyUsage=critical,keyCertSign\n",
+    )
+    .unwrap();
+    for (keys, options) in [("rsa", "rsa:3072"), ("p384", "ec -pkeyopt ec_paramgen_curve:P-384")] {
+        run(&format!(
+            "req -x509 -newkey {options} -nodes -keyout root.key -out root.pem -days 30 -subj /C=SE/O=Åsa/CN=Root -utf8"
+        ));
+        run(&format!("req -newkey {options} -nodes -keyout ca.key -out ca.csr -subj /O=Example/CN=Mesh"));
+        run(
+            "x509 -req -in ca.csr -CA root.pem -CAkey root.key -CAcreateserial -days 10 -extfile ext -out ca.pem",
+        );
+        let now = SystemTime::now();
+        let given = Authority::given(&(file("ca.pem") + &file("root.pem")), &file("ca.key"), now);
+        let given = given.unwrap_or_else(|error| panic!("{keys}: {error}"));
+        let life = Duration::from_secs(3_600);
+        let id = SanType::URI("spiffe://td/ns/a/sa/b".try_into().unwrap());
+        let leaf = given.issuer().unwrap().sign(&KeyPair::generate().unwrap(), vec![id], life, now).unwrap();
+        std::fs::write(dir.path().join("leaf.pem"), &leaf.pem()[0]).unwrap();
+        assert_eq!(
+            run("verify -CAfile root.pem -untrusted ca.pem leaf.pem").trim(),
+            "leaf.pem: OK",
+            "{keys}"
+        );
+        // Its root signs itself, too.
+        assert!(Authority::given(&file("root.pem"), &file("root.key"), now).is_ok(), "{keys}");
+    }
 }

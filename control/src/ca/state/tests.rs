@@ -126,3 +126,59 @@ fn a_state_survives_the_disk_and_damage_is_refused() {
         }
     }
 }
+
+/// A mesh of proxies that hear late, renew late and are never forced: whoever is told the truth within `settle` is believed by all others.
+#[test]
+fn nobody_is_refused_on_the_way_through_any_rotations() {
+    use rand::rngs::StdRng;
+    use rand::{RngExt, SeedableRng};
+
+    struct Proxy {
+        leaf: crate::ca::authority::Leaf,
+        believes: Vec<Root>,
+    }
+    for seed in 0..12 {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let mut now = now();
+        let mut state = State::new(Authority::make(now).unwrap(), HOUR);
+        let key = KeyPair::generate().unwrap();
+        let join = |state: &State, now| Proxy {
+            leaf: state.issuer().unwrap().sign(&key, Vec::new(), HOUR, now).unwrap(),
+            believes: state.roots().unwrap(),
+        };
+        let mut proxies: Vec<_> = (0..4).map(|_| join(&state, now)).collect();
+        let mut rotations = 0;
+        for step in 0..80 {
+            now += Duration::from_secs(rng.random_range(60..900));
+            // What control planes and commands do.
+            if state.rotation().is_none() && rng.random_bool(0.2) {
+                state = state.add(Authority::make(now).unwrap(), SETTLE, true, now).unwrap();
+                rotations += 1;
+            }
+            let roots = state.roots().unwrap();
+            let all_heard = proxies.iter().all(|proxy| proxy.believes == roots);
+            if let Some((_, next)) = state.due(all_heard, now) {
+                state = next;
+            }
+            // What proxies do: some hear, and each renews before its leaf ends.
+            for proxy in &mut proxies {
+                if rng.random_bool(0.5) {
+                    proxy.believes = state.roots().unwrap();
+                }
+                let left = proxy.leaf.until.duration_since(now).unwrap_or_default();
+                if left < Duration::from_secs(1_000) || rng.random_bool(0.1) {
+                    proxy.leaf = join(&state, now).leaf;
+                }
+            }
+            for (i, caller) in proxies.iter().enumerate() {
+                for (j, callee) in proxies.iter().enumerate() {
+                    let roots: Vec<_> = callee.believes.iter().map(|root| root.der().into()).collect();
+                    let chain = &caller.leaf.chain;
+                    let verdict = x509::verify(&chain[0], &chain[1..], &roots, now);
+                    assert!(verdict.is_ok(), "seed {seed}, step {step}, {i} to {j}: {verdict:?}");
+                }
+            }
+        }
+        assert!(rotations > 1, "seed {seed} turned nothing");
+    }
+}

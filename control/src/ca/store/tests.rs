@@ -78,3 +78,19 @@ async fn what_a_crash_left_behind_is_in_nobodys_way() {
     assert_eq!(error.kind(), io::ErrorKind::InvalidData);
     assert!(error.to_string().contains(STATE), "{error}");
 }
+
+#[tokio::test]
+async fn roots_that_were_not_written_any_more_are_mended() {
+    let dir = TempDir::new().unwrap();
+    let store = Directory::open(dir.path()).unwrap();
+    let state = state();
+    assert!(store.replace(None, &state).await.unwrap());
+    for stale in [Some("of before"), None] {
+        match stale {
+            Some(text) => fs::write(store.roots_file(), text).unwrap(),
+            None => fs::remove_file(store.roots_file()).unwrap(),
+        }
+        store.load().await.unwrap();
+        assert_eq!(fs::read_to_string(store.roots_file()).unwrap(), state.roots().unwrap()[0].pem());
+    }
+}
