@@ -4,6 +4,7 @@
 mod bodies;
 mod curl;
 mod examples;
+mod gateway;
 mod grpc;
 mod languages;
 mod scene;
