@@ -17,6 +17,7 @@ mod control;
 mod down;
 mod exec;
 mod http;
+mod identity;
 mod inject;
 mod output;
 mod proxy;
@@ -46,6 +47,7 @@ enum Command {
     Down(down::Args),
     Restart(restart::Args),
     Status(status::Args),
+    Identity(identity::Args),
     Proxy(proxy::ProxyArgs),
     Gateway(proxy::GatewayArgs),
     Ca(ca::Args),
@@ -66,6 +68,7 @@ fn main() -> ExitCode {
         Command::Down(args) => down::run(args),
         Command::Restart(args) => restart::run(args),
         Command::Status(args) => status::run(args),
+        Command::Identity(args) => identity::run(args),
         Command::Exec(args) => exec::run(args),
         Command::Proxy(args) => proxy::run_proxy(args),
         Command::Gateway(args) => proxy::run_gateway(args),

@@ -232,10 +232,12 @@ impl Collector<'_> {
             Some(Manifest::AccessPolicy(_)) => {
                 for registry in [self.old.registry, self.new.registry] {
                     let Some(policy) = registry.access.all.get(&id) else { continue };
-                    let under = registry.workloads_under(policy);
-                    self.changes
-                        .workloads
-                        .extend(under.map(|workload| (workload.namespace.clone(), workload.name.clone())));
+                    for workload in registry.workloads_under(policy) {
+                        let id = (workload.namespace.clone(), workload.name.clone());
+                        // Whether callers use mTLS follows from the mode.
+                        self.endpoints_of(&id);
+                        self.changes.workloads.insert(id);
+                    }
                 }
             }
             Some(Manifest::Mesh(_)) => self.changes.everything = true,
@@ -293,13 +295,21 @@ impl Collector<'_> {
         if !only_state {
             self.changes.workloads.insert(id.clone());
         }
-        for (workload, selecting) in [before, now] {
-            self.changes.endpoints.extend(selecting.iter().cloned());
+        if !only_state {
+            let addresses = [before, now].map(|(workload, _)| workload.and_then(|workload| workload.address));
+            self.changes.addresses.extend(addresses.into_iter().flatten());
+        }
+        self.endpoints_of(id);
+    }
+
+    /// Wherever the workload is an endpoint, in the old registry or the new one.
+    fn endpoints_of(&mut self, id: &Id) {
+        for registry in [self.old.registry, self.new.registry] {
+            let selecting = registry.selecting.get(id).into_iter().flatten();
+            self.changes.endpoints.extend(selecting.cloned());
+            let workload = registry.workloads.get(id);
             let Some(address) = workload.and_then(|workload| workload.address) else { continue };
             self.changes.endpoint_addresses.insert(address);
-            if !only_state {
-                self.changes.addresses.insert(address);
-            }
             // EndpointSlices that list its address say who is there by asking the Workload.
             for registry in [self.old.registry, self.new.registry] {
                 let instances = registry.instances_by_ip.get(&address).into_iter().flatten();

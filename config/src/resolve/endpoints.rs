@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
-use crate::model::{ClusterName, Endpoint, Endpoints, Health};
+use crate::model::{ClusterName, Endpoint, Endpoints, Health, MtlsMode};
 use crate::registry::{Instance, Registry};
 
 use super::cluster::outbound;
@@ -43,7 +43,10 @@ impl Registry {
             workload: instance.name.clone(),
             zone: instance.zone.clone(),
             identity: workload.map(|workload| workload.identity(self.trust_domain())),
-            meshed: workload.is_some_and(|workload| workload.meshed),
+            // A port without mTLS is called without: nobody would open it there.
+            meshed: workload.is_some_and(|workload| {
+                workload.meshed && self.mtls(workload, Some(port)).mode != MtlsMode::Disabled
+            }),
         }
     }
 }

@@ -157,8 +157,10 @@ fn object(rng: &mut Rng) -> (String, String) {
             ("outrigger.dev/v1alpha1", "TrafficPolicy", format!("p{n}"), String::new(), spec)
         }
     };
+    // Endpoints of such Workloads follow from the mode of their ports.
+    let annotations = if kind == "Workload" { "outrigger.dev/meshed: 'true'" } else { "" };
     let text = format!(
-        "apiVersion: {version}\nkind: {kind}\nmetadata: {{name: {name}, namespace: {namespace}, labels: {{{labels}}}}}\n{rest}\n"
+        "apiVersion: {version}\nkind: {kind}\nmetadata: {{name: {name}, namespace: {namespace}, labels: {{{labels}}}, annotations: {{{annotations}}}}}\n{rest}\n"
     );
     (format!("{kind}/{namespace}/{name}"), text)
 }

@@ -73,3 +73,22 @@ fn of_two_alike_the_older_decides_and_others_are_left_alone() {
     assert_eq!(modes(&registry, "w"), ["Strict a spec.mtls.mode"; 3]);
     assert_eq!(modes(&registry, "other"), ["Permissive"; 3]);
 }
+
+#[test]
+fn a_port_without_mtls_is_called_without() {
+    let service = "apiVersion: v1\nkind: Service\nmetadata: {name: s}\nspec: {selector: {app: w}, ports: [{name: a, port: 80}, {name: b, port: 90}]}\n---\n";
+    let whom = workload("w", "app: w")
+        .replace("metadata: {", "metadata: {annotations: {outrigger.dev/meshed: 'true'}, ");
+    let whom = service.to_owned() + &whom;
+    let meshed = |text: &str| {
+        let registry = registry(text);
+        [80, 90].map(|port| {
+            let name = format!("outbound|{port}||s.default.svc.cluster.local");
+            registry.endpoints_of(&name).endpoints[0].meshed
+        })
+    };
+    assert_eq!(meshed(&whom), [true, true]);
+    let one = whom.clone() + &policy("p", "mtls: {ports: [{port: 90, mode: Disabled}]}");
+    assert_eq!(meshed(&one), [true, false]);
+    assert_eq!(meshed(&(whom + MESH)), [false, false]);
+}
