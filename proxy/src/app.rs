@@ -14,6 +14,7 @@ use std::time::Duration;
 use anyhow::Context;
 use outrigger_config::model::DestinationName;
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 
 use crate::admin;
 use crate::canary::{self, Canary};
@@ -174,7 +175,7 @@ pub fn start(
     background.spawn(admin::serve(
         admin,
         metrics,
-        admin::State { shared: shared.clone(), log: setup.log.clone() },
+        admin::State { shared: shared.clone(), log: setup.log.clone(), started: Instant::now() },
     ));
     background.spawn(listeners.follow());
     Ok(Running {

@@ -285,4 +285,49 @@ mod tests {
         assert_eq!(seconds("5s"), Ok(Duration::from_secs(5)));
         assert!(seconds("5m").is_err() && seconds("90000").is_err());
     }
+
+    #[derive(Debug, clap::Parser)]
+    struct Cli {
+        #[command(flatten)]
+        options: Options,
+    }
+
+    fn setup(flags: &str) -> anyhow::Result<Setup> {
+        let line = format!("proxy --manifests dir {flags}");
+        <Cli as clap::Parser>::try_parse_from(line.split(' '))?.options.setup()
+    }
+
+    #[test]
+    fn a_captured_proxy_listens_where_the_rules_lead() {
+        let setup = setup("--workload w --captured").unwrap();
+        assert!(setup.outbound.iter().all(|at| at.ip().is_loopback() && at.port() == 15001));
+        assert!(setup.inbound.iter().all(|at| at.ip().is_unspecified() && at.port() == 15006));
+        let families = if has_ipv6() { 2 } else { 1 };
+        assert_eq!((setup.outbound.len(), setup.inbound.len()), (families, families));
+        assert_eq!(setup.admin, "127.0.0.1:15000".parse().unwrap());
+        assert!(setup.metrics.ip().is_unspecified() && setup.metrics.port() == 15020);
+        assert_eq!(setup.captured.unwrap().every, Duration::from_secs(30));
+    }
+
+    #[test]
+    fn admin_is_for_the_pod_alone() {
+        for (flags, want) in [
+            ("--workload w", Ok("127.0.0.1:15000")),
+            ("--workload w --pod-address 192.0.2.7", Ok("192.0.2.7:15000")),
+            ("--workload w --pod-address 192.0.2.7 --admin [::1]:1", Ok("[::1]:1")),
+            (
+                "--workload w --pod-address 192.0.2.7 --admin 192.0.2.8:15000",
+                Err("--admin 192.0.2.8:15000: "),
+            ),
+            ("--workload w --admin 0.0.0.0:15000", Err("--admin 0.0.0.0:15000: ")),
+            ("--workload w --captured --admin [::]:15000", Err("--admin [::]:15000: ")),
+            ("--gateway g --captured", Err("error: the argument")),
+        ] {
+            match (setup(flags), want) {
+                (Ok(setup), Ok(at)) => assert_eq!(setup.admin.to_string(), at, "{flags}"),
+                (Err(error), Err(why)) => assert!(error.to_string().starts_with(why), "{flags}: {error}"),
+                (got, want) => panic!("{flags}: {want:?}, not {:?}", got.map(|setup| setup.admin)),
+            }
+        }
+    }
 }

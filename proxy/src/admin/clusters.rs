@@ -1,23 +1,43 @@
 //! What requests can go to, and how it is doing.
 
-use serde_json::json;
+use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use super::State;
 use super::answer::{self, Answer, Asked};
+use crate::upstream::{Cluster, Endpoint};
 
 pub(super) fn answer(_: &Asked, state: &State) -> Answer {
     let content = state.shared.mesh.inventory().lock();
-    let clusters = content.clusters.iter().map(|(name, cluster)| {
-        let endpoints = cluster.endpoints();
-        let endpoints = endpoints.iter().map(|endpoint| {
-            json!({
-                "address": endpoint.address.to_string(),
-                "health": format!("{:?}", endpoint.health()),
-                "workload": endpoint.workload.as_deref(),
-                "in_flight": endpoint.in_flight(),
-            })
-        });
-        json!({"name": name, "endpoints": endpoints.collect::<Vec<_>>()})
-    });
-    answer::json(&json!({"clusters": clusters.collect::<Vec<_>>()}))
+    let now = Instant::now();
+    let clusters: Vec<_> = content.clusters.values().map(|one| cluster(one, now)).collect();
+    answer::json(&json!({ "clusters": clusters }))
+}
+
+fn cluster(cluster: &Cluster, now: Instant) -> Value {
+    let settings = cluster.settings();
+    let endpoints: Vec<_> = cluster.endpoints().iter().map(|one| endpoint(one, now)).collect();
+    json!({
+        "name": settings.name,
+        "service": settings.service.as_ref().map(ToString::to_string),
+        // Without them a request waits; with none of them it fails.
+        "endpoints_received": cluster.has_endpoints(),
+        "connect_timeout_ms": settings.connect_timeout.as_millis() as u64,
+        "endpoints": endpoints,
+    })
+}
+
+/// `estimate_ms`: what it is expected to take to answer; a slow answer raises it at once, it sinks within 10 s.
+fn endpoint(endpoint: &Endpoint, now: Instant) -> Value {
+    json!({
+        "address": endpoint.address.to_string(),
+        "health": format!("{:?}", endpoint.health()),
+        "weight": endpoint.weight(),
+        "in_flight": endpoint.in_flight(),
+        "estimate_ms": endpoint.estimate(now).as_micros() as f64 / 1000.0,
+        "workload": endpoint.workload.as_deref(),
+        "zone": endpoint.zone.as_deref(),
+        "identity": endpoint.identity.as_ref().map(ToString::to_string),
+        "meshed": endpoint.meshed,
+    })
 }

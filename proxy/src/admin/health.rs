@@ -74,7 +74,12 @@ pub(super) fn not_ready(state: &State) -> Vec<String> {
     }
     let mut missing = Vec::new();
     if !shared.mesh.is_configured() {
-        missing.push("no configuration yet: the manifests do not name this workload or gateway".into());
+        let link = &shared.mesh.inventory().lock().link;
+        let why = link
+            .error
+            .as_deref()
+            .unwrap_or("it does not know this workload or gateway, or did not answer yet");
+        missing.push(format!("no configuration yet from {}: {why}", link.source));
     }
     if shared.identity.is_configured() {
         missing.extend(shared.identity.unusable());

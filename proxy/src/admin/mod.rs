@@ -17,6 +17,7 @@ mod server_info;
 use std::sync::Arc;
 
 use http::Method;
+use tokio::time::Instant;
 
 pub use health::{Condition, Readiness};
 pub use listen::{bind, serve};
@@ -30,6 +31,8 @@ use answer::{Answer, Asked};
 pub struct State {
     pub shared: Arc<Shared>,
     pub log: Log,
+    /// When this proxy began to answer.
+    pub started: Instant,
 }
 
 /// One thing that can be asked.
@@ -44,8 +47,16 @@ struct Endpoint {
 
 /// For whoever looks after this one proxy; only from its own host.
 const ADMIN: &[Endpoint] = &[
-    get("/config_dump", "the configuration as it was received, with versions", config_dump::answer),
-    get("/clusters", "endpoints with their state", clusters::answer),
+    get(
+        "/config_dump",
+        "the configuration as it was received, with versions and where it came from",
+        config_dump::answer,
+    ),
+    get(
+        "/clusters",
+        "endpoints: their health, requests in flight, how fast they are taken to be",
+        clusters::answer,
+    ),
     get("/identity", "its certificate, and who it spoke with, protected or not", identity::answer),
     get("/server_info", "what this proxy is and how it is doing", server_info::answer),
     get("/logging", "what is logged", logging::show),
