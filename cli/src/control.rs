@@ -23,6 +23,9 @@ pub struct Args {
     /// Discovery (xDS v3, delta ADS over gRPC). 0 takes a free port, here and below.
     #[arg(long, default_value_t = 15010)]
     ads_port: u16,
+    /// Open no port for discovery in plaintext: proxies are told what they prove to be theirs, over TLS, and nobody else anything.
+    #[arg(long, conflicts_with = "ads_port")]
+    no_plaintext: bool,
     /// Be the mesh's certification authority, and keep what it needs (keys among it) in this directory; a root is made where there is none.
     #[arg(long, value_name = "DIR", conflicts_with_all = ["ca_cert", "ca_key"])]
     ca_dir: Option<PathBuf>,
@@ -62,10 +65,11 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         .with_target(false)
         .init();
     let identity = identity(&args)?;
+    ensure!(identity.is_some() || !args.no_plaintext, "--no-plaintext goes with --ca-dir or --ca-cert");
     let config = Config {
         manifests: args.manifests,
         address: args.address,
-        ads_port: args.ads_port,
+        ads_port: (!args.no_plaintext).then_some(args.ads_port),
         metrics_port: args.metrics_port,
         api_port: args.api_port,
         identity,
@@ -76,7 +80,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         let mut interrupt = signal(SignalKind::interrupt())?;
         let control = Control::open(&config).await?;
         tracing::info!(
-            ads = %control.ads_address()?,
+            ads = control.ads_address()?.map(tracing::field::display),
             metrics = %control.metrics_address()?,
             api = %control.api_address()?,
             secure = control.secure_address()?.map(tracing::field::display),

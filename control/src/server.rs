@@ -33,7 +33,7 @@ pub struct Config {
     pub manifests: Vec<PathBuf>,
     pub address: IpAddr,
     /// Default 15010: discovery in plaintext, which is for loopback.
-    pub ads_port: u16,
+    pub ads_port: Option<u16>,
     /// Default 15014.
     pub metrics_port: u16,
     /// Default 15080.
@@ -73,7 +73,7 @@ const GRACE: Duration = Duration::from_secs(2);
 /// A control plane whose ports are open.
 #[derive(Debug)]
 pub struct Control {
-    ads: TcpListener,
+    ads: Option<TcpListener>,
     metrics: TcpListener,
     api: TcpListener,
     secure: Option<(TcpListener, ServerConfig)>,
@@ -192,8 +192,12 @@ impl Control {
         let manifests = config.manifests.iter().map(|path| path.display().to_string()).collect();
         let ca = authority.as_ref().map(|authority| authority.ca.clone());
         let pages = Api { views, proxies, manifests, started: now, ca, closing: is_closing };
+        let ads = match config.ads_port {
+            Some(port) => Some(listen(port).await?),
+            None => None,
+        };
         Ok(Self {
-            ads: listen(config.ads_port).await?,
+            ads,
             metrics: listen(config.metrics_port).await?,
             api: listen(config.api_port).await?,
             secure,
@@ -201,8 +205,9 @@ impl Control {
         })
     }
 
-    pub fn ads_address(&self) -> io::Result<SocketAddr> {
-        self.ads.local_addr()
+    /// Of discovery in plaintext; `None` where there is none.
+    pub fn ads_address(&self) -> io::Result<Option<SocketAddr>> {
+        self.ads.as_ref().map(TcpListener::local_addr).transpose()
     }
 
     pub fn metrics_address(&self) -> io::Result<SocketAddr> {
@@ -242,13 +247,15 @@ impl Control {
                 .serve_with_incoming_shutdown(tls::incoming(listener, tls), ended(closing.subscribe()));
             servers.spawn(async { secure.await.map_err(io::Error::other) });
         }
-        let ads = builder()
-            .add_service(AggregatedDiscoveryServiceServer::new(service))
-            .serve_with_incoming_shutdown(
-                TcpIncoming::from(self.ads).with_nodelay(Some(true)),
-                ended(closing.subscribe()),
-            );
-        servers.spawn(async { ads.await.map_err(io::Error::other) });
+        if let Some(listener) = self.ads {
+            let ads = builder()
+                .add_service(AggregatedDiscoveryServiceServer::new(service))
+                .serve_with_incoming_shutdown(
+                    TcpIncoming::from(listener).with_nodelay(Some(true)),
+                    ended(closing.subscribe()),
+                );
+            servers.spawn(async { ads.await.map_err(io::Error::other) });
+        }
         for (listener, router) in
             [(self.metrics, api::metrics(counts.clone())), (self.api, api::router(pages))]
         {

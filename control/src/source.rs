@@ -69,11 +69,12 @@ impl Source {
             }
             said = report(view.registry(), &said);
             publish.metrics.read(view.registry());
-            tracing::info!(
-                generation = view.generation(),
-                endpoints_only = view.is_endpoints_only(),
-                "manifests changed"
-            );
+            let generation = view.generation();
+            if view.is_endpoints_only() {
+                tracing::debug!(generation, "endpoints changed");
+            } else {
+                tracing::info!(generation, "manifests changed");
+            }
             publish.publish(view);
         })?;
         Ok((Self { publisher, _watch: watch }, newest))
@@ -104,7 +105,7 @@ fn say(finding: &Diagnostic, said: &HashSet<String>) -> String {
         match finding.severity {
             Severity::Error => tracing::error!("{text}"),
             Severity::Warning => tracing::warn!("{text}"),
-            Severity::Note => tracing::info!("{text}"),
+            Severity::Note => tracing::debug!("{text}"),
         }
     }
     text

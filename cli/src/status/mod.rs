@@ -32,6 +32,9 @@ pub struct Args {
     output: Format,
 }
 
+/// Notes shown in a table; there may be one for each of hundreds of objects.
+const NOTES: usize = 5;
+
 #[derive(Serialize)]
 struct Status {
     #[serde(flatten)]
@@ -81,8 +84,14 @@ fn text(status: &Status) -> String {
     }
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
-    for problem in &status.problems {
+    let is_note = |problem: &&Problem| problem.severity == Severity::Note;
+    let notes = status.problems.iter().filter(is_note).count();
+    let shown = status.problems.len() - notes.saturating_sub(NOTES);
+    for problem in &status.problems[..shown] {
         table.add_row([problem.severity.to_string(), problem.to_string()]);
+    }
+    if notes > NOTES {
+        table.add_row(["note".to_owned(), format!("and {} more notes; -o json has all", notes - NOTES)]);
     }
     text.push_str("\n\n");
     text.push_str(&crate::up::trimmed(&table));

@@ -198,7 +198,7 @@ mod tests {
     fn mesh(control: &str, workload: &str) -> MeshReport {
         serde_json::from_value(json!({
             "network": "127.64.0.0/16", "directories": ["/m"], "pid": 1,
-            "control": {"state": control, "reason": null, "pid": 2, "restarts": 0, "discovery": "", "api": "", "metrics": ""},
+            "control": {"state": control, "reason": null, "pid": 2, "restarts": 0, "discovery": "", "api": "", "metrics": "", "ca_dir": ""},
             "workloads": [{
                 "namespace": "default", "workload": "echo", "name": "echo-0", "state": workload,
                 "reason": "ended: exit status: 1", "address": "127.64.1.1", "ports": [8080], "pid": 3,

@@ -3,14 +3,22 @@
 //! Owns nothing that runs; `kept` starts what is described here.
 
 use std::ffi::OsString;
+use std::fs::DirBuilder;
 use std::net::{Ipv4Addr, SocketAddrV4};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
-use super::control::{ADS_PORT, API_PORT, METRICS_PORT};
+use anyhow::Context;
+use outrigger_config::xds::Role;
+use outrigger_control::ca::{Caller, Directory};
+
+use super::control::{API_PORT, METRICS_PORT, SECURE_PORT};
 use super::environment::{self, ServiceAddress};
 use super::network::Network;
 use super::plan::{GatewaySpec, InstanceSpec, ServiceSpec};
 use super::process::Spec;
+use super::tokens::Tokens;
 
 /// A port below 1024 that an ordinary user cannot bind is offered this much higher.
 const LOW_PORT_OFFSET: u16 = 10_000;
@@ -24,8 +32,11 @@ pub struct Children {
     control: Ipv4Addr,
     /// What the control plane reads: the user's manifests, and the instances.
     sources: Vec<PathBuf>,
-    /// One folder a proxy below it, for the copy of its configuration.
+    /// One folder a proxy below it: its token, its certificate, the copy of its configuration.
     state: PathBuf,
+    /// Of the control plane.
+    ca: PathBuf,
+    tokens: Rc<Tokens>,
     low_ports_bindable: bool,
     /// First on PATH of every app is our own folder, so that it finds `outrigger`.
     path: OsString,
@@ -40,11 +51,13 @@ pub struct Addresses {
 }
 
 impl Children {
-    pub fn new(network: &Network, sources: Vec<PathBuf>) -> Self {
+    pub fn new(network: &Network, sources: Vec<PathBuf>, tokens: Rc<Tokens>) -> Self {
         Self {
             control: network.control(),
             sources,
             state: network.state_dir(),
+            ca: network.ca_dir(),
+            tokens,
             low_ports_bindable: low_ports_bindable(network.control()),
             path: path_with_ourselves(),
         }
@@ -55,12 +68,16 @@ impl Children {
             "control".into(),
             "--address".into(),
             self.control.to_string(),
-            "--ads-port".into(),
-            ADS_PORT.to_string(),
+            // A gateway's certificates with their keys are configuration, too: nobody else on this machine is told any.
+            "--no-plaintext".into(),
             "--metrics-port".into(),
             METRICS_PORT.to_string(),
             "--api-port".into(),
             API_PORT.to_string(),
+            "--ca-dir".into(),
+            self.ca.display().to_string(),
+            "--xds-tls".into(),
+            SocketAddrV4::new(self.control, SECURE_PORT).to_string(),
         ];
         for source in &self.sources {
             arguments.extend(["--manifests".into(), source.display().to_string()]);
@@ -92,24 +109,63 @@ impl Children {
         ourselves(&spec.name, arguments)
     }
 
-    /// What a sidecar and a gateway are both told: who they are, whom they ask, and where they keep what they were told.
-    fn proxy(&self, namespace: &str, pod: Ipv4Addr) -> [String; 10] {
+    /// What a sidecar and a gateway are both told: who they are and how they prove it, whom they ask and by what they know it, and where they
+    /// keep what they got.
+    fn proxy(&self, namespace: &str, pod: Ipv4Addr) -> [String; 16] {
+        let (state, roots) = (self.state_dir(pod), Directory::roots_in(&self.ca));
         [
             "--namespace".into(),
             namespace.into(),
             "--pod-address".into(),
             pod.to_string(),
             "--control".into(),
-            format!("{}:{ADS_PORT}", self.control),
+            SocketAddrV4::new(self.control, SECURE_PORT).to_string(),
+            "--control-root".into(),
+            roots.display().to_string(),
+            "--token".into(),
+            token_in(&state).display().to_string(),
+            "--identity-dir".into(),
+            state.display().to_string(),
             "--state-dir".into(),
-            self.state_dir(pod).display().to_string(),
+            state.display().to_string(),
             "--workers".into(),
             "1".into(),
         ]
     }
 
-    /// Where the proxy at this address keeps its copy. Addresses are given out once, so nobody finds another's.
-    pub fn state_dir(&self, pod: Ipv4Addr) -> PathBuf {
+    /// What the proxy of an instance needs to be there before it starts.
+    pub fn admit_sidecar(&self, spec: &InstanceSpec, pod: Ipv4Addr) -> anyhow::Result<()> {
+        let role =
+            Role::Sidecar { namespace: spec.namespace.as_str().into(), workload: spec.name.as_str().into() };
+        self.admit(role, &spec.service_account, pod)
+    }
+
+    /// The same for a gateway, whose service account has its name.
+    pub fn admit_gateway(&self, spec: &GatewaySpec, address: Ipv4Addr) -> anyhow::Result<()> {
+        let role =
+            Role::Gateway { namespace: spec.namespace.as_str().into(), name: spec.name.as_str().into() };
+        self.admit(role, &spec.name, address)
+    }
+
+    fn admit(&self, role: Role, service_account: &str, pod: Ipv4Addr) -> anyhow::Result<()> {
+        let state = self.state_dir(pod);
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&state)
+            .with_context(|| format!("creating {}", state.display()))?;
+        self.tokens.hand_out(token_in(&state), Caller { role, service_account: service_account.into() })
+    }
+
+    /// Once the proxy at this address has ended: what was its own is of no use to anybody else.
+    pub fn dismiss(&self, pod: Ipv4Addr) {
+        let state = self.state_dir(pod);
+        self.tokens.withdraw(&token_in(&state));
+        let _ = std::fs::remove_dir_all(state);
+    }
+
+    /// Where the proxy at this address keeps what is its own. Addresses are given out once, so nobody finds another's.
+    fn state_dir(&self, pod: Ipv4Addr) -> PathBuf {
         self.state.join(pod.to_string())
     }
 
@@ -147,6 +203,10 @@ impl Children {
     pub fn offered_port(&self, port: u16) -> u16 {
         if port < 1024 && !self.low_ports_bindable { LOW_PORT_OFFSET + port } else { port }
     }
+}
+
+fn token_in(state: &Path) -> PathBuf {
+    state.join("token")
 }
 
 /// This very program in another role.

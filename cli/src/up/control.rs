@@ -3,6 +3,7 @@
 //! Nothing that runs depends on its being there. It only makes sure that callers have heard of a change before the next step.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -12,15 +13,17 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use super::children::Children;
 use super::kept::Kept;
+use super::network::Network;
 use super::output::Log;
 use super::plan::{Probe, ReadinessSpec};
 use super::readiness::{Check, Standing};
 
-pub const ADS_PORT: u16 = 15010;
+/// Discovery for those who prove who they are, and their certificates.
+pub const SECURE_PORT: u16 = 15012;
 pub const METRICS_PORT: u16 = 15014;
 pub const API_PORT: u16 = 15080;
 /// All it listens on, at `.0.1` of the network.
-pub const PORTS: [u16; 3] = [ADS_PORT, METRICS_PORT, API_PORT];
+pub const PORTS: [u16; 3] = [SECURE_PORT, METRICS_PORT, API_PORT];
 
 /// Longest time a change waits to be heard of: a slow proxy or an absent control plane holds nothing up.
 const HEARD: Duration = Duration::from_secs(1);
@@ -32,6 +35,7 @@ const GRACE: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct Control {
     address: Ipv4Addr,
+    ca_dir: PathBuf,
     kept: Kept,
 }
 
@@ -43,14 +47,17 @@ pub struct ControlReport {
     pub reason: Option<String>,
     pub pid: Option<i32>,
     pub restarts: u32,
-    /// `HOST:PORT` that proxies ask.
+    /// `HOST:PORT` that proxies ask, over TLS.
     pub discovery: String,
     pub api: String,
     pub metrics: String,
+    /// As `outrigger ca --ca-dir` takes it.
+    pub ca_dir: PathBuf,
 }
 
 impl Control {
-    pub fn start(address: Ipv4Addr, children: &Children, log: Log) -> Self {
+    pub fn start(network: &Network, children: &Children, log: Log) -> Self {
+        let address = network.control();
         let settings = ReadinessSpec {
             probe: Probe::Http { path: "/healthz/ready".into(), headers: Vec::new(), port: API_PORT },
             period: Duration::from_secs(1),
@@ -60,7 +67,7 @@ impl Control {
             success_threshold: 1,
         };
         let standing = Standing::new(Check::of(address, settings));
-        Self { address, kept: Kept::start(children.control(), standing, log) }
+        Self { address, ca_dir: network.ca_dir(), kept: Kept::start(children.control(), standing, log) }
     }
 
     pub fn is_ready(&self) -> bool {
@@ -74,9 +81,10 @@ impl Control {
             reason: condition.why.map(|why| why.to_string()),
             pid: condition.pid,
             restarts: condition.restarts,
-            discovery: format!("{address}:{ADS_PORT}"),
+            discovery: format!("{address}:{SECURE_PORT}"),
             api: format!("http://{address}:{API_PORT}"),
             metrics: format!("http://{address}:{METRICS_PORT}/metrics"),
+            ca_dir: self.ca_dir.clone(),
         }
     }
 

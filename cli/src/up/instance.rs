@@ -70,6 +70,7 @@ pub struct Instance {
 impl Instance {
     pub fn start(spec: InstanceSpec, addresses: Addresses, around: Surroundings) -> anyhow::Result<Self> {
         let app_ports = app_ports(&spec)?;
+        around.children.admit_sidecar(&spec, addresses.pod)?;
         let entry = around.overlay.entry(&spec, addresses.pod, addresses.app);
         entry.write(State::NotReady, &app_ports)?;
         let report = Rc::new(RefCell::new(Report {
@@ -199,8 +200,7 @@ impl Life {
             app.stop(spec.grace).await;
         }
         sidecar.stop(grace).await;
-        // Of no use to anybody else: the next instance of this name has another address.
-        let _ = std::fs::remove_dir_all(self.around.children.state_dir(self.addresses.pod));
+        self.around.children.dismiss(self.addresses.pod);
         self.report.borrow_mut().state = "Stopped".into();
     }
 

@@ -22,6 +22,7 @@ use super::network::Network;
 use super::output::Log;
 use super::overlay::Overlay;
 use super::plan::{GatewaySpec, InstanceSpec, Plan};
+use super::tokens::Tokens;
 
 /// What a restarted instance gets to become ready before the next one goes.
 const RESTART: Duration = Duration::from_secs(60);
@@ -99,8 +100,13 @@ impl Mesh {
             _ => {}
         }
         let sources = directories.iter().chain([&instances_dir]).cloned().collect();
-        let children = Rc::new(Children::new(&network, sources));
-        let control = Control::start(network.control(), &children, log.clone());
+        let tokens = Rc::new(Tokens::open(&network.ca_dir())?);
+        tokio::task::spawn_local({
+            let (tokens, log) = (tokens.clone(), log.clone());
+            async move { tokens.keep_fresh(log).await }
+        });
+        let children = Rc::new(Children::new(&network, sources, tokens));
+        let control = Control::start(&network, &children, log.clone());
         let around = Surroundings { overlay, children, ear: Ear::of(network.control()), log };
         Ok(Self {
             network: RefCell::new(network),
@@ -274,6 +280,9 @@ impl Mesh {
             Ok(address) => address,
             Err(error) => return self.around.log.say(&format!("{} cannot be started: {error:#}", spec.name)),
         };
+        if let Err(error) = self.around.children.admit_gateway(&spec, address) {
+            return self.around.log.say(&format!("{} cannot be started: {error:#}", spec.name));
+        }
         let process = self.around.children.gateway(&spec, address);
         let kept = Kept::start(process, proxy_standing(address), self.around.log.clone());
         self.gateways.borrow_mut().insert(gateway_key(&spec), Gateway { spec, address, kept });
@@ -283,7 +292,7 @@ impl Mesh {
 impl Gateway {
     async fn stop(self, children: &Children) {
         self.kept.stop(GATEWAY_GRACE).await;
-        let _ = std::fs::remove_dir_all(children.state_dir(self.address));
+        children.dismiss(self.address);
     }
 
     fn report(&self, children: &Children) -> GatewayReport {

@@ -22,6 +22,7 @@ mod process;
 mod readiness;
 pub mod socket;
 mod table;
+mod tokens;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;

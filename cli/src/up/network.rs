@@ -81,7 +81,12 @@ impl Network {
         &self.run_dir
     }
 
-    /// Below it each proxy keeps the copy of its configuration.
+    /// Root, intermediate and token key of the mesh. Stays when the mesh ends, so that who was told of a root need not be told again.
+    pub fn ca_dir(&self) -> PathBuf {
+        self.run_dir.join("ca")
+    }
+
+    /// Below it each proxy has a folder of its own.
     pub fn state_dir(&self) -> PathBuf {
         self.run_dir.join("state")
     }

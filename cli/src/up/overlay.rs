@@ -108,6 +108,8 @@ impl Entry {
                 "name": spec.name,
                 "namespace": spec.namespace,
                 "labels": labels,
+                // It has a sidecar with a certificate: callers speak mTLS with it, and nothing else.
+                "annotations": {"outrigger.dev/meshed": "true"},
                 "generation": self.generation.get(),
             },
             "spec": {

@@ -155,11 +155,10 @@ impl Mesh {
         self.control()["pid"].as_i64().expect("a pid") as i32
     }
 
-    /// The copy of its configuration that the proxy at `address` keeps.
-    pub fn copy_of(&self, address: &str) -> Vec<u8> {
+    /// The folder in which the proxy at `address` keeps what is its own.
+    pub fn folder_of(&self, address: &str) -> PathBuf {
         let network: Vec<&str> = address.split('.').take(2).collect();
-        let run = self.run_root.path().join("outrigger").join(network.join("."));
-        fs::read(run.join("state").join(address).join("configuration")).unwrap_or_default()
+        self.run_root.path().join("outrigger").join(network.join(".")).join("state").join(address)
     }
 
     /// The first port of the first gateway.

@@ -73,6 +73,14 @@ fn bookinfo_answers_and_each_call_went_through_two_sidecars() {
     assert_eq!(inbound("reviews-v2-0") + inbound("reviews-v3-0"), 10.0);
     assert_eq!(outbound("reviews-v2-0", "ratings") + outbound("reviews-v3-0", "ratings"), 10.0);
     assert_eq!(inbound("ratings-v1-0"), 10.0);
+    for instance in ["productpage-v1-0", "details-v1-0", "ratings-v1-0"] {
+        let opened = |tls: &str| {
+            let labels = ["direction=\"inbound\"", &format!("tls=\"{tls}\"")];
+            mesh.metric(instance, "outrigger_connections_opened_total", &labels)
+        };
+        assert!(opened("mutual") > 0.0, "{instance} is called with mTLS");
+        assert_eq!(opened("none"), 0.0, "{instance} is called with nothing else");
+    }
 
     // A path no route names: the mesh answers itself, and says why.
     let (status, _) = curl(&[&format!("http://{}/nowhere", mesh.gateway())]);

@@ -1,13 +1,31 @@
 //! The control plane of a mesh that carries load: away, killed, back again, and what it sends.
 
+use std::fs;
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use http::Uri;
+use hyper_util::rt::TokioIo;
 use nix::sys::signal::Signal;
 use outrigger_config::model::ResourceKind;
+use outrigger_config::xds::certificates::{AUTHORIZATION, authorization};
 use outrigger_config::xds::pb::discovery::DeltaDiscoveryRequest;
 use outrigger_config::xds::pb::discovery::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
 use outrigger_config::xds::{Node, Refusal, Role, Unsupported, names, refusal};
+use tokio::net::TcpStream;
 use tokio::sync::mpsc;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tokio_rustls::rustls::pki_types::CertificateDer;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::{self, ClientConfig, RootCertStore};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::Endpoint;
+use tonic::codegen::Service;
+use tonic::transport::{Channel, Endpoint};
 
 use crate::THREE;
 use crate::bookinfo::{only_answers, send_reviews_to, version};
@@ -46,7 +64,7 @@ fn a_sidecar_that_starts_while_the_control_plane_is_away_serves_from_its_copy() 
     let productpage = mesh.instance("productpage-v1-0");
     let address = productpage["address"].as_str().expect("an address").to_owned();
     mesh.await_that("what its sidecar uses is in its copy", || {
-        let copy = mesh.copy_of(&address);
+        let copy = fs::read(mesh.folder_of(&address).join("configuration")).unwrap_or_default();
         ["outbound|9080||reviews", "outbound|9080||details"]
             .iter()
             .all(|name| copy.windows(name.len()).any(|bytes| bytes == name.as_bytes()))
@@ -111,10 +129,16 @@ fn what_a_proxy_refuses_is_shown_with_the_line_of_its_object() {
     let mesh = Mesh::of_manifests(THREE);
     let line = 1 + THREE.lines().position(|line| line.contains("backendRefs")).expect("the route");
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-    // As a proxy of another make would: it asks for the gateway's routes and cannot use them.
-    let address = mesh.control()["discovery"].as_str().expect("an address").to_owned();
+    // As a proxy of another make would: it asks for the gateway's routes, with the gateway's token, and cannot use them.
+    let control = mesh.control();
+    let gateway = mesh.gateway().ip().to_string();
+    let plane = Plane {
+        address: control["discovery"].as_str().expect("an address").parse().expect("an address"),
+        roots: Path::new(control["ca_dir"].as_str().expect("a folder")).join("roots.pem"),
+        token: fs::read_to_string(mesh.folder_of(&gateway).join("token")).expect("a token"),
+    };
     let node = Node::new(Role::Gateway { namespace: "default".into(), name: "front".into() }, None);
-    let refusing = runtime.spawn(refuse(address, node, "gateway|default/front|8080|http"));
+    let refusing = runtime.spawn(refuse(plane, node, "gateway|default/front|8080|http"));
     mesh.await_that("status says who refused what", || {
         let output = mesh.outrigger(&["status"]);
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -131,13 +155,60 @@ fn what_a_proxy_refuses_is_shown_with_the_line_of_its_object() {
     refusing.abort();
 }
 
-/// Subscribes to the route tables of a gateway and refuses what it is sent, for as long as it is let.
-async fn refuse(address: String, node: Node, table: &str) {
-    let channel = Endpoint::from_shared(format!("http://{address}"))
-        .expect("a URL")
-        .connect()
-        .await
-        .expect("a connection");
+/// How a control plane is reached.
+#[derive(Clone)]
+struct Plane {
+    address: SocketAddr,
+    roots: PathBuf,
+    token: String,
+}
+
+impl Plane {
+    async fn connect(self) -> Channel {
+        let mut roots = RootCertStore::empty();
+        for root in CertificateDer::pem_file_iter(&self.roots).expect("a file of roots") {
+            roots.add(root.expect("a certificate")).expect("a root");
+        }
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let mut config = ClientConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .expect("TLS 1.3")
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        let dial = Dial { connector: TlsConnector::from(Arc::new(config)), address: self.address };
+        Endpoint::from_static("http://control").connect_with_connector(dial).await.expect("a connection")
+    }
+}
+
+#[derive(Clone)]
+struct Dial {
+    connector: TlsConnector,
+    address: SocketAddr,
+}
+
+impl Service<Uri> for Dial {
+    type Response = TokioIo<TlsStream<TcpStream>>;
+    type Error = io::Error;
+    type Future = Pin<Box<dyn Future<Output = io::Result<Self::Response>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: Uri) -> Self::Future {
+        let Self { connector, address } = self.clone();
+        Box::pin(async move {
+            let stream = TcpStream::connect(address).await?;
+            Ok(TokioIo::new(connector.connect(address.ip().into(), stream).await?))
+        })
+    }
+}
+
+/// Subscribes to a route table of a gateway and refuses what it is sent, for as long as it is let.
+async fn refuse(plane: Plane, node: Node, table: &str) {
+    let authorization = authorization(&plane.token).expect("a token");
+    let channel = plane.connect().await;
     let (requests, outgoing) = mpsc::channel(4);
     let first = DeltaDiscoveryRequest {
         node: Some(node.to_message()),
@@ -146,8 +217,10 @@ async fn refuse(address: String, node: Node, table: &str) {
         ..Default::default()
     };
     requests.send(first).await.expect("room");
+    let mut stream = tonic::Request::new(ReceiverStream::new(outgoing));
+    stream.metadata_mut().insert(AUTHORIZATION, authorization);
     let mut responses = AggregatedDiscoveryServiceClient::new(channel)
-        .delta_aggregated_resources(ReceiverStream::new(outgoing))
+        .delta_aggregated_resources(stream)
         .await
         .expect("a stream")
         .into_inner();

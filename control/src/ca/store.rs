@@ -54,7 +54,12 @@ impl Directory {
 
     /// The roots that are believed, in PEM.
     pub fn roots_file(&self) -> PathBuf {
-        self.path.join(ROOTS)
+        Self::roots_in(&self.path)
+    }
+
+    /// The same of a directory that need not be there yet.
+    pub fn roots_in(path: &Path) -> PathBuf {
+        path.join(ROOTS)
     }
 
     fn read(&self) -> io::Result<Option<Stored>> {

@@ -55,7 +55,7 @@ impl Plane {
         let config = Config {
             manifests: vec![dir.path().to_owned()],
             address: IpAddr::V4(Ipv4Addr::LOCALHOST),
-            ads_port: 0,
+            ads_port: Some(0),
             metrics_port: 0,
             api_port: 0,
             identity,
@@ -64,7 +64,7 @@ impl Plane {
         let (end, ended) = oneshot::channel::<()>();
         Self {
             dir,
-            ads: control.ads_address().unwrap(),
+            ads: control.ads_address().unwrap().unwrap(),
             api: control.api_address().unwrap(),
             metrics: control.metrics_address().unwrap(),
             secure: control.secure_address().unwrap(),
