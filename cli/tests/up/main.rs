@@ -2,6 +2,7 @@
 
 mod bookinfo;
 mod control_plane;
+mod foreign;
 mod lifecycle;
 mod prometheus;
 mod restart;

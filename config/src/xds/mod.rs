@@ -11,6 +11,7 @@ pub mod certificates;
 mod cluster;
 mod endpoints;
 mod fields;
+mod foreign;
 mod listener;
 pub mod names;
 pub mod own;
@@ -24,6 +25,7 @@ pub(crate) mod strategies;
 mod tests;
 
 pub use at::Unsupported;
+pub use foreign::{Client, encode_for};
 pub use names::{Node, Role};
 pub use refusal::Refusal;
 

@@ -14,7 +14,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
-use super::pb;
+use super::{Client, pb};
 use crate::model::ResourceKind;
 
 /// `type.googleapis.com/envoy.config.listener.v3.Listener` and so on.
@@ -147,9 +147,14 @@ impl Node {
         })
     }
 
-    /// Whether it is our proxy, which reads our metadata.
-    pub fn is_outrigger(&self) -> bool {
-        &*self.user_agent == USER_AGENT
+    /// What it understands, by the program it says it is.
+    pub fn client(&self) -> Client {
+        match &*self.user_agent {
+            USER_AGENT => Client::Outrigger,
+            // "gRPC C-core", "gRPC Java", "gRPC Go" ...
+            agent if agent.starts_with("gRPC") => Client::Grpc,
+            _ => Client::Envoy,
+        }
     }
 }
 

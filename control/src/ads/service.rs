@@ -1,24 +1,27 @@
-//! Accepts streams: who asks, and whether there is room.
+//! Accepts streams of either form: who asks, and whether there is room.
 
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::Stream as AsyncStream;
+use futures_util::{Stream as AsyncStream, StreamExt};
 use outrigger_config::resolve::Subscriber;
 use outrigger_config::xds::pb::discovery::aggregated_discovery_service_server::AggregatedDiscoveryService;
 use outrigger_config::xds::pb::discovery::{
     DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse,
 };
 use outrigger_config::xds::{Node, Role};
+use parking_lot::Mutex;
 use rand::RngExt;
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::session::Session;
-use super::stream::{Around, Stream};
+use super::stream::{Around, Requests, Stream};
+use super::whole::Whole;
 use crate::ca::{Admission, Refusal};
 use crate::metrics::Metrics;
 use crate::proxies::Proxies;
@@ -66,33 +69,54 @@ impl AggregatedDiscoveryService for Ads {
 
     async fn stream_aggregated_resources(
         &self,
-        _: Request<Streaming<DiscoveryRequest>>,
+        request: Request<Streaming<DiscoveryRequest>>,
     ) -> Result<Response<Self::StreamAggregatedResourcesStream>, Status> {
-        Err(Status::unimplemented("only delta streams are served; use DeltaAggregatedResources"))
+        let peer = request.remote_addr();
+        let whole = Arc::new(Mutex::new(Whole::default()));
+        let asked = whole.clone();
+        let (metadata, _, requests) = request.into_parts();
+        let requests = requests.map(move |request| request.map(|request| asked.lock().request(request)));
+        let responses = self.accept(&metadata, peer, Box::pin(requests)).await?;
+        let responses =
+            responses.map(move |response| response.map(|response| whole.lock().response(response)));
+        Ok(Response::new(Box::pin(responses)))
     }
 
     async fn delta_aggregated_resources(
         &self,
         request: Request<Streaming<DeltaDiscoveryRequest>>,
     ) -> Result<Response<Self::DeltaAggregatedResourcesStream>, Status> {
+        let peer = request.remote_addr();
+        let (metadata, _, requests) = request.into_parts();
+        let responses = self.accept(&metadata, peer, Box::pin(requests)).await?;
+        Ok(Response::new(Box::pin(responses)))
+    }
+}
+
+impl Ads {
+    /// Converses with whoever sends `requests`, in a task of its own, if it may.
+    async fn accept(
+        &self,
+        metadata: &MetadataMap,
+        peer: Option<SocketAddr>,
+        mut requests: Requests,
+    ) -> Result<ReceiverStream<Result<DeltaDiscoveryResponse, Status>>, Status> {
         if self.around.proxies.count() >= MAX_STREAMS {
             return Err(Status::resource_exhausted(format!("{MAX_STREAMS} streams are open")));
         }
-        let peer = request.remote_addr();
         let caller = match &self.admission {
             None => None,
             Some(admission) => {
-                let caller = admission.caller(request.metadata(), peer).await;
+                let caller = admission.caller(metadata, peer).await;
                 Some(caller.map_err(|why| turned_away(peer, &why))?)
             }
         };
         let around = self.around.clone();
         let (sender, responses) = mpsc::channel(1);
-        let mut requests = request.into_inner();
         tokio::spawn(async move {
-            let first = match tokio::time::timeout(FIRST_REQUEST, requests.message()).await {
-                Ok(Ok(Some(first))) => first,
-                Ok(Ok(None) | Err(_)) => return,
+            let first = match tokio::time::timeout(FIRST_REQUEST, requests.next()).await {
+                Ok(Some(Ok(first))) => first,
+                Ok(None | Some(Err(_))) => return,
                 Err(_) => {
                     let status = Status::deadline_exceeded("no request came");
                     let _ = sender.send(Err(status)).await;
@@ -111,12 +135,12 @@ impl AggregatedDiscoveryService for Ads {
                 let _ = sender.send(Err(turned_away(peer, &why))).await;
                 return;
             }
-            let session = Session::new(subscriber(&node), around.views.borrow().clone());
+            let session = Session::new(subscriber(&node), node.client(), around.views.borrow().clone());
             let proxy = around.proxies.enter(node, peer, session);
             let age = STREAM_AGE.mul_f64(rand::rng().random_range(0.9..1.1));
             Stream { around, proxy, requests, responses: sender, age }.run(first).await;
         });
-        Ok(Response::new(Box::pin(ReceiverStream::new(responses))))
+        Ok(ReceiverStream::new(responses))
     }
 }
 

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use outrigger_config::model::ResourceKind;
 use outrigger_config::resolve::Subscriber;
 use outrigger_config::xds::pb::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Resource};
-use outrigger_config::xds::{names as wire, refusal};
+use outrigger_config::xds::{Client, names as wire, refusal};
 use prost::Message;
 use tonic::Status;
 
@@ -49,6 +49,7 @@ const BREAK: [ResourceKind; 5] = [
 #[derive(Debug)]
 pub struct Session {
     who: Subscriber,
+    client: Client,
     view: Arc<View>,
     kinds: BTreeMap<ResourceKind, Names>,
     unanswered: BTreeMap<u64, Sent>,
@@ -79,9 +80,10 @@ pub enum Answer {
 }
 
 impl Session {
-    pub fn new(who: Subscriber, view: Arc<View>) -> Self {
+    pub fn new(who: Subscriber, client: Client, view: Arc<View>) -> Self {
         Self {
             who,
+            client,
             caught_up: view.generation(),
             view,
             kinds: ResourceKind::ALL.into_iter().map(|kind| (kind, Names::default())).collect(),
@@ -174,7 +176,7 @@ impl Session {
                     let resource = Resource {
                         name: name.to_string(),
                         version: entry.version().to_string(),
-                        resource: Some(entry.encoded().clone()),
+                        resource: Some(entry.encoded(self.client).clone()),
                         ..Default::default()
                     };
                     bytes += resource.encoded_len();

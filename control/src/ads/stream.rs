@@ -1,14 +1,16 @@
 //! One proxy's stream: its session, driven by what comes in, by new views, and by room for one more response.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::{Stream as AsyncStream, StreamExt};
 use outrigger_config::model::ResourceKind;
 use outrigger_config::xds::names;
 use outrigger_config::xds::pb::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
-use tonic::{Status, Streaming};
+use tonic::Status;
 
 use super::session::Answer;
 use crate::metrics::Metrics;
@@ -30,10 +32,12 @@ pub(super) struct Around {
     pub(super) closing: watch::Receiver<bool>,
 }
 
+pub(super) type Requests = Pin<Box<dyn AsyncStream<Item = Result<DeltaDiscoveryRequest, Status>> + Send>>;
+
 pub(super) struct Stream {
     pub(super) around: Around,
     pub(super) proxy: Arc<Proxy>,
-    pub(super) requests: Streaming<DeltaDiscoveryRequest>,
+    pub(super) requests: Requests,
     /// Room for one: a proxy that does not read makes nothing pile up but its own difference to the newest view.
     pub(super) responses: mpsc::Sender<Response>,
     pub(super) age: Duration,
@@ -81,8 +85,8 @@ impl Stream {
         loop {
             let ready = self.proxy.session().is_ready();
             let event = tokio::select! {
-                request = self.requests.message() => match request? {
-                    Some(request) => Event::Request(request.into()),
+                request = self.requests.next() => match request {
+                    Some(request) => Event::Request(request?.into()),
                     None => return Ok("closed by the proxy"),
                 },
                 permit = responses.reserve(), if ready => match permit {
