@@ -92,7 +92,7 @@ impl Drop for NoServices {
 const POLICY: &str = "/usr/sbin/policy-rc.d";
 
 /// A program and the package that brings it.
-const PROGRAMS: [(&str, &str); 13] = [
+const PROGRAMS: [(&str, &str); 15] = [
     ("ip", "iproute2"),
     ("nft", "nftables"),
     ("iptables-restore", "iptables"),
@@ -106,4 +106,6 @@ const PROGRAMS: [(&str, &str); 13] = [
     ("nc", "netcat-openbsd"),
     ("curl", "curl"),
     ("node", "nodejs"),
+    ("openssl", "openssl"),
+    ("unshare", "util-linux"),
 ];

@@ -3,11 +3,12 @@
 //! The first check that fails ends the run; of the tests all run. The last line sums what the test binaries
 //! reported: `N passed, N failed, N skipped`.
 
+mod binaries;
 mod tally;
 
 use std::{
     fs,
-    io::{self, Read, Write},
+    io::{self, Write},
     process::Stdio,
 };
 
@@ -62,28 +63,28 @@ fn nothing_uses(name: &str) -> Result<()> {
     Ok(())
 }
 
-/// Runs every test of the workspace with its output passed through, and prints the sum.
+/// Runs every test of the workspace with its output passed on, and prints the sum.
 fn tests() -> Result<()> {
     let skips = target("skipped-tests");
     fs::write(&skips, "").with_context(|| format!("cannot write {}", skips.display()))?;
-    let mut command = cargo(&["test", "--workspace", "--locked", "--no-fail-fast"]);
-    command.env("OUTRIGGER_SKIP_LOG", &skips).stdout(Stdio::piped());
-    eprintln!("$ {}", exec::show(&command));
-    let mut child = command.spawn().context("cannot start cargo test")?;
-
     let mut tally = Tally::default();
-    let mut output = child.stdout.take().expect("its standard output is a pipe");
-    let mut chunk = [0; 8192];
-    loop {
-        let read = output.read(&mut chunk).context("cannot read what cargo test says")?;
-        if read == 0 {
-            break;
+    let mut failed = Vec::new();
+    let mut said = Ok(());
+    binaries::run(&[("OUTRIGGER_SKIP_LOG", &skips)], |run| {
+        let mut out = io::stdout().lock();
+        let written = writeln!(out, "\n     {} ({:.1} s)", run.name, run.took.as_secs_f64())
+            .and_then(|()| out.write_all(&run.output))
+            .and_then(|()| out.flush());
+        if let Err(problem) = written {
+            said = Err(problem);
         }
-        io::stdout().write_all(&chunk[..read]).context("cannot pass on what cargo test says")?;
-        io::stdout().flush().context("cannot pass on what cargo test says")?;
-        tally.read(&chunk[..read]);
-    }
-    let status = child.wait().context("cargo test went astray")?;
+        tally.read(&run.output);
+        if !run.passed {
+            failed.push(run.name);
+        }
+    })?;
+    said.context("cannot pass on what the tests say")?;
+    let documented = documentation(&mut tally)?;
 
     let skipped = fs::read_to_string(&skips).unwrap_or_default();
     if !skipped.is_empty() {
@@ -91,13 +92,26 @@ fn tests() -> Result<()> {
     }
     tally.skip(skipped.lines().count());
     println!("\n{tally}");
-    if !status.success() {
-        bail!("the tests failed");
+    if !failed.is_empty() {
+        bail!("failed: {}", failed.join(", "));
+    }
+    if !documented {
+        bail!("examples in the documentation failed");
     }
     if tally.ran() == 0 {
         bail!("no test ran");
     }
     Ok(())
+}
+
+/// The examples in doc comments; whether all passed.
+fn documentation(tally: &mut Tally) -> Result<bool> {
+    let mut command = cargo(&["test", "--workspace", "--locked", "--doc", "--quiet"]);
+    eprintln!("$ {}", exec::show(&command));
+    let output = command.stderr(Stdio::inherit()).output().context("cannot start cargo test")?;
+    io::stdout().write_all(&output.stdout).context("cannot pass on what cargo test says")?;
+    tally.read(&output.stdout);
+    Ok(output.status.success())
 }
 
 /// The version whose findings deny.toml was written against.
