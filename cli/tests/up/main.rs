@@ -6,6 +6,7 @@ mod foreign;
 mod lifecycle;
 mod prometheus;
 mod restart;
+mod rotation;
 mod scale;
 #[path = "../support/mod.rs"]
 mod support;

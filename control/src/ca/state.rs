@@ -23,7 +23,7 @@ pub struct State {
     authorities: Vec<Authority>,
     /// The id of the one that signs.
     signing: String,
-    /// The longest life a leaf was given since the last rotation. Seconds; it never gets shorter within one.
+    /// The longest life leaves may have been given. Seconds; it never gets shorter, for such leaves may be about.
     longest_life: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     rotation: Option<Rotation>,
