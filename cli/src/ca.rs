@@ -1,6 +1,6 @@
 //! `outrigger ca`: the roots of the mesh, seen and replaced.
 //!
-//! Works on the directory a control plane keeps its CA in (`--ca-dir`), running or not: control planes look at it every second.
+//! Works on the directory a control plane keeps its CA in, running or not: control planes look at it every second.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -18,6 +18,7 @@ use outrigger_control::ca::{
 use serde::Serialize;
 
 use crate::output::{Format, print};
+use crate::up::socket::{self, Answer, Request};
 
 /// The certification authority of the mesh: see it, replace its root, take in another.
 #[derive(Debug, clap::Args)]
@@ -90,9 +91,12 @@ enum Command {
 
 #[derive(Debug, clap::Args)]
 struct At {
-    /// Where the control plane keeps its CA.
+    /// Where the control plane keeps its CA. Default: where that of the mesh does which `outrigger up` runs.
     #[arg(long, value_name = "DIR")]
-    ca_dir: PathBuf,
+    ca_dir: Option<PathBuf>,
+    /// Second byte of the loopback network of that mesh, where several run.
+    #[arg(long, conflicts_with = "ca_dir")]
+    network: Option<u8>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -263,13 +267,14 @@ async fn import(at: &At, pace: &Pace, cert: &PathBuf, key: &PathBuf) -> anyhow::
         |path: &PathBuf| std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()));
     let given = Authority::given(&read(cert)?, &read(key)?, now)
         .with_context(|| format!("{} with {}", cert.display(), key.display()))?;
-    let store = Directory::open(&at.ca_dir)?;
+    let path = at.path().await?;
+    let store = Directory::open(&path)?;
     if store.load().await?.is_none() {
         let state = State::new(given, CertificateSettings::default().lifetime.get());
         if !store.replace(None, &state).await? {
-            bail!("somebody else has just made a CA in {}", at.ca_dir.display());
+            bail!("somebody else has just made a CA in {}", path.display());
         }
-        println!("It is the CA of {} from now on.", at.ca_dir.display());
+        println!("It is the CA of {} from now on.", path.display());
         return Ok(());
     }
     let mut begun = false;
@@ -310,14 +315,25 @@ fn tell(next: &State, step: Step, now: SystemTime) {
 }
 
 impl At {
-    async fn load(&self) -> anyhow::Result<(Directory, State)> {
-        // Not made by looking at it.
-        if !self.ca_dir.is_dir() {
-            bail!("{} is not a directory", self.ca_dir.display());
+    async fn path(&self) -> anyhow::Result<PathBuf> {
+        if let Some(path) = &self.ca_dir {
+            return Ok(path.clone());
         }
-        let store = Directory::open(&self.ca_dir)?;
-        let stored = store.load().await?;
-        let stored = stored.with_context(|| format!("there is no CA in {}", self.ca_dir.display()))?;
+        let run_dir = socket::choose(self.network, None).await.context("--ca-dir is not given")?;
+        match socket::ask(&run_dir, &Request::Status, |_| {}).await? {
+            Answer::Status(mesh) => mesh.control.map(|control| control.ca_dir).context("the mesh is ending"),
+            _ => bail!("the mesh did not answer with its status"),
+        }
+    }
+
+    async fn load(&self) -> anyhow::Result<(Directory, State)> {
+        let path = self.path().await?;
+        // Not made by looking at it.
+        if !path.is_dir() {
+            bail!("{} is not a directory", path.display());
+        }
+        let store = Directory::open(&path)?;
+        let stored = store.load().await?.with_context(|| format!("there is no CA in {}", path.display()))?;
         Ok((store, stored.state))
     }
 
@@ -331,7 +347,7 @@ impl At {
                 return Ok(state);
             }
         }
-        bail!("others keep changing {}; try again", self.ca_dir.display());
+        bail!("others keep changing the CA; try again");
     }
 }
 

@@ -25,9 +25,8 @@ fn leaves_and_the_root_are_replaced_under_load_and_nobody_notices() {
     let before = processes(&mesh);
     let issuer = issuer_of(&mesh, "echo-0");
 
-    let ca_dir = mesh.control()["ca_dir"].as_str().expect("a directory").to_owned();
     let ca = |arguments: &[&str]| {
-        let output = mesh.outrigger(&[&["ca"], arguments, &["--ca-dir", &ca_dir]].concat());
+        let output = mesh.outrigger(&[&["ca"], arguments].concat());
         assert!(output.status.success(), "{output:?}");
         String::from_utf8(output.stdout).expect("text")
     };
