@@ -1,11 +1,15 @@
 //! Bodies far larger than any buffer: they pass, and neither sidecar grows with them.
 
 use std::fs;
+use std::time::Duration;
 
 use crate::scene::{Scene, has, output};
 
 /// Bytes each way.
 const LENGTH: u64 = 1_000_000_000;
+
+/// Ten seconds on two free cores; far more where others work, too.
+const PATIENCE: Duration = Duration::from_secs(400);
 
 /// How much a sidecar's peak memory may grow over both, in MB. Measured: see the line the test prints.
 const GROWTH: f64 = 32.0;
@@ -28,14 +32,14 @@ fn a_gigabyte_each_way_leaves_memory_flat() {
     let begun = std::time::SystemTime::now();
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            let mut up = scene.command("curl");
+            let mut up = scene.command_within(PATIENCE, "curl");
             up.args(["--silent", "--show-error", "--noproxy", "*", "-H", "Expect:"]);
             let said = output(up.arg("--upload-file").arg(&file).arg(format!("{base}/upload")));
             let said: serde_json::Value = serde_json::from_str(&said).expect("JSON");
             assert_eq!(said["body"]["length"], LENGTH);
         });
         scope.spawn(|| {
-            let mut down = scene.command("curl");
+            let mut down = scene.command_within(PATIENCE, "curl");
             down.args(["--silent", "--show-error", "--noproxy", "*", "--http2-prior-knowledge"]);
             down.args(["--output", "/dev/null", "--write-out", "%{size_download}"]);
             let said = output(down.arg(format!("{base}/bytes/{LENGTH}")));

@@ -7,6 +7,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::{Arc, Mutex, Weak};
+use std::time::Duration;
 
 use crate::support::{Mesh, PATIENCE};
 
@@ -86,8 +87,13 @@ impl Scene {
 
     /// A program with the variables of `caller`; ended, and so failed, if it takes too long.
     pub fn command(&self, program: impl AsRef<Path>) -> Command {
+        self.command_within(PATIENCE, program)
+    }
+
+    /// As [`Self::command`], for what takes its time.
+    pub fn command_within(&self, patience: Duration, program: impl AsRef<Path>) -> Command {
         let mut command = Command::new("timeout");
-        command.args(["--kill-after=5", &PATIENCE.as_secs().to_string()]).arg(program.as_ref());
+        command.args(["--kill-after=5", &patience.as_secs().to_string()]).arg(program.as_ref());
         command.env_clear().envs(self.variables.0.iter().cloned()).stdin(Stdio::null());
         command
     }

@@ -221,7 +221,8 @@ fn close_payload(code: u16, reason: &str) -> Bytes {
 
 const MAX_MESSAGE: usize = 16 * 1024 * 1024;
 const MAX_UNREAD: u64 = 64 * 1024 * 1024;
-const FAREWELL: Duration = Duration::from_secs(1);
+/// How long a peer may take to finish what it was sending when we closed, and to read that we did.
+const FAREWELL: Duration = Duration::from_secs(10);
 
 #[cfg(test)]
 mod tests;

@@ -8,7 +8,8 @@ import grpc
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
-# grpcio reads `grpc_proxy`: the name goes to the sidecar by CONNECT. Its own address is called without it.
+# grpcio reads `grpc_proxy`: names and addresses go to the sidecar by CONNECT, unless it is told not to.
+DIRECT = [("grpc.enable_http_proxy", 0)]
 BY_NAME = "grpc:50051"
 BY_ADDRESS = f"{os.environ['GRPC_SERVICE_HOST']}:{os.environ['GRPC_SERVICE_PORT']}"
 ANY_SIZE = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
@@ -17,8 +18,7 @@ PATIENCE = 50
 
 
 def channel(target, options=()):
-    direct = [("grpc.enable_http_proxy", 0)] if target == BY_ADDRESS else []
-    return grpc.aio.insecure_channel(target, options=[*ANY_SIZE, *direct, *options])
+    return grpc.aio.insecure_channel(target, options=[*ANY_SIZE, *options])
 
 
 async def a_stream(messages):
@@ -39,8 +39,8 @@ async def failure(call):
 
 
 async def shapes():
-    for target in [BY_NAME, BY_ADDRESS]:
-        async with channel(target) as to:
+    for target, options in [(BY_NAME, []), (BY_ADDRESS, []), (BY_ADDRESS, DIRECT)]:
+        async with channel(target, options) as to:
             assert await to.unary_unary("/test.Echo/Unary")(b"hello", timeout=PATIENCE) == b"hello"
             assert await to.unary_unary("/test.Echo/Unary")(b"", timeout=PATIENCE) == b""
             call = to.unary_stream("/test.Echo/Down")(b"1000 100", timeout=PATIENCE)
@@ -178,7 +178,7 @@ async def refusals():
 async def many():
     """300 streams open at once over two connections, more than our next hop takes on one."""
     own = [("grpc.use_local_subchannel_pool", 1)]
-    async with channel(BY_NAME, own) as one, channel(BY_ADDRESS, own) as two:
+    async with channel(BY_NAME, own) as one, channel(BY_ADDRESS, [*own, *DIRECT]) as two:
         streams = [to.stream_stream("/test.Echo/Both")(timeout=PATIENCE) for to in [one, two] for _ in range(150)]
         for turn in range(3):
             # No stream goes on before all have had their answer.
