@@ -133,10 +133,7 @@ impl Authority {
             metrics.ca_expires(gauge(present.root_until()), gauge(present.until()));
             let left = present.until().duration_since(SystemTime::now()).unwrap_or_default();
             if left < SOON && !warned {
-                tracing::warn!(
-                    days = left.as_secs() / 86_400,
-                    "what the CA signs with ends soon; see `outrigger ca show`"
-                );
+                tracing::warn!(days = left.as_secs() / 86_400, "what the CA signs with ends soon");
             }
             warned = left < SOON;
             tokio::time::sleep(LOOK).await;

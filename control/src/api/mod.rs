@@ -51,7 +51,7 @@ async fn ready(State(api): State<Api>) -> (StatusCode, &'static str) {
     if *api.closing.borrow() {
         (StatusCode::SERVICE_UNAVAILABLE, "ending\n")
     } else if api.ca.is_some_and(|ca| ca.present().until() <= SystemTime::now()) {
-        (StatusCode::SERVICE_UNAVAILABLE, "the CA has expired; see `outrigger ca show`\n")
+        (StatusCode::SERVICE_UNAVAILABLE, "the CA has expired\n")
     } else {
         (StatusCode::OK, "ready\n")
     }
