@@ -31,6 +31,8 @@ pub enum Kind {
     NotAccepted,
     /// A proxy refused what was made of an object and goes on by what it had.
     Refused,
+    /// Proxies have no place to keep their certificates.
+    NotKept,
     /// A proxy is not connected to the control plane, or behind.
     Stale,
 }
@@ -59,6 +61,16 @@ pub fn problems(mesh: &MeshReport, plane: Result<&Plane, &anyhow::Error>) -> Vec
                 "does not answer ({error:#}); all proxies go on by what they have, and changes of manifests wait"
             ),
         }),
+    }
+    if !mesh.in_memory {
+        problems.push(Problem {
+            severity: Severity::Warning,
+            kind: Kind::NotKept,
+            place: mesh.run_dir.display().to_string(),
+            message: "is not in memory, so that proxies keep no certificate there: one that is started again while the control \
+                      plane is away has none. Set XDG_RUNTIME_DIR to a folder on tmpfs"
+                .into(),
+        });
     }
     problems.sort_by_key(|problem| problem.severity);
     problems
@@ -197,7 +209,7 @@ mod tests {
 
     fn mesh(control: &str, workload: &str) -> MeshReport {
         serde_json::from_value(json!({
-            "network": "127.64.0.0/16", "directories": ["/m"], "pid": 1,
+            "network": "127.64.0.0/16", "run_dir": "/run/m", "in_memory": true, "directories": ["/m"], "pid": 1,
             "control": {"state": control, "reason": null, "pid": 2, "restarts": 0, "discovery": "", "api": "", "metrics": "", "ca_dir": ""},
             "workloads": [{
                 "namespace": "default", "workload": "echo", "name": "echo-0", "state": workload,
@@ -275,6 +287,10 @@ mod tests {
             problem.message.contains("not connected") && problem.message.contains("(reset)"),
             "{problem}"
         );
+
+        let on_disk = MeshReport { in_memory: false, ..mesh("Ready", "Ready") };
+        let [_, problem] = &problems(&on_disk, Ok(&alone))[..] else { panic!("two problems") };
+        assert_eq!((problem.kind, problem.place.as_str()), (Kind::NotKept, "/run/m"));
 
         let away = anyhow::anyhow!("connection refused");
         let found = problems(&mesh("Restarting", "Ready"), Err(&away));

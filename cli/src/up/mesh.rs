@@ -73,6 +73,10 @@ pub struct GatewayReport {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct MeshReport {
     pub network: String,
+    /// Where sockets, instances and what proxies keep are.
+    pub run_dir: PathBuf,
+    /// Whether that is on a memory-backed file system; only there proxies keep their keys.
+    pub in_memory: bool,
     pub directories: Vec<PathBuf>,
     pub pid: u32,
     pub control: Option<ControlReport>,
@@ -226,9 +230,11 @@ impl Mesh {
     }
 
     pub fn report(&self) -> MeshReport {
-        let address = self.network.borrow().control();
+        let network = self.network.borrow();
         MeshReport {
-            network: format!("127.{}.0.0/16", address.octets()[1]),
+            network: format!("127.{}.0.0/16", network.control().octets()[1]),
+            run_dir: network.run_dir().to_owned(),
+            in_memory: network.is_in_memory(),
             directories: self.directories.clone(),
             pid: std::process::id(),
             control: self.control.borrow().as_ref().map(Control::report),

@@ -81,6 +81,11 @@ impl Network {
         &self.run_dir
     }
 
+    /// Whether keys may be kept in the run folder.
+    pub fn is_in_memory(&self) -> bool {
+        is_in_memory(&self.run_dir)
+    }
+
     /// Root, intermediate and token key of the mesh. Stays when the mesh ends, so that who was told of a root need not be told again.
     pub fn ca_dir(&self) -> PathBuf {
         self.run_dir.join("ca")
