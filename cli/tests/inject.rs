@@ -208,3 +208,132 @@ fn files_and_directories_become_one_stream() {
     let (code, out, _) = inject(&["-f", path, "-f", a.to_str().unwrap()], "");
     assert_eq!((code, &*out), (0, "a: 1\n--- # second\nb: 2\n---\na: 1"));
 }
+
+/// The instructions of a file in deploy/, without comments; a line that goes on is one.
+fn instructions(name: &str) -> Vec<(String, String)> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy").join(name);
+    let text = fs::read_to_string(path).unwrap().replace("\\\n", "");
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    lines
+        .map(|line| line.split_once(' ').unwrap())
+        .map(|(word, rest)| (word.to_owned(), rest.to_owned()))
+        .collect()
+}
+
+#[test]
+fn the_sidecars_image_holds_the_proxy_and_nothing_else() {
+    let instructions = instructions("Containerfile");
+    let lines: Vec<_> = instructions.iter().map(|(word, rest)| (word.as_str(), rest.as_str())).collect();
+    assert_eq!(
+        lines,
+        [
+            ("FROM", "scratch"),
+            ("COPY", "--chmod=0555 outrigger-proxy /outrigger-proxy"),
+            ("USER", "1337:1337"),
+            ("ENTRYPOINT", "[\"/outrigger-proxy\"]"),
+        ]
+    );
+    // What injection says of the image is what is in it.
+    let pod = "kind: Pod\napiVersion: v1\nspec: {containers: [{name: a}]}\n";
+    let pod = read(&injected(pod)).remove(0);
+    let proxy = &pod["spec"]["initContainers"][1];
+    assert_eq!(proxy["securityContext"]["runAsUser"], 1337);
+    assert_eq!(proxy["lifecycle"]["preStop"]["exec"]["command"][0], "/outrigger-proxy");
+    assert_eq!(proxy.get("command"), None, "the entry point is the image's");
+}
+
+#[test]
+fn the_other_image_holds_the_program_and_the_tools_of_the_redirection() {
+    let instructions = instructions("Containerfile.outrigger");
+    let of = |wanted: &str| -> Vec<&str> {
+        instructions.iter().filter(|(word, _)| word == wanted).map(|(_, rest)| rest.as_str()).collect()
+    };
+    assert_eq!(of("COPY"), ["--chmod=0555 outrigger /usr/local/bin/outrigger"]);
+    assert_eq!(of("ENTRYPOINT"), ["[\"/usr/local/bin/outrigger\"]"]);
+    let user = of("USER")[0].split(':').map(|id| id.parse::<u32>().unwrap()).collect::<Vec<_>>();
+    assert!(user.iter().all(|id| *id != 0 && *id != 1337), "neither root nor the proxy's: {user:?}");
+    assert!(of("RUN")[0].contains("install --yes --no-install-recommends nftables iptables "));
+    assert_eq!(of("ADD"), [""; 0]);
+}
+
+#[test]
+fn the_build_script_is_one_and_makes_the_images_injection_asks_for() {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/build.sh");
+    let parsed = std::process::Command::new("sh").arg("-n").arg(&script).status().unwrap();
+    assert!(parsed.success());
+    let text = fs::read_to_string(&script).unwrap();
+    let pod = read(&injected("kind: Pod\napiVersion: v1\nspec: {containers: [{name: a}]}\n")).remove(0);
+    for container in pod["spec"]["initContainers"].as_array().unwrap() {
+        let (name, version) = container["image"].as_str().unwrap().split_once(':').unwrap();
+        assert!(text.contains(&format!("--tag \"${{prefix}}{name}:$version\"")), "{name}");
+        assert_eq!(version, env!("CARGO_PKG_VERSION"));
+    }
+    // The version as the script finds it.
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("../Cargo.toml");
+    let found = fs::read_to_string(manifest).unwrap();
+    let first = found.lines().find_map(|line| line.strip_prefix("version = ")).unwrap();
+    assert_eq!(first.trim_matches('"'), env!("CARGO_PKG_VERSION"));
+}
+
+/// The script run whole, with an engine that only notes what it is asked and a cargo that builds nothing.
+#[test]
+fn the_build_script_gives_the_images_two_static_programs() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = directory.path();
+    let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy");
+    fs::create_dir_all(at.join("deploy")).unwrap();
+    fs::create_dir_all(at.join("bin")).unwrap();
+    fs::copy(deploy.join("build.sh"), at.join("deploy/build.sh")).unwrap();
+    fs::write(at.join("Cargo.toml"), "[workspace.package]\nversion = \"1.2.3\"\n").unwrap();
+    let program = |name: &str, script: &str| {
+        use std::os::unix::fs::PermissionsExt as _;
+        let path = at.join("bin").join(name);
+        fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    };
+    program(
+        "cargo",
+        "echo \"$RUSTFLAGS $*\" > asked; mkdir -p target/t/release; \
+         echo a > target/t/release/outrigger; echo b > target/t/release/outrigger-proxy",
+    );
+    program(
+        "podman",
+        "for last; do :; done; echo \"$* \" | sed \"s|$last|CONTEXT|\" >> built; ls \"$last\" >> built",
+    );
+    program("readelf", "echo $ELF");
+    let run = |elf: &str| {
+        let path = format!("{}:/usr/bin:/bin", at.join("bin").display());
+        let mut command = std::process::Command::new("sh");
+        command.arg(at.join("deploy/build.sh")).arg("registry.example/");
+        command
+            .env("PATH", path)
+            .env("TARGET", "t")
+            .env("ELF", elf)
+            .env_remove("RUSTFLAGS")
+            .env_remove("ENGINE");
+        command.output().unwrap()
+    };
+    let output = run("");
+    assert!(output.status.success(), "{output:?}");
+    let asked = fs::read_to_string(at.join("asked")).unwrap();
+    assert_eq!(
+        asked.trim(),
+        "-C target-feature=+crt-static build --locked --profile release --target t -p outrigger-proxy -p outrigger"
+    );
+    let built = fs::read_to_string(at.join("built")).unwrap();
+    let lines: Vec<&str> = built.lines().map(str::trim).collect();
+    assert_eq!(
+        lines,
+        [
+            "build --file deploy/Containerfile --tag registry.example/outrigger-proxy:1.2.3 CONTEXT",
+            "outrigger",
+            "outrigger-proxy",
+            "build --file deploy/Containerfile.outrigger --tag registry.example/outrigger:1.2.3 CONTEXT",
+            "outrigger",
+            "outrigger-proxy",
+        ]
+    );
+    let refused = run("INTERP");
+    assert!(!refused.status.success());
+    assert!(String::from_utf8(refused.stderr).unwrap().contains("outrigger-proxy is not static"));
+}

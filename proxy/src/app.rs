@@ -58,6 +58,10 @@ pub struct Setup {
     pub captured: Option<Captured>,
     /// What the admin port changes the level of.
     pub log: admin::Log,
+    /// Probes of the app that the metrics port answers for.
+    pub app_probes: admin::AppProbes,
+    /// Where the app of this pod is probed. Default 127.0.0.1.
+    pub pod_address: IpAddr,
     /// Where its certificate comes from; without one it speaks plaintext. Default: nowhere.
     pub identity: Option<Provision>,
 }
@@ -79,6 +83,8 @@ impl Setup {
             drain: drain::Timing::default(),
             captured: None,
             log: admin::Log::default(),
+            app_probes: admin::AppProbes::default(),
+            pod_address: Ipv4Addr::LOCALHOST.into(),
             identity: None,
         }
     }
@@ -175,7 +181,13 @@ pub fn start(
     background.spawn(admin::serve(
         admin,
         metrics,
-        admin::State { shared: shared.clone(), log: setup.log.clone(), started: Instant::now() },
+        admin::State {
+            shared: shared.clone(),
+            log: setup.log.clone(),
+            started: Instant::now(),
+            probes: setup.app_probes.clone(),
+            pod: setup.pod_address,
+        },
     ));
     background.spawn(listeners.follow());
     Ok(Running {

@@ -12,6 +12,7 @@ use outrigger_config::resolve::Subscriber;
 use outrigger_config::xds::{Node, Role};
 use rand::RngExt;
 
+use crate::admin::AppProbes;
 use crate::app::{Captured, Setup};
 use crate::canary::{Addresses, has_ipv6};
 use crate::discovery::{Cache, Dial, Own, Source};
@@ -78,6 +79,10 @@ pub struct Options {
     /// Metrics and health. Default: pod address, port 15020; captured, all addresses.
     #[arg(long, value_name = "ADDR:PORT")]
     pub metrics: Option<SocketAddr>,
+    /// The app's probes, which the metrics port answers for by making them: a JSON object from a path, /app-health/CONTAINER/readyz,
+    /// to what to do, in Kubernetes' words. Written by injection.
+    #[arg(long, value_name = "JSON", env = "OUTRIGGER_APP_PROBES", hide_env_values = true)]
+    pub app_probes: Option<AppProbes>,
     /// Added to gateway ports below 1024, where those cannot be bound.
     #[arg(long, default_value_t = 0)]
     pub low_port_offset: u16,
@@ -128,6 +133,8 @@ impl Options {
             setup.admin
         );
         setup.metrics = self.metrics.unwrap_or(at.metrics);
+        setup.app_probes = self.app_probes.clone().unwrap_or_default();
+        setup.pod_address = pod_address;
         setup.low_port_offset = self.low_port_offset;
         setup.drain = Timing { window: self.drain_window, deadline: self.drain_deadline };
         setup.identity = self.identity();

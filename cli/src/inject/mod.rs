@@ -41,13 +41,20 @@ pub struct Args {
     #[arg(long, value_name = "IMAGE", default_value = concat!("outrigger:", env!("CARGO_PKG_VERSION")))]
     capture_image: String,
     /// Where sidecars find the control plane; repeatable, they are replicas
-    #[arg(long, value_name = "HOST:PORT", default_value = "outrigger-control.outrigger-system.svc:15010")]
+    #[arg(long, value_name = "HOST:PORT", default_value = "outrigger-control.outrigger-system.svc:15012")]
     control: Vec<String>,
+    /// Config map in each namespace that holds, as roots.pem, what `outrigger ca export-root` writes
+    #[arg(long, value_name = "NAME", default_value = "outrigger-roots")]
+    roots: String,
 }
 
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let settings =
-        Settings { proxy_image: args.proxy_image, capture_image: args.capture_image, control: args.control };
+    let settings = Settings {
+        proxy_image: args.proxy_image,
+        capture_image: args.capture_image,
+        control: args.control,
+        roots: args.roots,
+    };
     let change = |object: &Value| match args.remove {
         false => inject::inject(object, &settings),
         true => inject::remove(object),

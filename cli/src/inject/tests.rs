@@ -133,11 +133,12 @@ fn the_proxy_and_the_capture_take_the_arguments_they_are_given() {
     let settings = Settings {
         proxy_image: "outrigger-proxy:1".to_owned(),
         capture_image: "outrigger:1".to_owned(),
-        control: vec!["a.system.svc:15010".to_owned(), "b.system.svc:15010".to_owned()],
+        control: vec!["a.system.svc:15012".to_owned(), "b.system.svc:15012".to_owned()],
+        roots: "roots".to_owned(),
     };
     let everything: Vec<Value> =
         ["jobs.yaml", "statefulset.yaml", "tuned.yaml"].iter().flat_map(|name| documents(name)).collect();
-    let mut seen = 0;
+    let (mut seen, mut probed) = (0, 0);
     for object in everything {
         let outcome = inject::inject(&object, &settings);
         let template = match object["kind"].as_str().unwrap() {
@@ -159,12 +160,19 @@ fn the_proxy_and_the_capture_take_the_arguments_they_are_given() {
         let proxy = <Proxy as clap::Parser>::try_parse_from(arguments(inject::PROXY_CONTAINER));
         let options = proxy.unwrap_or_else(|error| panic!("{error}")).options;
         options.setup().unwrap();
+        let containers = template["spec"]["initContainers"].as_array().unwrap();
+        let env = containers.iter().flat_map(|container| container["env"].as_array()).flatten();
+        for variable in env.filter(|variable| variable["name"] == inject::PROBES_ENV) {
+            let expanded = variable["value"].as_str().unwrap().replace("$$", "$");
+            expanded.parse::<outrigger_proxy::admin::AppProbes>().unwrap();
+            probed += 1;
+        }
         assert_eq!((options.control.len(), options.workload.as_deref()), (2, Some("web-0")));
         let capture = <Outrigger as clap::Parser>::try_parse_from(arguments(inject::CAPTURE_CONTAINER));
         capture.unwrap_or_else(|error| panic!("{error}"));
         seen += 1;
     }
-    assert_eq!(seen, 4);
+    assert_eq!((seen, probed), (4, 1));
 }
 
 /// The objects of one of the recorded inputs.

@@ -31,8 +31,10 @@ pub struct Settings {
     pub proxy_image: String,
     /// Image of the init container that loads the redirection; its entry point is `outrigger`.
     pub capture_image: String,
-    /// Discovery ports of the control plane's replicas, `HOST:PORT`; at least one.
+    /// Where the control plane's replicas answer over TLS, `HOST:PORT`; at least one.
     pub control: Vec<String>,
+    /// The config map in each namespace whose `roots.pem` holds the roots the control plane is believed by.
+    pub roots: String,
 }
 
 /// An object after injection, and what there is to say about it.

@@ -39,7 +39,7 @@ pub fn inject(template: &mut Object, settings: &Settings, report: &mut Report) -
     let before_others =
         [sidecar::capture(settings, &tuning), sidecar::proxy(settings, &tuning, drain, &rewritten)];
     shape::list_mut(spec, "initContainers").splice(0..0, before_others);
-    shape::list_mut(spec, "volumes").extend(sidecar::volumes());
+    shape::list_mut(spec, "volumes").extend(sidecar::volumes(settings));
 
     let port_names = rewritten.into_iter().filter_map(|probe| {
         let port = probe.port_name?;
@@ -114,6 +114,7 @@ fn warn(spec: &Object, at: &FieldPath, report: &mut Report) -> Result<(), Refuse
         for (index, container) in shape::objects(spec, at, key, report)?.into_iter().enumerate() {
             let container_at = at.key(key).index(index);
             users.push((container, container_at.clone()));
+            hooks(container, &container_at, report)?;
             for (index, port) in
                 shape::objects(container, &container_at, "ports", report)?.into_iter().enumerate()
             {
@@ -137,6 +138,21 @@ fn warn(spec: &Object, at: &FieldPath, report: &mut Report) -> Result<(), Refuse
                 "{PROXY_UID} is the proxy's own user: what runs as it bypasses the mesh with all it sends"
             );
             report.warn(&context_at.key("runAsUser"), message);
+        }
+    }
+    Ok(())
+}
+
+/// A hook that is a call comes from outside, as a probe does, and cannot be led through the proxy (`probes`).
+fn hooks(container: &Object, at: &FieldPath, report: &mut Report) -> Result<(), Refused> {
+    let Some(lifecycle) = shape::object(container, at, "lifecycle", report)? else { return Ok(()) };
+    let lifecycle_at = at.key("lifecycle");
+    for key in ["postStart", "preStop"] {
+        let hook = shape::object(lifecycle, &lifecycle_at, key, report)?;
+        if hook.is_some_and(|hook| hook.get("httpGet").is_some_and(|call| !call.is_null())) {
+            let message =
+                "comes from outside the mesh: a workload that is Strict refuses it; use exec instead";
+            report.warn(&lifecycle_at.key(key).key("httpGet"), message);
         }
     }
     Ok(())

@@ -2,7 +2,8 @@
 //!
 //! The kubelet has no identity in the mesh: under Strict an app cannot be probed from outside. So each probe that is a call is turned into
 //! one of the proxy's own port, which the redirection leaves alone, and what it was is handed to the proxy, which makes the call from
-//! within. Every container's probes, those of other sidecars too, and the hooks that are HTTP calls. `exec` needs no network and stays.
+//! within. Every container's probes, those of other sidecars too. `exec` needs no network and stays. So do the hooks that are calls:
+//! whoever reaches the port can ask for what was handed over, and a hook, unlike a probe, does something.
 
 use outrigger_config::manifest::path::FieldPath;
 use serde::{Deserialize, Serialize};
@@ -16,25 +17,16 @@ use super::{Refused, Report};
 /// `{"/app-health/app/readyz": {"httpGet": {"path": "/ready", "port": 8080}, "timeoutSeconds": 1}}`.
 pub const PROBES_ENV: &str = "OUTRIGGER_APP_PROBES";
 
-/// Where a container says what the kubelet calls, and the last part of the path it becomes.
-const SLOTS: [Slot; 5] = [
-    Slot { holder: None, key: "startupProbe", word: "startupz" },
-    Slot { holder: None, key: "readinessProbe", word: "readyz" },
-    Slot { holder: None, key: "livenessProbe", word: "livez" },
-    Slot { holder: Some("lifecycle"), key: "postStart", word: "poststart" },
-    Slot { holder: Some("lifecycle"), key: "preStop", word: "prestop" },
-];
-
-struct Slot {
-    holder: Option<&'static str>,
-    key: &'static str,
-    word: &'static str,
-}
+/// A container's probes, and the last part of the path each becomes.
+const SLOTS: [(&str, &str); 3] =
+    [("startupProbe", "startupz"), ("readinessProbe", "readyz"), ("livenessProbe", "livez")];
 
 /// What Kubernetes waits for an answer where a probe does not say.
 const DEFAULT_TIMEOUT_SECONDS: u64 = 1;
+/// What the proxy takes.
+const MAX_TIMEOUT_SECONDS: u64 = 3600;
 
-/// The kinds of call, by the key that holds each. Hooks know no gRPC, and `tcpSocket` of a hook does nothing (Kubernetes API reference).
+/// The kinds of call, by the key that holds each.
 const CALLS: [&str; 3] = ["httpGet", "tcpSocket", "grpc"];
 
 /// A probe that was rewritten.
@@ -63,31 +55,20 @@ pub fn rewrite(
     report: &mut Report,
 ) -> Result<Vec<Rewritten>, Refused> {
     let mut all = Vec::new();
-    for slot in &SLOTS {
-        let (holder, holder_at) = match slot.holder {
-            None => (&*container, at.clone()),
-            Some(key) => match shape::object(container, at, key, report)? {
-                Some(holder) => (holder, at.key(key)),
-                None => continue,
-            },
-        };
-        let Some(probe) = shape::object(holder, &holder_at, slot.key, report)? else { continue };
-        let probe_at = holder_at.key(slot.key);
+    for (key, word) in SLOTS {
+        let Some(probe) = shape::object(container, at, key, report)? else { continue };
+        let probe_at = at.key(key);
         let Some(kind) = CALLS.into_iter().find(|kind| probe.get(*kind).is_some_and(|call| !call.is_null()))
         else {
             continue;
         };
-        let is_hook = slot.holder.is_some();
-        if is_hook && kind != "httpGet" {
-            continue;
-        }
         let call = shape::object(probe, &probe_at, kind, report)?.expect("found just now");
         let call_at = probe_at.key(kind);
         if let Some(host) = shape::text(call, &call_at, "host", report)?.filter(|host| !host.is_empty()) {
             report.warn(&call_at.key("host"), format!("asks {host}, not this pod; it is left as it is"));
             continue;
         }
-        let path = format!("/app-health/{name}/{}", slot.word);
+        let path = format!("/app-health/{name}/{word}");
         if kind == "httpGet" && is_ours(call, &path) {
             report.warn(&call_at, "leads to the proxy already, which does not know what it was");
             continue;
@@ -95,13 +76,20 @@ pub fn rewrite(
         let (port, port_name) = port(container, call, &call_at, report)?;
         let mut call = call.clone();
         call.insert("port".to_owned(), port.into());
-        let mut handed = Map::from_iter([(kind.to_owned(), Value::Object(call))]);
-        if !is_hook {
-            let timeout = shape::number(probe, &probe_at, "timeoutSeconds", report)?;
-            handed.insert("timeoutSeconds".to_owned(), timeout.unwrap_or(DEFAULT_TIMEOUT_SECONDS).into());
+        let timeout = shape::number(probe, &probe_at, "timeoutSeconds", report)?;
+        let timeout = timeout.filter(|seconds| *seconds > 0).unwrap_or(DEFAULT_TIMEOUT_SECONDS);
+        if timeout > MAX_TIMEOUT_SECONDS {
+            let message = format!("{timeout} is more than the {MAX_TIMEOUT_SECONDS} a probe may take");
+            return Err(report.error(&probe_at.key("timeoutSeconds"), message));
         }
+        let handed = Map::from_iter([
+            (kind.to_owned(), Value::Object(call)),
+            ("timeoutSeconds".to_owned(), timeout.into()),
+        ]);
         let ours = json!({"path": path, "port": METRICS_PORT});
-        replace(container, slot, |probe| rename(probe, kind, "httpGet", ours));
+        if let Some(Value::Object(probe)) = container.get_mut(key) {
+            rename(probe, kind, "httpGet", ours);
+        }
         all.push(Rewritten { path, call: Value::Object(handed), port_name });
     }
     Ok(all)
@@ -123,7 +111,7 @@ pub fn restore(spec: &mut Object, calls: &Object, names: &[PortName]) {
     for (path, call) in calls {
         let mut parts = path.strip_prefix("/app-health/").unwrap_or_default().split('/');
         let (Some(name), Some(word)) = (parts.next(), parts.next()) else { continue };
-        let Some(slot) = SLOTS.iter().find(|slot| slot.word == word) else { continue };
+        let Some((key, _)) = SLOTS.iter().find(|(_, known)| *known == word) else { continue };
         let Some(container) = shape::container_mut(spec, name) else { continue };
         let Some((kind, Value::Object(call))) =
             call.as_object().and_then(|handed| handed.iter().find(|(key, _)| CALLS.contains(&key.as_str())))
@@ -134,29 +122,17 @@ pub fn restore(spec: &mut Object, calls: &Object, names: &[PortName]) {
         if let Some(name) = names.iter().find(|name| name.path == *path) {
             call.insert("port".to_owned(), name.port.as_str().into());
         }
-        replace(container, slot, |probe| {
-            let current = probe.get("httpGet").and_then(Value::as_object);
-            if current.is_some_and(|current| is_ours(current, path)) {
-                rename(probe, "httpGet", kind, Value::Object(call));
-            }
-        });
+        let Some(Value::Object(probe)) = container.get_mut(*key) else { continue };
+        let current = probe.get("httpGet").and_then(Value::as_object);
+        if current.is_some_and(|current| is_ours(current, path)) {
+            rename(probe, "httpGet", kind, Value::Object(call));
+        }
     }
 }
 
 fn is_ours(http_get: &Object, path: &str) -> bool {
     let is = |key, value: Value| http_get.get(key) == Some(&value);
     is("path", path.into()) && is("port", METRICS_PORT.into())
-}
-
-fn replace(container: &mut Object, slot: &Slot, change: impl FnOnce(&mut Object)) {
-    let holder = match slot.holder {
-        None => Some(container),
-        Some(key) => container.get_mut(key).and_then(Value::as_object_mut),
-    };
-    let probe = holder.and_then(|holder| holder.get_mut(slot.key)).and_then(Value::as_object_mut);
-    if let Some(probe) = probe {
-        change(probe);
-    }
 }
 
 /// Puts `value` under `to` where `from` stood.

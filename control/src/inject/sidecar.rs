@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use outrigger_config::xds::certificates::AUDIENCE;
 use serde_json::{Map, Value, json};
 
 use super::Settings;
@@ -28,9 +29,18 @@ const CANARY_PORT: u16 = 15019;
 /// The user the proxy runs as; the redirection tells its connections from the app's by it.
 pub const PROXY_UID: u32 = 1337;
 
+/// What the proxy keeps across its restarts: its certificate with the key, and the last good configuration.
 const STATE_VOLUME: &str = "outrigger-state";
 const STATE_DIR: &str = "/var/run/outrigger";
-pub const VOLUMES: [&str; 1] = [STATE_VOLUME];
+/// What it proves itself with to the control plane, and what that proves itself with to it.
+const IDENTITY_VOLUME: &str = "outrigger-identity";
+const IDENTITY_DIR: &str = "/var/run/secrets/outrigger";
+const TOKEN: &str = "token";
+/// The key in the config map, too.
+const ROOTS: &str = "roots.pem";
+pub const VOLUMES: [&str; 2] = [STATE_VOLUME, IDENTITY_VOLUME];
+/// The kubelet renews a token at four fifths of this; it is read anew for each connection.
+const TOKEN_SECONDS: u32 = 3600;
 
 /// Whatever the proxy says of itself; from the start of the process to its readiness it may take as long as images and certificates
 /// need, ten minutes, and is then started anew.
@@ -48,11 +58,12 @@ pub fn proxy(settings: &Settings, tuning: &Tuning, drain: Drain, probes: &[Rewri
     args.push("--workload=$(POD_NAME)".to_owned());
     args.push("--pod-address=$(POD_IP)".to_owned());
     args.extend(settings.control.iter().map(|address| format!("--control={address}")));
+    args.push(format!("--control-root={IDENTITY_DIR}/{ROOTS}"));
+    args.push(format!("--token={IDENTITY_DIR}/{TOKEN}"));
+    args.push(format!("--identity-dir={STATE_DIR}/identity"));
     args.push(format!("--state-dir={STATE_DIR}/state"));
-    // Redirected connections arrive at loopback from within and at the pod's address from outside.
-    args.push(format!("--outbound=0.0.0.0:{OUTBOUND_PORT}"));
-    args.push(format!("--inbound=0.0.0.0:{INBOUND_PORT}"));
-    args.push(format!("--admin=127.0.0.1:{ADMIN_PORT}"));
+    // It listens where the redirection leads, and is not ready before it has met itself there.
+    args.push("--captured".to_owned());
     args.extend(tuning.concurrency.map(|workers| format!("--workers={workers}")));
     args.push(format!("--drain-window={}s", drain.window.as_secs()));
     args.push(format!("--drain-deadline={}s", drain.deadline.as_secs()));
@@ -96,7 +107,10 @@ pub fn proxy(settings: &Settings, tuning: &Tuning, drain: Drain, probes: &[Rewri
             "capabilities": {"drop": ["ALL"]},
             "seccompProfile": {"type": "RuntimeDefault"},
         },
-        "volumeMounts": [{"name": STATE_VOLUME, "mountPath": STATE_DIR}],
+        "volumeMounts": [
+            {"name": STATE_VOLUME, "mountPath": STATE_DIR},
+            {"name": IDENTITY_VOLUME, "mountPath": IDENTITY_DIR, "readOnly": true},
+        ],
     })
 }
 
@@ -128,9 +142,14 @@ pub fn capture(settings: &Settings, tuning: &Tuning) -> Value {
     })
 }
 
-/// In memory alone: what is kept there includes a private key.
-pub fn volumes() -> Vec<Value> {
-    vec![json!({"name": STATE_VOLUME, "emptyDir": {"medium": "Memory", "sizeLimit": "64Mi"}})]
+pub fn volumes(settings: &Settings) -> Vec<Value> {
+    let token = json!({"serviceAccountToken": {"path": TOKEN, "audience": AUDIENCE, "expirationSeconds": TOKEN_SECONDS}});
+    let roots = json!({"configMap": {"name": settings.roots, "items": [{"key": ROOTS, "path": ROOTS}]}});
+    vec![
+        // In memory alone, because of the key.
+        json!({"name": STATE_VOLUME, "emptyDir": {"medium": "Memory", "sizeLimit": "64Mi"}}),
+        json!({"name": IDENTITY_VOLUME, "projected": {"sources": [token, roots]}}),
+    ]
 }
 
 /// What Prometheus' usual configuration for Kubernetes looks for.

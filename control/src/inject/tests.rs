@@ -9,7 +9,8 @@ fn settings() -> Settings {
     Settings {
         proxy_image: "outrigger-proxy:1".to_owned(),
         capture_image: "outrigger:1".to_owned(),
-        control: vec!["control:15010".to_owned()],
+        control: vec!["control:15012".to_owned()],
+        roots: "roots".to_owned(),
     }
 }
 
@@ -95,7 +96,7 @@ fn probes_of_every_kind_and_container_lead_through_the_proxy() {
                 "ports": [{"name": "web", "containerPort": 8443}],
                 "readinessProbe": {"httpGet": {"scheme": "HTTPS", "path": "/r", "port": "web"}, "timeoutSeconds": 7},
                 "livenessProbe": {"exec": {"command": ["true"]}},
-                "lifecycle": {"postStart": {"httpGet": {"path": "/p$(X)", "port": 1}}, "preStop": {"exec": {"command": ["x"]}}},
+                "lifecycle": {"preStop": {"exec": {"command": ["x"]}}},
             },
             {"name": "rpc", "livenessProbe": {"grpc": {"port": 9000, "service": "s"}, "periodSeconds": 3}},
         ],
@@ -106,7 +107,6 @@ fn probes_of_every_kind_and_container_lead_through_the_proxy() {
         json!({
             "/app-health/log/startupz": {"tcpSocket": {"port": 24224}, "timeoutSeconds": 1},
             "/app-health/app/readyz": {"httpGet": {"scheme": "HTTPS", "path": "/r", "port": 8443}, "timeoutSeconds": 7},
-            "/app-health/app/poststart": {"httpGet": {"path": "/p$(X)", "port": 1}},
             "/app-health/rpc/livez": {"grpc": {"port": 9000, "service": "s"}, "timeoutSeconds": 1},
         })
     );
@@ -114,9 +114,19 @@ fn probes_of_every_kind_and_container_lead_through_the_proxy() {
     let asked = |word: &str| json!({"path": format!("/app-health/{word}"), "port": 15020});
     assert_eq!(app["readinessProbe"], json!({"httpGet": asked("app/readyz"), "timeoutSeconds": 7}));
     assert_eq!(app["livenessProbe"], before["spec"]["containers"][0]["livenessProbe"]);
-    assert_eq!(app["lifecycle"]["postStart"]["httpGet"], asked("app/poststart"));
     let rpc = container(&after, "containers", "rpc");
     assert_eq!(rpc["livenessProbe"], json!({"httpGet": asked("rpc/livez"), "periodSeconds": 3}));
+}
+
+#[test]
+fn a_hook_that_is_a_call_stays_and_is_warned_of() {
+    let before =
+        pod(json!({"containers": [{"name": "app", "lifecycle": {"preStop": {"httpGet": {"port": 1}}}}]}));
+    let outcome = inject(&before, &settings());
+    assert!(!outcome.has_errors());
+    assert_eq!(outcome.findings.len(), 1);
+    assert_eq!(outcome.findings[0].field.to_string(), "spec.containers[0].lifecycle.preStop.httpGet");
+    assert_eq!(outcome.object["spec"]["containers"], before["spec"]["containers"]);
 }
 
 #[test]

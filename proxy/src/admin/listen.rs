@@ -18,7 +18,7 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
 use super::answer::answer;
-use super::{ADMIN, Endpoint, METRICS, State};
+use super::{ADMIN, AppProbes, Endpoint, METRICS, State};
 
 /// Connections served at once; more wait.
 const CONNECTIONS: usize = 64;
@@ -50,15 +50,17 @@ fn listening(address: SocketAddr) -> io::Result<std::net::TcpListener> {
 pub async fn serve(admin: std::net::TcpListener, metrics: std::net::TcpListener, state: State) {
     let connections = Arc::new(Semaphore::new(CONNECTIONS));
     let state = Arc::new(state);
+    let probes = state.probes.clone();
     tokio::join!(
-        accept(admin, ADMIN, state.clone(), connections.clone()),
-        accept(metrics, METRICS, state, connections),
+        accept(admin, ADMIN, AppProbes::default(), state.clone(), connections.clone()),
+        accept(metrics, METRICS, probes, state, connections),
     );
 }
 
 async fn accept(
     socket: std::net::TcpListener,
     endpoints: &'static [Endpoint],
+    probes: AppProbes,
     state: Arc<State>,
     connections: Arc<Semaphore>,
 ) {
@@ -76,13 +78,16 @@ async fn accept(
                 continue;
             }
         };
-        let state = state.clone();
+        let (state, probes) = (state.clone(), probes.clone());
         tokio::spawn(async move {
             let _permit = permit;
             let service = service_fn(|request: Request<Incoming>| {
                 let (head, _) = request.into_parts();
-                let answer = answer(&head, endpoints, &state);
-                async move { Ok::<_, Infallible>(answer) }
+                let (state, probes) = (state.clone(), probes.clone());
+                async move {
+                    let probed = probes.answer(&head, state.pod).await;
+                    Ok::<_, Infallible>(probed.unwrap_or_else(|| answer(&head, endpoints, &state)))
+                }
             });
             let mut http = hyper::server::conn::http1::Builder::new();
             http.timer(TokioTimer::new())

@@ -12,8 +12,10 @@ mod identity;
 mod listen;
 mod logging;
 mod metrics;
+mod probes;
 mod server_info;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use http::Method;
@@ -22,6 +24,7 @@ use tokio::time::Instant;
 pub use health::{Condition, Readiness};
 pub use listen::{bind, serve};
 pub use logging::Log;
+pub use probes::AppProbes;
 
 use crate::worker::Shared;
 use answer::{Answer, Asked};
@@ -33,6 +36,10 @@ pub struct State {
     pub log: Log,
     /// When this proxy began to answer.
     pub started: Instant,
+    /// What the kubelet asks of the app by way of the metrics port.
+    pub probes: AppProbes,
+    /// Where the app is found as the kubelet would find it.
+    pub pod: IpAddr,
 }
 
 /// One thing that can be asked.

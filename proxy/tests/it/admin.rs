@@ -5,6 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Method, Request};
+use outrigger_config::model::ProxySettings;
+use outrigger_proxy::ask::{Ask, Where};
+use outrigger_proxy::drain::Phase;
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, BufReader};
 
@@ -163,4 +166,34 @@ async fn the_log_level_is_changed_while_the_proxy_runs() {
     );
     let answer = ask(metrics, Method::GET, "/healthz/ready", &[]).await;
     assert_eq!((answer.status, answer.body.as_str()), (503, "draining\n"));
+}
+
+#[tokio::test]
+async fn probes_of_the_app_are_made_by_the_proxy_and_only_at_the_metrics_port() {
+    let app = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let port = app.local_addr().expect("bound").port();
+    let handed = format!(r#"{{"/app-health/app/livez": {{"tcpSocket": {{"port": {port}}}}}}}"#);
+    let probes = handed.parse().expect("valid");
+    let proxy = caller_with(&[], ProxySettings::default(), |setup| setup.app_probes = probes);
+    assert_eq!(ask(proxy.metrics, Method::GET, "/app-health/app/livez", &[]).await.status, 200);
+    assert_eq!(ask(proxy.metrics, Method::GET, "/app-health/app/readyz", &[]).await.status, 404);
+    assert_eq!(ask(proxy.admin, Method::GET, "/app-health/app/livez", &[]).await.status, 404);
+    drop(app);
+    assert_eq!(ask(proxy.metrics, Method::GET, "/app-health/app/livez", &[]).await.status, 503);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hook_can_ask_it_to_leave() {
+    let proxy = caller(&[]);
+    let drain = proxy.shared.drain.clone();
+    let mut watch = drain.watch();
+    tokio::spawn(async move { drain.run().await });
+    let at = Where { admin: proxy.admin };
+    tokio::task::spawn_blocking(move || Ask::Drain(at).run()).await.expect("no panic").expect("it answers");
+    watch.reached(Phase::Announcing).await;
+    // A port at which somebody else is, and one at which nobody is.
+    let elsewhere = Where { admin: proxy.metrics };
+    assert!(Ask::Shutdown(elsewhere).run().is_err());
+    drop(proxy);
+    assert!(Ask::Drain(at).run().is_err());
 }
