@@ -3,6 +3,7 @@
 mod bookinfo;
 mod control_plane;
 mod foreign;
+mod identity;
 mod lifecycle;
 mod prometheus;
 mod restart;
