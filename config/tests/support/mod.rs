@@ -23,9 +23,10 @@ pub fn files(directory: &str) -> Vec<PathBuf> {
     found
 }
 
-/// Those of them that hold manifests.
+/// Those of them that hold manifests of the mesh. What Kubernetes runs apps by stands in directories called `kubernetes`.
 pub fn manifests(directory: &str) -> Vec<PathBuf> {
     let mut found = files(directory);
+    found.retain(|path| !path.iter().any(|part| part == "kubernetes"));
     found.retain(|path| path.extension().is_some_and(|extension| extension == "yaml" || extension == "json"));
     assert!(!found.is_empty(), "no manifests below {directory}");
     found

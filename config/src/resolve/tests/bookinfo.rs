@@ -1,6 +1,7 @@
 //! The Bookinfo example as its README tells people to run it, with the instances that `outrigger up` would write.
 
 use super::*;
+use crate::diagnostic::{Diagnostic, Severity};
 use crate::model::{Discovery, GatewayProtocol, Health, PathMatch, Protocol, UpstreamHttp};
 
 const DIRECTORY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/examples/bookinfo");
@@ -32,7 +33,12 @@ fn bookinfo() -> Arc<Registry> {
     let mut files = crate::source::Directory::new([DIRECTORY]).read();
     files.insert("instances.yaml", crate::source::Content::Text(INSTANCES.into()));
     let registry = Store::new().update(&files);
-    assert_eq!(registry.diagnostics(), [], "the example has nothing to complain about");
+    let complaints = registry.diagnostics().iter().filter(|found| found.severity != Severity::Note);
+    assert_eq!(
+        complaints.collect::<Vec<_>>(),
+        [] as [&Diagnostic; 0],
+        "the example has nothing to complain about"
+    );
     registry
 }
 
