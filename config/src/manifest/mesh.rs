@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::access_policy::MtlsMode;
+use super::access_policy::{Action, MtlsMode};
 use super::check::{Check, Findings};
 use super::field::{Ignored, NotYet};
 use super::metadata::Metadata;
@@ -46,7 +46,7 @@ pub struct MeshSpec {
     pub mtls: Option<MtlsSettings>,
     /// What applies to calls that no AccessPolicy is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub access: Option<NotYet>,
+    pub access: Option<AccessSettings>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -86,6 +86,14 @@ pub struct MtlsSettings {
     /// Default Permissive.
     #[serde(default)]
     pub mode: MtlsMode,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AccessSettings {
+    /// Allow or Deny. Default Allow.
+    #[serde(default)]
+    pub default: Action,
 }
 
 /// What becomes of calls to destinations the mesh does not know.

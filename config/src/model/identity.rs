@@ -27,6 +27,12 @@ pub struct NotASpiffeId {
     why: &'static str,
 }
 
+impl NotASpiffeId {
+    pub const fn why(&self) -> &'static str {
+        self.why
+    }
+}
+
 impl SpiffeId {
     /// In bytes (SPIFFE-ID section 2.3).
     pub const LONGEST: usize = 2_048;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::{
-    ClusterName, DestinationName, Fraction, HostPattern, Mtls, Origin, RouteTableName, SecretName,
+    Access, ClusterName, DestinationName, Fraction, HostPattern, Mtls, Origin, RouteTableName, SecretName,
     ServiceRef, WorkloadRef,
 };
 
@@ -95,6 +95,8 @@ pub struct Inbound {
     pub ports: Vec<InboundPort>,
     /// Of ports the workload does not declare.
     pub mtls: Mtls,
+    /// Of all ports.
+    pub access: Access,
     pub settings: ProxySettings,
 }
 

@@ -5,6 +5,7 @@
 //! these into its live counterparts. Collections are ordered (`Vec`, `BTreeMap`), so that serialising a value twice, in
 //! two processes, gives the same bytes and so the same [`Version`].
 
+pub mod access;
 pub mod cluster;
 pub mod endpoints;
 mod find;
@@ -18,6 +19,10 @@ pub mod secret;
 pub mod trust_bundle;
 mod version;
 
+pub use access::{
+    Access, AccessAction, AccessDefault, AccessMode, AccessPath, AccessPolicy, AccessRule, AccountRef, Among,
+    CallMatch, HeaderTest, IdentityPattern, PathTemplate, PeerMatch,
+};
 pub use cluster::{Cluster, Discovery, UpstreamHttp};
 pub use endpoints::{Endpoint, Endpoints, Health};
 pub use find::RequestHead;

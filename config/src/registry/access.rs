@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use crate::model::{MtlsMode, Origin};
+use crate::model::{AccessMode, AccessRule, MtlsMode, Origin};
 use crate::resolve::precedence::Seniority;
 
 use super::instance::Workload;
@@ -18,6 +18,9 @@ pub struct AccessPolicy {
     /// Empty: all workloads of the namespace.
     pub(super) selector: Labels,
     pub mtls: MtlsSection,
+    pub mode: AccessMode,
+    /// Without the trust domains that go without saying.
+    pub rules: Vec<AccessRule>,
     pub origin: Origin,
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::diagnostic::Diagnostic;
 use crate::manifest::mesh::{AccessLogMode, EgressMode, Mesh as MeshManifest};
 use crate::manifest::{self, Kind, Manifest, Object, ObjectKey};
-use crate::model::{self, Fraction, Mtls, ProxySettings, SecretName, ServiceRef};
+use crate::model::{self, AccessDefault, Fraction, Mtls, ProxySettings, SecretName, ServiceRef};
 
 use super::backends::Grant;
 use super::lower::{self, Identity, LoweredWorkload, Slice, SliceEndpoint};
@@ -194,6 +194,7 @@ fn mesh(objects: &BTreeMap<ObjectKey, Arc<Object>>) -> Mesh {
             Mesh {
                 settings: settings(manifest),
                 mtls: mtls(manifest),
+                access: access(manifest),
                 certificate_lifetime: certificate.lifetime.get(),
                 ..Mesh::default()
             }
@@ -225,11 +226,21 @@ fn settings(manifest: &MeshManifest) -> ProxySettings {
 }
 
 fn mtls(manifest: &MeshManifest) -> Mtls {
-    let origin = || model::Origin::new(Kind::Mesh.as_str(), "", manifest::mesh::MESH_NAME, "spec.mtls.mode");
     manifest.spec.mtls.map_or_else(Mtls::default, |section| Mtls {
         mode: lower::mtls_mode(section.mode),
-        origin: Some(origin()),
+        origin: Some(mesh_origin("spec.mtls.mode")),
     })
+}
+
+fn access(manifest: &MeshManifest) -> AccessDefault {
+    manifest.spec.access.map_or_else(AccessDefault::default, |section| AccessDefault {
+        action: lower::access_action(section.default),
+        origin: Some(mesh_origin("spec.access.default")),
+    })
+}
+
+fn mesh_origin(field: &str) -> model::Origin {
+    model::Origin::new(Kind::Mesh.as_str(), "", manifest::mesh::MESH_NAME, field)
 }
 
 fn tls_secret(key: &ObjectKey, manifest: &manifest::Secret) -> Option<model::Secret> {

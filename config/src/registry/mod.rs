@@ -29,7 +29,7 @@ use std::time::Duration;
 use crate::diagnostic::Diagnostic;
 use crate::manifest::mesh::CertificateSettings;
 use crate::manifest::{Object, ObjectKey};
-use crate::model::{Mtls, Protocol, ProxySettings, Secret, ServiceRef};
+use crate::model::{AccessDefault, Mtls, Protocol, ProxySettings, Secret, ServiceRef};
 
 pub use access::{AccessPolicy, MtlsSection, PortMtls};
 pub use backends::Problem;
@@ -84,6 +84,7 @@ struct Mesh {
     settings: ProxySettings,
     mtls: Mtls,
     certificate_lifetime: Duration,
+    access: AccessDefault,
 }
 
 #[derive(Debug, Default)]
@@ -111,6 +112,7 @@ impl Default for Mesh {
             settings: ProxySettings::default(),
             mtls: Mtls::default(),
             certificate_lifetime: CertificateSettings::default().lifetime.get(),
+            access: AccessDefault::default(),
         }
     }
 }
@@ -154,6 +156,11 @@ impl Registry {
     /// The mTLS mode of workloads that no AccessPolicy gives one.
     pub(crate) fn mesh_mtls(&self) -> &Mtls {
         &self.mesh.mtls
+    }
+
+    /// What becomes of calls that no AccessPolicy decides.
+    pub(crate) fn mesh_access(&self) -> &AccessDefault {
+        &self.mesh.access
     }
 
     /// What full service names end with, `cluster.local`.

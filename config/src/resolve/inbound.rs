@@ -31,6 +31,7 @@ impl Registry {
             },
             ports,
             mtls: self.mtls(workload, None),
+            access: self.access(workload),
             settings: self.settings().clone(),
         })
     }

@@ -3,6 +3,7 @@
 //! [`Registry::resolve`] computes one resource and looks at nothing else: one destination costs the same in a mesh of 20 services and of 5,000.
 //! Pure: the same registry, subscriber and name give the same resource, in every process.
 
+mod access;
 pub mod attachment;
 mod cluster;
 mod destination;

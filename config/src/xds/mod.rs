@@ -6,6 +6,7 @@
 //! whole, with the path of the field; fields this release of the messages does not know are skipped, as protobuf has it.
 //! Never opens a connection and never panics on what it is given.
 
+pub mod access;
 mod at;
 pub mod certificates;
 mod cluster;

@@ -46,6 +46,8 @@ pub struct Inbound {
     pub settings: Option<ProxySettings>,
     #[prost(message, optional, tag = "4")]
     pub mtls: Option<Mtls>,
+    #[prost(message, optional, tag = "5")]
+    pub access: Option<super::access::Access>,
 }
 
 #[derive(Clone, PartialEq, Message)]

@@ -7,6 +7,7 @@ use std::fmt;
 
 use super::decode::quoted;
 
+mod access;
 mod address;
 mod duration;
 mod http;
@@ -14,6 +15,7 @@ mod name;
 mod number;
 mod timestamp;
 
+pub use access::{AccountName, Cidr, IdentityGlob, RuleHost};
 pub use address::{Ip, TrustDomain};
 pub use duration::Duration;
 pub use http::{

@@ -2,6 +2,7 @@
 //!
 //! They only speak: nothing is left out because of them that resolving would not leave out by itself, with the very same functions.
 
+mod access;
 mod gateway;
 mod policy;
 mod route;
@@ -22,6 +23,7 @@ pub(super) fn check(registry: &mut Registry) {
     gateway::check(&mut report);
     route::check(&mut report);
     policy::check(&mut report);
+    access::check(&mut report);
     let statuses = report.statuses;
     registry.diagnostics.extend(statuses.values().flat_map(|status| status.findings.iter().cloned()));
     registry.statuses = statuses;

@@ -12,7 +12,7 @@ mod service;
 mod stream;
 mod workload;
 
-pub(super) use access::{access_policy, mode as mtls_mode};
+pub(super) use access::{access_policy, action as access_action, mode as mtls_mode};
 pub(super) use gateway::gateway;
 pub(super) use grpc::grpc_route;
 pub(super) use http::http_route;

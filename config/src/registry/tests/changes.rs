@@ -133,7 +133,12 @@ fn object(rng: &mut Rng) -> (String, String) {
             let mode = rng.pick(&["Strict", "Permissive", "Disabled"]);
             let selector =
                 rng.pick(&["", "selector: {matchLabels: {app: x}}, ", "selector: {matchLabels: {app: y}}, "]);
-            let spec = format!("spec: {{{selector}mtls: {{ports: [{{port: {port}, mode: {mode}}}]}}}}");
+            let rule = rng.pick(&["{}", "{action: Deny}", "{from: [{namespaces: [n]}]}"]);
+            let what = match rng.below(2) {
+                0 => format!("mtls: {{ports: [{{port: {port}, mode: {mode}}}]}}"),
+                _ => format!("rules: [{rule}]"),
+            };
+            let spec = format!("spec: {{{selector}{what}}}");
             ("outrigger.dev/v1alpha1", "AccessPolicy", format!("a{n}"), String::new(), spec)
         }
         _ if rng.chance(10) => {

@@ -418,3 +418,80 @@ fn one_bad_object_disables_no_other() {
     // The rule still exists and answers 500 for its share.
     assert_eq!(routes, [("bad", "invalid:1".to_owned()), ("r", "b:1".to_owned())]);
 }
+
+#[test]
+fn access_policies_that_do_less_than_they_seem_to_are_warned_of() {
+    let workloads = "apiVersion: outrigger.dev/v1alpha1\nkind: Workload\nmetadata: {name: w, labels: {app: w}}\n\
+        spec: {address: 10.0.0.1, ports: [{name: http, port: 80}, {name: tcp, port: 90}]}\n---\n";
+    let policy = |namespace: &str, spec: &str| {
+        format!(
+            "{workloads}apiVersion: outrigger.dev/v1alpha1\nkind: AccessPolicy\nmetadata: {{name: p, namespace: {namespace}}}\nspec: {{{spec}}}\n"
+        )
+    };
+    for (namespace, spec, at, want) in [
+        ("default", "rules: [{from: [{namespaces: [a]}], to: [{ports: [80], methods: [GET]}]}]", "", ""),
+        ("default", "rules: [{to: [{methods: [GET]}]}]", "", ""),
+        (
+            "default",
+            "selector: {matchLabels: {app: x}}, mtls: {mode: Strict}",
+            "{matchLabels",
+            "warning: spec.selector: it selects no Workload of namespace default",
+        ),
+        (
+            "other",
+            "mtls: {mode: Strict}",
+            "apiVersion: outrigger.dev/v1alpha1\nkind: AccessPolicy",
+            "warning: there is no Workload in namespace other",
+        ),
+        (
+            "default",
+            "rules: [{to: [{ports: [80, 81]}]}]",
+            "81]",
+            "warning: spec.rules[0].to[0].ports[1]: no workload this policy is about has a port 81",
+        ),
+        (
+            "default",
+            "rules: [{to: [{notPorts: [81]}]}]",
+            "81]",
+            "warning: spec.rules[0].to[0].notPorts[0]: no workload this policy is about has a port 81",
+        ),
+        (
+            "default",
+            "mtls: {ports: [{port: 81, mode: Strict}]}",
+            "81, mode",
+            "warning: spec.mtls.ports[0].port: no workload this policy is about has a port 81",
+        ),
+        (
+            "default",
+            "rules: [{to: [{ports: [90], methods: [GET]}]}]",
+            "{ports: [90]",
+            "warning: spec.rules[0].to[0]: port 90 carries TCP, where there are no requests: a rule with conditions on them allows nothing there",
+        ),
+        (
+            "default",
+            "rules: [{action: Deny, to: [{ports: [90], paths: [{value: /x}]}]}]",
+            "{ports: [90]",
+            "warning: spec.rules[0].to[0]: port 90 carries TCP, where there are no requests: of this rule only `from` and `ports` count there",
+        ),
+    ] {
+        let text = policy(namespace, spec);
+        let want: Vec<_> =
+            (!want.is_empty()).then(|| format!("{}: {want}", place(&text, at))).into_iter().collect();
+        let want: Vec<_> = want.iter().map(String::as_str).collect();
+        finds(&text, &want);
+    }
+
+    let both = policy("default", "mtls: {mode: Strict}")
+        + "---\napiVersion: outrigger.dev/v1alpha1\nkind: AccessPolicy\nmetadata: {name: q}\n\
+           spec: {selector: {matchLabels: {app: w}}, mtls: {mode: Permissive}}\n";
+    let registry = registry(&both);
+    let place = place(&both, "Strict}");
+    assert_eq!(
+        registry.findings(),
+        [format!(
+            "{place}: warning: spec.mtls.mode: it is decided by AccessPolicy default/q for all workloads here: it selects them"
+        )]
+    );
+    let state = registry.state_of(Kind::AccessPolicy, "default", "p");
+    assert!(matches!(state, State::Overridden { .. }), "{state:?}");
+}

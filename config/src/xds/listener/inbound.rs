@@ -3,7 +3,7 @@
 
 use super::super::at::{At, Unsupported};
 use super::super::pb::{self, listener as proto};
-use super::super::{fields, own};
+use super::super::{access, fields, own};
 use super::chain::{Chain, Content};
 use super::{HTTP_INSPECTOR, ORIGINAL_DST, Parts, any_address, inspector};
 use crate::model::{
@@ -32,6 +32,7 @@ pub(super) fn encode(inbound: &Inbound) -> proto::Listener {
             .collect(),
         settings: Some((&inbound.settings).into()),
         mtls: Some((&inbound.mtls).into()),
+        access: Some(access::encode(&inbound.access)),
     };
     proto::Listener {
         name: Listener::INBOUND.into(),
@@ -132,6 +133,7 @@ pub(super) fn decode(parts: Parts) -> Result<Inbound, Unsupported> {
         workload: own.workload.ok_or_else(|| own_at.field("workload").missing())?.into(),
         ports,
         mtls: own::Mtls::into_model(own.mtls, &own_at.field("mtls"))?,
+        access: access::decode(own.access, &own_at.field("access"))?,
         settings: settings.into_model(&own_at.field("settings"))?,
     })
 }
