@@ -299,6 +299,7 @@ struct Lane {
 impl Lane {
     async fn run(mut self, shared: Arc<Shared>) {
         let worker = Worker::new(shared, self.index);
+        tokio::task::spawn_local(worker.access.clone().follow());
         let mut accepting: Vec<(Role, tokio::task::AbortHandle)> = Vec::new();
         loop {
             tokio::select! {

@@ -23,6 +23,7 @@ use crate::body::Body;
 use crate::downstream::Connection;
 use crate::failure::{Asker, Failure, Reason};
 use crate::mesh::Destination;
+use crate::policy::access::Admitted;
 use crate::route::cors::{self, Cors};
 use crate::route::{self, Action, Route, Target};
 use crate::upgrade::Upgrade;
@@ -50,7 +51,7 @@ pub async fn serve(
     };
     let mut response = answer.unwrap_or_else(|failure| {
         held.record.fail(&failure);
-        if failure.reason.status().is_client_error() && !is_destination(failure.reason) {
+        if failure.reason.status().is_client_error() && is_form(failure.reason) {
             // What is wrong with this request may be wrong with where the next one begins.
             connection.close_after();
         }
@@ -68,6 +69,7 @@ async fn run(
     held: &mut Held,
 ) -> Result<Response<Body>, Failure> {
     let protocols = headers::receive(&mut request, connection, &mut held.record)?;
+    let admitted = connection.admit(&request, &mut held.record)?;
     let route = find(&request, destination).ok_or(Reason::NoRoute)?.clone();
     held.record.route(&route.metrics, &route.origin);
 
@@ -95,7 +97,9 @@ async fn run(
     received::watch(&mut request, connection, held);
     mirror::send(&mut request, &route.mirrors, connection);
 
-    let mut response = attempts::run(request, upstream, route.timeouts, connection, held).await?;
+    let attempts = attempts::run(request, upstream, route.timeouts, connection, held);
+    let mut response = Admitted::bound(admitted.as_ref(), attempts).await?;
+    held.admitted = admitted;
 
     headers::strip_response(&mut response);
     route::apply_header_edits(&backend.response_headers, response.headers_mut());
@@ -149,9 +153,9 @@ fn redirected(
     Ok(response)
 }
 
-/// The one client error that says nothing about the request's form.
-fn is_destination(reason: Reason) -> bool {
-    reason == Reason::NoRoute
+/// Whether a client error says something about the request's form.
+fn is_form(reason: Reason) -> bool {
+    !matches!(reason, Reason::NoRoute | Reason::AccessDenied | Reason::AmbiguousPath)
 }
 
 /// Whether a request's answers may take as long as they like.

@@ -107,6 +107,10 @@ failures! {
     LoopDetected "loop_detected" 502 INTERNAL "proxy_loop_detected" "LR";
     /// The port takes mTLS of the mesh only (`Strict`), and the caller came without.
     MtlsRequired "mtls_required" 403 PERMISSION_DENIED "http_request_denied" "NR";
+    /// An AccessPolicy of the workload, or the Mesh's default, does not let this caller do this.
+    AccessDenied "access_denied" 403 PERMISSION_DENIED "http_request_denied" "UAEX";
+    /// The path can be read in two ways, and a rule of an AccessPolicy would have to compare it.
+    AmbiguousPath "ambiguous_path" 403 PERMISSION_DENIED "http_request_denied" "UAEX";
     /// The request is not valid HTTP, or lacks what it needs (a host, a target).
     BadRequest "bad_request" 400 INTERNAL "http_request_error" "DPE";
     /// Where the body ends can be read in two ways (RFC 9112 §6.3, §11.2).
@@ -121,6 +125,13 @@ failures! {
     ClientClosed "client_closed" 499 CANCELLED "http_request_error" "DC";
     /// A bug of ours.
     Internal "internal" 500 INTERNAL "proxy_internal_error" "LR";
+}
+
+impl Reason {
+    /// Whether the one who asked is told this word and nothing else.
+    pub const fn is_confidential(self) -> bool {
+        matches!(self, Self::AccessDenied | Self::AmbiguousPath)
+    }
 }
 
 impl fmt::Display for Reason {

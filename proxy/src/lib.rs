@@ -19,6 +19,7 @@ pub mod failure;
 pub mod identity;
 pub mod mesh;
 pub mod options;
+pub mod policy;
 pub mod route;
 pub mod runtime;
 pub mod telemetry;

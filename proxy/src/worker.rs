@@ -19,6 +19,7 @@ use crate::dns::Resolver;
 use crate::drain::Drain;
 use crate::identity::Identity;
 use crate::mesh::{Backends, Destination, Inbound, Mesh};
+use crate::policy::access::Access;
 use crate::route::{Table, Upstream};
 use crate::telemetry::{self, Direction, ServiceMetrics, Telemetry};
 use crate::upstream::{Cluster, Pools};
@@ -47,6 +48,8 @@ pub struct Worker {
     rng: RefCell<SmallRng>,
     outside: RefCell<HashMap<(Direction, DestinationName), Outside>>,
     pub inbound: watch::Receiver<Option<Arc<Inbound>>>,
+    /// Who may call the workload.
+    pub access: Rc<Access>,
     pub tls: crate::downstream::Configurations,
     mirrors: Cell<usize>,
     unaddressed: [Arc<ServiceMetrics>; 3],
@@ -59,6 +62,7 @@ impl Worker {
             .map(|direction| metrics.service(direction, None));
         Rc::new(Self {
             inbound: shared.mesh.inbound(),
+            access: Access::new(shared.mesh.inbound(), telemetry::Worker(id)),
             pools: Pools::new(
                 shared.dns.clone(),
                 shared.identity.clone(),

@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::header::{CONNECTION, HeaderValue};
 use http::{Request, Response};
@@ -17,7 +18,8 @@ use crate::exchange::{Authority, address_value};
 use crate::failure::{Failure, Reason};
 use crate::identity::Peer;
 use crate::mesh::{Destination, GatewayPortSlot, ListenerTls, Lookup, Slot};
-use crate::telemetry::{Direction, OpenConnection, ServiceMetrics, Tls};
+use crate::policy::access::Admitted;
+use crate::telemetry::{Direction, OpenConnection, Record, ServiceMetrics, Tls};
 use crate::worker::Worker;
 
 /// Where a connection came in.
@@ -38,6 +40,19 @@ impl Arrival {
     /// The connection, counted as open until the guard is dropped.
     pub fn count(&self, tls: Tls) -> OpenConnection {
         self.worker.shared.telemetry.metrics.connection(self.worker.id, self.direction, tls)
+    }
+
+    /// Lets in what it carries as bytes; `None` where nobody has to be asked.
+    pub fn admit(&self, record: &mut Record) -> Result<Option<Admitted>, Failure> {
+        if self.direction != Direction::Inbound {
+            return Ok(None);
+        }
+        self.worker.access.admit_bytes(&self.peer, self.port, record).map(Some)
+    }
+
+    /// Whether what it carries may be bytes.
+    pub fn may_carry(&self) -> bool {
+        self.direction != Direction::Inbound || self.worker.access.may_carry(&self.peer, self.port)
     }
 }
 
@@ -79,7 +94,12 @@ pub struct Connection {
     pub(super) unread: Cell<bool>,
     /// The destination named last: a client that uses us as its proxy seldom changes it from one request to the next.
     named: RefCell<Option<(Box<str>, Named)>>,
+    /// Watched over while its requests are judged one by one.
+    admitted: Option<Admitted>,
 }
+
+/// From the end of a peer's access to that of its connection: its exchanges end by themselves, each in its own way.
+const LAST_WORDS: Duration = Duration::from_millis(500);
 
 #[derive(Clone, Debug)]
 enum Named {
@@ -90,7 +110,9 @@ enum Named {
 impl Connection {
     pub fn new(arrival: &Arrival, towards: Towards, http2: bool) -> Rc<Self> {
         let worker = arrival.worker.clone();
+        let judged = arrival.direction == Direction::Inbound && !matches!(towards, Towards::Nowhere(_));
         Rc::new(Self {
+            admitted: judged.then(|| worker.access.watch(&arrival.peer, arrival.port)),
             unaddressed: worker.unaddressed(arrival.direction),
             direction: arrival.direction,
             peer: arrival.peer.clone(),
@@ -134,6 +156,21 @@ impl Connection {
 
     pub fn active(&self) -> Option<Active> {
         self.drains().then(|| self.worker.shared.drain.enter())
+    }
+
+    /// Lets a request in; `None` where nobody has to be asked.
+    pub fn admit(&self, request: &Request<Body>, record: &mut Record) -> Result<Option<Admitted>, Failure> {
+        if self.direction != Direction::Inbound {
+            return Ok(None);
+        }
+        self.worker.access.admit(&self.peer, self.port, request, record).map(Some)
+    }
+
+    /// Resolves when its peer may do nothing here any more, and what it was doing had a moment to end by itself.
+    pub(super) async fn revoked(&self) {
+        let Some(admitted) = &self.admitted else { return std::future::pending().await };
+        admitted.revoked().await;
+        tokio::time::sleep(LAST_WORDS).await;
     }
 
     pub fn left_unread(&self) {

@@ -107,8 +107,17 @@ enum End {
     Drained,
 }
 
-/// Resolves when a drain is over; notes when it begins. Outbound connections do not take part in one.
+/// Resolves when the connection has to end, whatever is going on: a drain is over, or its peer may do nothing here any more.
 async fn drained(connection: &Connection) {
+    tokio::select! {
+        biased;
+        () = connection.revoked() => {}
+        () = drain_over(connection) => {}
+    }
+}
+
+/// Resolves when a drain is over; notes when it begins. Outbound connections do not take part in one.
+async fn drain_over(connection: &Connection) {
     if !connection.drains() {
         return std::future::pending().await;
     }

@@ -95,6 +95,10 @@ pub(super) async fn find_as<T: Stream>(
     let worker = &arrival.worker;
     let memory = name.map(|name| (&worker.shared.server_first, name));
     let dial = || async {
+        // Nothing of the app is shown to a peer that may not be carried to it.
+        if !arrival.may_carry() {
+            return None;
+        }
         let mut record = Record::tcp(&worker.shared.telemetry, worker.id, &destination.metrics);
         let dialled = tcp::dial(arrival, &destination.tcp, &mut record).await;
         // It only asks who speaks first.

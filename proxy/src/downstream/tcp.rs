@@ -47,6 +47,15 @@ pub async fn carry(
         record.peer(caller.label, &caller.name);
     }
     let inbound = arrival.direction != Direction::Outbound;
+    let admitted = match arrival.admit(&mut record) {
+        Ok(admitted) => admitted,
+        Err(failure) => {
+            tracing::debug!(client = %arrival.peer.address, %failure, "a connection was refused");
+            record.fail(&failure);
+            io.reset();
+            return;
+        }
+    };
     let _active = inbound.then(|| worker.shared.drain.enter());
     let dialled = match dialled {
         Some(dialled) => Ok(dialled),
@@ -54,7 +63,7 @@ pub async fn carry(
             dial(arrival, backends, &mut record).await.map(|dialled| Replay::new(Default::default(), dialled))
         }
     };
-    let dialled = match dialled {
+    let mut dialled = match dialled {
         Ok(dialled) => dialled,
         Err(failure) => {
             tracing::debug!(client = %arrival.peer.address, %failure, "a connection was refused");
@@ -64,10 +73,21 @@ pub async fn carry(
         }
     };
     let pauses = Pauses::new(backends.idle());
-    let io = Counted::new(io, record.count(Way::Request), record.count(Way::Response), &pauses);
+    let mut io = Counted::new(io, record.count(Way::Request), record.count(Way::Response), &pauses);
+    let revoked = async {
+        match &admitted {
+            Some(admitted) => admitted.revoked().await,
+            None => std::future::pending().await,
+        }
+    };
     let mut drain = worker.shared.drain.watch();
     tokio::select! {
-        result = pauses.bound(relay(io, dialled)) => match result {
+        failure = revoked => {
+            record.fail(&failure);
+            io.reset();
+            dialled.reset();
+        }
+        result = pauses.bound(relay(&mut io, &mut dialled)) => match result {
             Some(Ok(_)) => record.complete(),
             Some(Err(broken)) if broken.first => record.fail(&Reason::ClientClosed.into()),
             Some(Err(broken)) => record.fail(&Failure::new(Reason::UpstreamReset, broken.error.to_string())),

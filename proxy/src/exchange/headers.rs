@@ -26,6 +26,11 @@ use crate::telemetry::{Direction, Record};
 pub struct Authority<'a>(&'a str);
 
 impl<'a> Authority<'a> {
+    /// `HOST`, `HOST:PORT`, or nothing.
+    pub fn parse(text: &'a str) -> Self {
+        Self(text)
+    }
+
     /// The target's authority, or else `Host`; empty where HTTP/1.0 names none.
     pub fn of<B>(request: &'a Request<B>) -> Self {
         let host = || request.headers().get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();

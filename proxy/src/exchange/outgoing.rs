@@ -22,6 +22,7 @@ use crate::downstream::{Connection, InFlight};
 use crate::drain::Active;
 use crate::failure::{Failure, Reason, is_grpc};
 use crate::mesh::Destination;
+use crate::policy::access::Admitted;
 use crate::telemetry::{Record, Way};
 use crate::upstream::Picked;
 
@@ -39,6 +40,8 @@ pub struct Held {
     pub record: Record,
     /// Counts as in flight at its endpoint until dropped.
     pub picked: Option<Picked>,
+    /// May go on while it is not revoked.
+    pub(super) admitted: Option<Admitted>,
     pub(super) tunnel: Option<Box<Opened>>,
     pub(super) request_body: Option<Rc<Cell<Fate>>>,
     limit: Option<Limit>,
@@ -62,6 +65,7 @@ impl Held {
         Self {
             record,
             picked: None,
+            admitted: None,
             tunnel: None,
             request_body: None,
             limit: None,
@@ -166,6 +170,13 @@ impl http_body::Body for Outgoing {
         let Self { body, held } = &mut *self;
         let polled = Pin::new(body).poll_frame(cx);
         let Some(held) = held else { return polled };
+        if !matches!(polled, Poll::Ready(None))
+            && let Some(admitted) = &held.admitted
+            && let Poll::Ready(failure) = admitted.poll_revoked(cx)
+        {
+            held.record.fail(&failure);
+            return Poll::Ready(Some(Err(BodyError::Ended(failure.reason))));
+        }
         if let Some(limit) = &mut held.limit
             && !matches!(polled, Poll::Ready(None))
             && let Poll::Ready(failure) = limit.poll(cx, polled.is_ready())

@@ -16,7 +16,7 @@ use crate::downstream::counted::{Counted, Pauses};
 use crate::failure::{Failure, Reason};
 use crate::telemetry::Way;
 use crate::upgrade::{self, Upgrade};
-use crate::upstream::relay::relay;
+use crate::upstream::relay::{Resettable, relay};
 
 /// Whether a request asks to leave HTTP, and the client's side of what would come then.
 #[derive(Debug)]
@@ -84,8 +84,25 @@ impl Opened {
             let pauses = Pauses::new(self.idle);
             let (request, response) = (held.record.count(Way::Request), held.record.count(Way::Response));
             let client = Counted::new(client, request, response, &pauses);
-            let relayed = relay(client, server);
-            match pauses.bound(relayed).await {
+            let mut server = server;
+            let mut client = client;
+            let relayed = pauses.bound(relay(&mut client, &mut server));
+            let revoked = async {
+                match &held.admitted {
+                    Some(admitted) => admitted.revoked().await,
+                    None => std::future::pending().await,
+                }
+            };
+            let relayed = tokio::select! {
+                failure = revoked => {
+                    client.reset();
+                    server.reset();
+                    held.record.fail(&failure);
+                    return;
+                }
+                relayed = relayed => relayed,
+            };
+            match relayed {
                 Some(Ok(_)) => held.record.complete(),
                 // One side broke it off, as the protocols in tunnels often do: the end of a tunnel is no failure of ours.
                 Some(Err(_)) => held.record.complete(),

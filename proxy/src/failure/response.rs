@@ -32,6 +32,8 @@ impl Asker {
 impl Failure {
     pub fn response(&self, asker: Asker) -> Response<Body> {
         let reason = self.reason;
+        // Who is refused by a policy learns nothing about it, whoever that is.
+        let asker = Asker { details: asker.details && !reason.is_confidential(), ..asker };
         let detail = self.detail.as_deref().filter(|_| asker.details);
         let mut response = Response::new(Body::empty());
         response.headers_mut().insert(PROXY_STATUS, proxy_status(self, detail));
@@ -135,6 +137,17 @@ mod tests {
             r#"outrigger; error=connection_refused; reason="connect_failed""#
         );
         assert_eq!(header(&outside, "content-length"), "connect_failed\n".len().to_string());
+    }
+
+    #[test]
+    fn who_is_denied_access_reads_the_word_whoever_it_is() {
+        let failure = Failure::new(Reason::AccessDenied, "AccessPolicy/default/secret spec.rules[0]");
+        for kind in [None, Some("application/grpc")] {
+            let response = failure.response(asked(Method::GET, kind, true));
+            assert!(!format!("{response:?}").contains("secret"), "{response:?}");
+        }
+        let response = failure.response(asked(Method::GET, None, true));
+        assert_eq!(header(&response, "content-length"), "access_denied\n".len().to_string());
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use outrigger_config::model::{Mtls, ProxySettings, WorkloadRef};
 
 use super::Slot;
+use crate::policy::access::Ports;
 
 #[derive(Clone, Debug)]
 pub struct Inbound {
@@ -15,6 +16,8 @@ pub struct Inbound {
     pub ports: BTreeMap<u16, Arc<InboundPort>>,
     /// Of ports the workload does not declare.
     pub mtls: Mtls,
+    /// Who may call them.
+    pub access: Arc<Ports>,
     pub settings: ProxySettings,
 }
 

@@ -178,6 +178,9 @@ impl Serialize for Line {
         if let Some(origin) = &noted.origin {
             map.serialize_entry("origin", &Shown(origin))?;
         }
+        if let Some(audit) = &noted.audit {
+            map.serialize_entry("audit", audit)?;
+        }
         if let Some(cluster) = &noted.cluster {
             map.serialize_entry("cluster", cluster)?;
         }

@@ -27,6 +27,7 @@ impl Text {
         self.histograms(&metrics.durations);
         self.counters(&metrics.bytes);
         self.counters(&metrics.attempts);
+        self.counters(&metrics.access_denied);
         let family = &metrics.connections;
         self.head(family.name, "gauge", family.help);
         for (labels, level) in family.all() {

@@ -93,6 +93,7 @@ pub struct Metrics {
     pub(super) attempts: Family<Counter, 2>,
     pub(super) connections: Family<Level, 2>,
     pub(super) handshake_failures: Family<Counter, 2>,
+    pub(super) access_denied: Family<Counter, 3>,
     pub(super) passthrough_no_config: Counter,
     pub(super) access_log_dropped: Counter,
     peers: Mutex<Vec<Arc<str>>>,
@@ -138,6 +139,12 @@ impl Metrics {
                 ["direction", "reason"],
                 2,
                 "Handshakes of mesh TLS that came to nothing: inbound those of callers, outbound those with endpoints.",
+            ),
+            access_denied: Family::new(
+                "outrigger_access_denied_total",
+                ["mode", "policy", "rule"],
+                1,
+                "Requests and TCP connections that an AccessPolicy refused (mode enforce), or would have refused (mode audit).",
             ),
             passthrough_no_config: Counter::new(workers),
             access_log_dropped: Counter::new(workers),
@@ -185,6 +192,13 @@ impl Metrics {
             peers.len() - 1
         });
         Peer(u32::try_from(index).expect("bounded by MAX_SERIES"))
+    }
+
+    /// What one rule refuses, or would refuse if its policy were enforced. Resolved when the rules are compiled.
+    pub fn denials(self: &Arc<Self>, policy: &str, rule: &str, audit: bool) -> Arc<Denials> {
+        let mode = if audit { "audit" } else { "enforce" };
+        let labels = [mode.into(), policy.into(), rule.into()];
+        Arc::new(Denials { metrics: self.clone(), labels, counter: OnceLock::new() })
     }
 
     /// An accepted connection, counted as open until the guard is dropped.
@@ -339,6 +353,24 @@ impl Attempts {
             self.metrics.attempts.series(labels, || Counter::new(self.metrics.workers))
         });
         counter.add(worker, 1);
+    }
+}
+
+/// Handle of one rule. Its series begins with the first refusal.
+#[derive(Debug)]
+pub struct Denials {
+    metrics: Arc<Metrics>,
+    labels: [Arc<str>; 3],
+    counter: OnceLock<Arc<Counter>>,
+}
+
+impl Denials {
+    pub fn count(&self, worker: Worker) {
+        let new = || {
+            let metrics = &self.metrics;
+            metrics.access_denied.series(self.labels.clone(), || Counter::new(metrics.workers))
+        };
+        self.counter.get_or_init(new).add(worker, 1);
     }
 }
 

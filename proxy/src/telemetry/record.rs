@@ -32,6 +32,8 @@ pub struct Record {
     complete: bool,
     attempts: u32,
     seen: Option<Rc<Seen>>,
+    /// A policy in mode Audit would have refused it.
+    audited: bool,
     /// Present while the log may want a line of it.
     noted: Option<Box<Noted>>,
 }
@@ -57,6 +59,8 @@ pub(super) struct Noted {
     pub peer: Option<Arc<str>>,
     pub client: Option<std::net::SocketAddr>,
     pub origin: Option<Origin>,
+    /// What a policy in mode Audit would have refused it for.
+    pub audit: Option<Arc<str>>,
     pub cluster: Option<ClusterName>,
     pub endpoint: Option<Box<str>>,
 }
@@ -96,6 +100,7 @@ impl Record {
             complete: false,
             attempts: 0,
             seen: None,
+            audited: false,
             noted: telemetry.access_log.is_on().then(Box::default),
             telemetry: telemetry.clone(),
         }
@@ -131,6 +136,12 @@ impl Record {
         self.service = route.service.clone();
         self.route = Some(route.clone());
         self.note(|noted| noted.origin = Some(origin.clone()));
+    }
+
+    /// It goes on although a policy would refuse it if it were enforced.
+    pub fn audited(&mut self, why: Arc<str>) {
+        self.audited = true;
+        self.note(|noted| noted.audit = Some(why));
     }
 
     /// An attempt begins; the last one stands in the log.
@@ -231,7 +242,7 @@ impl Drop for Record {
         let Some(noted) = self.noted.take() else { return };
         let (request_bytes, response_bytes) =
             self.seen.as_ref().map_or((0, 0), |seen| (seen.request.get(), seen.response.get()));
-        self.telemetry.access_log.offer(self.worker, reason.is_some(), || Line {
+        self.telemetry.access_log.offer(self.worker, reason.is_some() || self.audited, || Line {
             time: std::time::SystemTime::now(),
             duration,
             service: self.service.clone(),

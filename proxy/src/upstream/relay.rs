@@ -20,6 +20,12 @@ pub trait Resettable {
     fn reset(&mut self);
 }
 
+impl<T: Resettable> Resettable for &mut T {
+    fn reset(&mut self) {
+        T::reset(self);
+    }
+}
+
 impl Resettable for TcpStream {
     fn reset(&mut self) {
         // With nothing to linger for, close() sends RST.

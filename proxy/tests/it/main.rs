@@ -1,5 +1,6 @@
 //! Whole proxies over real loopback sockets: scripted apps behind them, real codecs and plain bytes in front.
 
+mod access;
 mod admin;
 mod basics;
 mod bytes;

@@ -22,6 +22,7 @@ use crate::mesh::{
     Backends, Certificate, Content, Destination, Gateway, GatewayListener, GatewayPort, GatewayPortSlot,
     Inbound, InboundPort, Known, ListenerTls, Slot, Standing,
 };
+use crate::policy::access::Ports;
 use crate::route::{Table, Upstream};
 use crate::telemetry::Direction;
 use crate::upstream::Cluster;
@@ -29,6 +30,7 @@ use crate::upstream::Cluster;
 #[derive(Debug)]
 pub(super) struct LiveInbound {
     version: Version,
+    access: Arc<Ports>,
     ports: BTreeMap<u16, LivePort>,
 }
 
@@ -73,7 +75,12 @@ impl Apply {
         if self.inbound.as_ref().is_some_and(|live| live.version == version) {
             return;
         }
-        let mut before = self.inbound.take().map(|live| live.ports).unwrap_or_default();
+        let (mut before, access) = match self.inbound.take() {
+            Some(live) => (live.ports, Some(live.access)),
+            None => Default::default(),
+        };
+        let access = access.filter(|access| access.say(model));
+        let access = access.unwrap_or_else(|| Arc::new(Ports::new(model, &self.telemetry.metrics)));
         let (mut ports, mut live) = (BTreeMap::new(), BTreeMap::new());
         for port in &model.ports {
             let metrics = self.service(Direction::Inbound, port.service.as_ref());
@@ -121,11 +128,11 @@ impl Apply {
         // Connections to a port that is gone take no more exchanges.
         before.into_values().for_each(|gone| gone.slot.set(Standing::Unknown));
         tracing::info!(%version, ports = ports.len(), "inbound in force");
-        self.inbound = Some(LiveInbound { version, ports: live });
+        self.inbound = Some(LiveInbound { version, access: access.clone(), ports: live });
         self.telemetry.access_log.set(&model.settings.access_log);
         let (workload, settings) = (model.workload.clone(), model.settings.clone());
         let mtls = model.mtls.clone();
-        self.mesh.set_inbound(Arc::new(Inbound { workload, ports, mtls, settings }));
+        self.mesh.set_inbound(Arc::new(Inbound { workload, ports, mtls, access, settings }));
     }
 
     fn publish_gateway(
