@@ -96,7 +96,7 @@ pub struct Inbound {
     /// Of ports the workload does not declare.
     pub mtls: Mtls,
     /// Of all ports.
-    pub access: Access,
+    pub access: Arc<Access>,
     pub settings: ProxySettings,
 }
 

@@ -31,7 +31,7 @@ impl Registry {
             },
             ports,
             mtls: self.mtls(workload, None),
-            access: self.access(workload),
+            access: self.access(workload).into(),
             settings: self.settings().clone(),
         })
     }

@@ -177,7 +177,7 @@ pub(crate) fn inbound() -> impl Strategy<Value = Inbound> {
         name,
         service_account,
     });
-    (workload, vec(port, 0..4), mtls(), access(), settings()).prop_map(
+    (workload, vec(port, 0..4), mtls(), access().prop_map(Arc::new), settings()).prop_map(
         |(workload, ports, mtls, access, settings)| Inbound { workload, ports, mtls, access, settings },
     )
 }

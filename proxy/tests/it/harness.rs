@@ -185,7 +185,7 @@ pub fn inbound(ports: &[(u16, Protocol, SocketAddr)], settings: ProxySettings) -
         },
         ports: ports.iter().map(port).collect(),
         mtls: Mtls::default(),
-        access: model::Access::default(),
+        access: Default::default(),
         settings,
     }))
 }

@@ -18,7 +18,7 @@ fn access_of(policies: &str) -> Access {
         spec: {address: 10.0.0.1, ports: [{name: http, port: 80}, {name: tcp, port: 90}]}\n";
     let registry = registry(&format!("{workload}---\n{policies}"));
     match registry.resolve(&Subscriber::sidecar("shop", "w"), ResourceKind::Listener, "inbound") {
-        Some(Resource::Listener(Listener::Inbound(inbound))) => inbound.access,
+        Some(Resource::Listener(Listener::Inbound(inbound))) => Access::clone(&inbound.access),
         other => panic!("{other:?}"),
     }
 }

@@ -133,7 +133,7 @@ pub(super) fn decode(parts: Parts) -> Result<Inbound, Unsupported> {
         workload: own.workload.ok_or_else(|| own_at.field("workload").missing())?.into(),
         ports,
         mtls: own::Mtls::into_model(own.mtls, &own_at.field("mtls"))?,
-        access: access::decode(own.access, &own_at.field("access"))?,
+        access: access::decode(own.access, &own_at.field("access"))?.into(),
         settings: settings.into_model(&own_at.field("settings"))?,
     })
 }

@@ -212,7 +212,7 @@ pub fn inbound(ports: &[(u16, &str)], egress: Egress) -> Resource {
         },
         ports: ports.iter().map(port).collect(),
         mtls: Mtls::default(),
-        access: model::Access::default(),
+        access: Default::default(),
         settings: ProxySettings { egress, access_log: AccessLog::default(), ..ProxySettings::default() },
     }))
 }

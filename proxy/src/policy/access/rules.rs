@@ -21,7 +21,7 @@ use crate::telemetry::{Denials, Metrics, Worker};
 #[derive(Debug)]
 pub struct Ports {
     declared: BTreeMap<u16, Arc<Rules>>,
-    model: model::Access,
+    model: Arc<model::Access>,
     mtls: Mtls,
     metrics: Arc<Metrics>,
 }

@@ -47,7 +47,7 @@ impl World {
             workload: workload.clone(),
             ports: Vec::new(),
             mtls: Mtls { mode: mtls, origin: None },
-            access: model::Access { policies, ..model::Access::default() },
+            access: Arc::new(model::Access { policies, ..model::Access::default() }),
             settings: ProxySettings::default(),
         };
         self.inbound.send_replace(Some(Arc::new(Inbound {
