@@ -1,7 +1,10 @@
 use super::*;
 
+/// Who asks, what for, what becomes of it, and why.
+type Row = (&'static str, &'static str, &'static str, &'static str);
+
 /// A rule's `from` or `to`, what is asked, and what becomes of it. The rule is called `r`.
-fn rows(action: &str, rules: &[(&str, &[(&str, &str, &str, &str)])]) -> usize {
+fn rows(action: &str, rules: &[(&str, &[Row])]) -> usize {
     let mut rows = 0;
     for (rule, asked) in rules {
         let access = access_of(&policy("p", &format!("rules: [{{name: r, action: {action}, {rule}}}]")));

@@ -24,13 +24,15 @@ const CALLERS: [Option<(&str, &str, &str)>; 6] = [
     Some(("other", "b", "x")),
 ];
 
+type Words = Vec<&'static str>;
+
 #[derive(Clone, Debug)]
 struct Rule {
     deny: bool,
     /// Namespaces, not namespaces, accounts; empty is no condition.
-    from: Option<(Vec<&'static str>, Vec<&'static str>, Vec<&'static str>)>,
+    from: Option<(Words, Words, Words)>,
     /// Ports, methods, prefixes, not prefixes.
-    to: Option<(Vec<u16>, Vec<&'static str>, Vec<&'static str>, Vec<&'static str>)>,
+    to: Option<(Vec<u16>, Words, Words, Words)>,
 }
 
 impl Rule {
