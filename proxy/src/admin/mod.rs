@@ -87,3 +87,19 @@ const fn get(path: &'static str, does: &'static str, answer: fn(&Asked, &State) 
 const fn post(path: &'static str, does: &'static str, answer: fn(&Asked, &State) -> Answer) -> Endpoint {
     Endpoint { method: Method::POST, path, does, answer }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_documentation_names_everything_that_can_be_asked() {
+        let text = include_str!("../../../docs/admin.md");
+        for Endpoint { method, path, .. } in ADMIN {
+            assert!(text.contains(&format!("| `{method} {path}")), "{method} {path}");
+        }
+        for Endpoint { path, .. } in METRICS {
+            assert!(text.contains(&format!("`{path}`")), "{path}");
+        }
+    }
+}
