@@ -214,11 +214,18 @@ async fn clients_that_do_not_finish_their_heads_are_ended_and_others_served() {
         within("the end of half a head", stream.read_to_string(&mut answer)).await.unwrap();
         answer
     };
+    // A crowd of them, which does not keep others from being served.
     let mute = async {
-        let mut stream = TcpStream::connect(address).await.unwrap();
-        let mut answer = String::new();
-        within("the end of silence", stream.read_to_string(&mut answer)).await.unwrap();
-        answer
+        let mut crowd = Vec::new();
+        for _ in 0..500 {
+            crowd.push(TcpStream::connect(address).await.unwrap());
+        }
+        assert_eq!(Http1::connect(address).await.get("http://app/", "-").await.status, 200);
+        let mut answers = String::new();
+        for stream in &mut crowd {
+            within("the end of silence", stream.read_to_string(&mut answers)).await.unwrap();
+        }
+        answers
     };
     // Whoever only rests between two requests is late with nothing.
     let resting = async {

@@ -185,6 +185,60 @@ async fn extended_connect_carries_a_websocket_over_http2() {
     assert_eq!(&back, b"ping");
 }
 
+/// What a tunnel takes whose client never reads, so that the echo cannot go on. Kernel buffers are most of it, of six sockets a way.
+async fn taken(mut io: impl tokio::io::AsyncWrite + Unpin) -> usize {
+    let (chunk, mut taken) = (vec![0; 64 * 1024], 0);
+    let full = std::time::Duration::from_secs(2);
+    while taken < UNBOUNDED
+        && let Ok(written) = tokio::time::timeout(full, io.write(&chunk)).await
+    {
+        taken += written.expect("it is not broken off");
+    }
+    taken
+}
+
+const UNBOUNDED: usize = 512 << 20;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tunnel_that_is_not_read_takes_no_more() {
+    let (_callee, at) = callee(Protocol::Http, upgrading().await).await;
+    let (_other, http2) = callee(Protocol::Http2, h2_tunnel_app().await).await;
+    let services = [
+        Service::new("chat:80", &[at]),
+        Service::new("two:80", &[http2]).http(UpstreamHttp::AsReceived),
+        Service::new("bytes:81", &[at]).protocol(Protocol::Tcp),
+    ];
+    let caller = caller_with(&services, Default::default(), |setup| {
+        setup.service_addresses = vec![((LOOPBACK, 0).into(), "bytes:81".parse().unwrap())];
+    });
+    let upgraded = async {
+        let mut stream = TcpStream::connect(caller.outbound[0]).await.unwrap();
+        stream.write_all(ASK.as_bytes()).await.unwrap();
+        assert!(read_message(&mut stream).await.0.starts_with("HTTP/1.1 101"));
+        taken(stream).await
+    };
+    let extended = async {
+        let mut client = Http2::connect(caller.outbound[0]).await;
+        let _ = client.get("http://two/").await;
+        let mut request = Request::connect("http://two/ws").body(text("")).unwrap();
+        request.extensions_mut().insert(hyper::ext::Protocol::from_static("websocket"));
+        let mut response = client.send(request).await;
+        taken(TokioIo::new(hyper::upgrade::on(&mut response).await.unwrap())).await
+    };
+    // The same app behind bytes: it is asked for the upgrade by its client alone.
+    let bytes = async {
+        let mut stream = TcpStream::connect(caller.service_addresses[0]).await.unwrap();
+        stream.write_all(ASK.as_bytes()).await.unwrap();
+        assert!(read_message(&mut stream).await.0.starts_with("HTTP/1.1 101"));
+        taken(stream).await
+    };
+    let (upgraded, extended, bytes) = tokio::join!(upgraded, extended, bytes);
+    for (what, taken) in [("upgrade", upgraded), ("extended CONNECT", extended), ("bytes", bytes)] {
+        println!("{what}: {} MB", taken >> 20);
+        assert!(taken < UNBOUNDED, "{what} took {taken} bytes");
+    }
+}
+
 /// Answers CONNECT over HTTP/2 with a tunnel that sends everything back.
 async fn h2_tunnel_app() -> std::net::SocketAddr {
     bytes_app(|stream| async move {
