@@ -1,10 +1,11 @@
 //! Reading directories and files of manifests.
 //!
-//! Below a directory every `.yaml`, `.yml` and `.json` file counts, recursively. Names that begin with a dot do not: they are hidden
-//! files, and the `..data` and timestamped directories behind the links of a Kubernetes volume, whose files would be
-//! read twice. Nor do editors' leftovers. A path that names a file is read whatever it is called.
+//! In a directory every `.yaml`, `.yml` and `.json` file counts, as it does for `kubectl apply -f`; directories below it do not, so that they can
+//! hold what is meant for somebody else. Names that begin with a dot do not count either: they are hidden files, and what is behind the
+//! links of a Kubernetes volume, which would be read twice. Nor do editors' leftovers. A path that names a file is read
+//! whatever it is called.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::{self, File, Metadata};
 use std::io::{self, Read};
@@ -13,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::{Content, Files, LIMIT, MAX_DEPTH, MAX_FILE_BYTES, MAX_FILES, MAX_TOTAL_BYTES};
+use super::{Content, Files, LIMIT, MAX_FILE_BYTES, MAX_FILES, MAX_TOTAL_BYTES};
 
 /// One or more directories or files, and what is remembered of them between two readings.
 #[derive(Debug)]
@@ -36,7 +37,7 @@ impl Directory {
     pub fn read(&mut self) -> Files {
         let mut reading = Reading { before: std::mem::take(&mut self.seen), ..Reading::default() };
         for path in &self.paths {
-            reading.path(path, 0, Named::ByUser);
+            reading.path(path, Named::ByUser);
         }
         self.seen = reading.seen;
         reading.files
@@ -87,13 +88,11 @@ struct Reading {
     before: BTreeMap<PathBuf, Seen>,
     seen: BTreeMap<PathBuf, Seen>,
     files: Files,
-    /// Directories being walked or done, by device and inode: a link back up ends there.
-    walked: HashSet<(u64, u64)>,
     bytes: u64,
 }
 
 impl Reading {
-    fn path(&mut self, path: &Path, depth: usize, named: Named) {
+    fn path(&mut self, path: &Path, named: Named) {
         // Follows links: Kubernetes volumes consist of them.
         let metadata = match fs::metadata(path) {
             Ok(metadata) => metadata,
@@ -102,7 +101,10 @@ impl Reading {
             Err(e) => return self.unreadable(path, e.to_string()),
         };
         if metadata.is_dir() {
-            return self.directory(path, &metadata, depth);
+            if named == Named::ByUser {
+                self.directory(path);
+            }
+            return;
         }
         if named == Named::ByDirectory && !is_manifest(path) {
             return;
@@ -113,13 +115,7 @@ impl Reading {
         self.file(path, &metadata);
     }
 
-    fn directory(&mut self, path: &Path, metadata: &Metadata, depth: usize) {
-        if !self.walked.insert((metadata.dev(), metadata.ino())) {
-            return;
-        }
-        if depth > MAX_DEPTH {
-            return self.unreadable(path, format!("more than {MAX_DEPTH} directories deep"));
-        }
+    fn directory(&mut self, path: &Path) {
         let entries = match fs::read_dir(path).and_then(Iterator::collect::<io::Result<Vec<_>>>) {
             Ok(entries) => entries,
             Err(e) => return self.unreadable(path, e.to_string()),
@@ -128,7 +124,7 @@ impl Reading {
         names.sort_unstable();
         for name in names {
             if !is_leftover(&name) {
-                self.path(&path.join(&name), depth + 1, Named::ByDirectory);
+                self.path(&path.join(&name), Named::ByDirectory);
             }
         }
     }
@@ -227,22 +223,21 @@ mod tests {
         for (name, _why) in [
             ("b.yaml", "read"),
             ("a.yml", "read"),
-            ("sub/c.JSON", "read, recursively and in any case"),
+            ("c.JSON", "read in any case"),
+            ("sub/d.yaml", "of a directory below"),
             (".hidden.yaml", "hidden"),
             (".b.yaml.swp", "vim"),
             ("b.yaml~", "a backup"),
             ("#b.yaml#", "emacs"),
             ("notes.txt", "no manifest"),
-            (".git/d.yaml", "in a hidden directory"),
         ] {
             let path = dir.path().join(name);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, "x").unwrap();
         }
         symlink("missing", dir.path().join("dangling.yaml")).unwrap();
-        symlink("..", dir.path().join("sub/up")).unwrap();
         let files = Directory::new([dir.path()]).read();
-        assert_eq!(names(&files, dir.path()), ["a.yml", "b.yaml", "sub/c.JSON"]);
+        assert_eq!(names(&files, dir.path()), ["a.yml", "b.yaml", "c.JSON"]);
     }
 
     #[test]

@@ -19,8 +19,6 @@ pub const MAX_FILE_BYTES: u64 = 16 << 20;
 pub const MAX_FILES: usize = 50_000;
 /// All files together. Bytes.
 pub const MAX_TOTAL_BYTES: u64 = 256 << 20;
-/// Directories below a given one.
-pub const MAX_DEPTH: usize = 32;
 
 /// The name under which [`Files`] says that a limit was passed and files were left out.
 pub const LIMIT: &str = "(limit)";
