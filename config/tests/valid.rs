@@ -80,7 +80,7 @@ fn the_schema_refuses_what_the_parser_refuses() {
         (Kind::Gateway, "/spec/listeners", json!([{"name": "a", "port": 70000, "protocol": "HTTP"}])),
         (Kind::HttpRoute, "/spec/rules", json!([{"matches": [{"method": "get"}]}])),
         (Kind::HttpRoute, "/spec/rules", json!([{"timeouts": {"request": "1.5s"}}])),
-        (Kind::HttpRoute, "/spec/rules", json!([{"retry": {"attempts": 1}}])),
+        (Kind::HttpRoute, "/spec/rules", json!([{"retry": {"attempts": 11}}])),
         (Kind::HttpRoute, "/spec/hostnames", json!(["*"])),
         (Kind::HttpRoute, "/spec/parentRefs", json!([{"kind": "Gateway"}])),
         (Kind::GrpcRoute, "/spec/rules", json!([{"matches": [{"method": {"name": "a"}}]}])),

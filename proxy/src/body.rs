@@ -11,6 +11,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 
+use crate::exchange::Attempt;
 use crate::failure::Reason;
 use crate::upgrade::Upgrade;
 use crate::upstream::{http1, http2};
@@ -25,6 +26,7 @@ enum Kind {
     Hyper(hyper::body::Incoming),
     Http1(http1::Received),
     Http2(http2::Received),
+    Replayed(Attempt),
     /// Nothing to read: the connection behind it became a tunnel.
     Upgrade(Option<Upgrade>),
     Wrapped(Wrapped),
@@ -56,6 +58,23 @@ impl Body {
     /// Of a response over HTTP/2.
     pub(crate) fn http2(received: http2::Received) -> Self {
         Self(Kind::Http2(received))
+    }
+
+    /// One of several readings of a request's body.
+    pub(crate) fn replayed(attempt: Attempt) -> Self {
+        Self(Kind::Replayed(attempt))
+    }
+
+    pub(crate) fn is_replayed(&self) -> bool {
+        matches!(self.0, Kind::Replayed(_))
+    }
+
+    /// Back to its beginning, where that can still be done.
+    pub(crate) fn rewind(&mut self) -> bool {
+        match &mut self.0 {
+            Kind::Replayed(attempt) => attempt.rewind(),
+            _ => false,
+        }
     }
 
     pub(crate) fn upgrade(upgrade: Upgrade) -> Self {
@@ -107,6 +126,7 @@ impl http_body::Body for Body {
             }
             Kind::Http1(received) => received.poll_frame(cx),
             Kind::Http2(received) => received.poll_frame(cx),
+            Kind::Replayed(attempt) => attempt.poll_frame(cx),
             Kind::Upgrade(_) => Poll::Ready(None),
             Kind::Wrapped(body) => body.0.as_mut().poll_frame(cx),
         }
@@ -118,6 +138,7 @@ impl http_body::Body for Body {
             Kind::Hyper(incoming) => incoming.is_end_stream(),
             Kind::Http1(received) => received.is_end_stream(),
             Kind::Http2(received) => received.is_end_stream(),
+            Kind::Replayed(attempt) => attempt.is_end_stream(),
             Kind::Upgrade(_) => true,
             Kind::Wrapped(body) => body.0.is_end_stream(),
         }
@@ -129,6 +150,7 @@ impl http_body::Body for Body {
             Kind::Hyper(incoming) => incoming.size_hint(),
             Kind::Http1(received) => received.size_hint(),
             Kind::Http2(received) => received.size_hint(),
+            Kind::Replayed(attempt) => attempt.size_hint(),
             Kind::Upgrade(_) => SizeHint::with_exact(0),
             Kind::Wrapped(body) => body.0.size_hint(),
         }

@@ -9,6 +9,7 @@ mod headers;
 mod mirror;
 mod outgoing;
 mod received;
+mod replay;
 mod tunnel;
 
 use std::rc::Rc;
@@ -29,6 +30,7 @@ use crate::route::{self, Action, Route, Target};
 use crate::upgrade::Upgrade;
 pub use headers::{Authority, MAX_HEADERS, address_value};
 use outgoing::Held;
+pub(crate) use replay::Attempt;
 use tunnel::Tunnel;
 
 /// Answers one request; never fails, because a failure is an answer too.
@@ -97,7 +99,7 @@ async fn run(
     received::watch(&mut request, connection, held);
     mirror::send(&mut request, &route.mirrors, connection);
 
-    let attempts = attempts::run(request, upstream, route.timeouts, connection, held);
+    let attempts = attempts::run(request, upstream, &route, connection, held);
     let mut response = Admitted::bound(admitted.as_ref(), attempts).await?;
     held.admitted = admitted;
 

@@ -14,6 +14,7 @@ pub mod listener;
 pub mod name;
 pub mod origin;
 pub mod pattern;
+pub mod retry;
 pub mod route;
 pub mod secret;
 pub mod trust_bundle;
@@ -34,6 +35,7 @@ pub use listener::{
 pub use name::{ClusterName, DestinationName, RouteTableName, SecretName, ServiceRef, WorkloadRef};
 pub use origin::Origin;
 pub use pattern::{HostPattern, PathMatch, Pattern, StringMatch};
+pub use retry::{Backoff, Retry, RetryBudget, RetryMethods, RetryOn};
 pub use route::{
     Action, Backend, BackendTarget, Cors, Forward, Fraction, HeaderEdits, HeaderMatch, Mirror, PathRewrite,
     QueryMatch, Redirect, Rewrite, Route, RouteMatch, RouteTable, Timeouts, VirtualHost,

@@ -8,7 +8,7 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 use serde::{Serialize, Serializer};
 
-use super::{ClusterName, HostPattern, Origin, PathMatch, RouteTableName, StringMatch};
+use super::{ClusterName, HostPattern, Origin, PathMatch, Retry, RouteTableName, StringMatch};
 
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct RouteTable {
@@ -37,6 +37,8 @@ pub struct Route {
     pub cors: Option<Cors>,
     pub mirrors: Vec<Mirror>,
     pub timeouts: Timeouts,
+    /// `None`: only what certainly was not processed is sent again.
+    pub retry: Option<Arc<Retry>>,
     pub action: Action,
 }
 
@@ -155,6 +157,7 @@ pub struct Fraction(u32);
 impl Fraction {
     pub const ZERO: Self = Self(0);
     pub const ALL: Self = Self(1_000_000);
+    pub const ONE_FIFTH: Self = Self(200_000);
 
     /// `None` where the share is over one or `denominator` is 0.
     pub fn new(numerator: u32, denominator: u32) -> Option<Self> {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::model::{Origin, ServiceRef, Timeouts};
+use crate::model::{Origin, Retry, ServiceRef, Timeouts};
 use crate::resolve::precedence::Seniority;
 
 use super::route::RouteKind;
@@ -14,6 +14,7 @@ pub struct TrafficPolicy {
     pub seniority: Seniority,
     pub targets: Vec<Target>,
     pub timeout: Option<TimeoutSection>,
+    pub retry: Option<Arc<Retry>>,
     pub origin: Origin,
 }
 

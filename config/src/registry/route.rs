@@ -8,7 +8,7 @@ use std::time::Duration;
 use http::StatusCode;
 
 use crate::model::{
-    Cors, Fraction, HeaderEdits, HostPattern, Origin, PathMatch, PathRewrite, RouteMatch, ServiceRef,
+    Cors, Fraction, HeaderEdits, HostPattern, Origin, PathMatch, PathRewrite, Retry, RouteMatch, ServiceRef,
 };
 use crate::resolve::precedence::{RouteRank, Seniority};
 
@@ -80,6 +80,7 @@ pub struct Rule {
     pub cors: Option<Cors>,
     pub mirrors: Vec<Mirror>,
     pub timeouts: InlineTimeouts,
+    pub retry: Option<Arc<Retry>>,
     pub redirect: Option<Redirect>,
     pub rewrite: Rewrite,
     pub backends: Vec<Backend>,

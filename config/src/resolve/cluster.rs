@@ -28,7 +28,7 @@ impl Registry {
         };
         let connect = service.as_ref().and_then(|service| {
             let to = Callee::Service { service, port };
-            self.timeouts(&Call { caller: who.namespace(), to, by: None }).section.connect
+            self.timeouts(&Call { caller: who.namespace(), to, by: None }).section()?.connect
         });
         Some(Cluster {
             name,

@@ -87,7 +87,7 @@ impl Registry {
         let effective = self.effective_routes(service, port, who.namespace());
         let call =
             Call { caller: who.namespace(), to: Callee::Service { service: &service.id, port }, by: None };
-        let idle = self.timeouts(&call).section.exchange.stream_idle;
+        let idle = self.timeouts(&call).section().and_then(|section| section.exchange.stream_idle);
         let forward = |backends| TcpForward { backends, idle };
         let mut protocol =
             declaration.map_or_else(|| declared(None, None, &[port]), |declaration| declaration.protocol);

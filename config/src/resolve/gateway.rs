@@ -87,7 +87,7 @@ impl Registry {
         let call = Call { caller: &gateway.namespace, to: Callee::Gateway, by };
         TcpForward {
             backends: self.weighted(route, false),
-            idle: self.timeouts(&call).section.exchange.stream_idle,
+            idle: self.timeouts(&call).section().and_then(|section| section.exchange.stream_idle),
         }
     }
 

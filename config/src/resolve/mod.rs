@@ -23,7 +23,7 @@ use crate::model::{Gateway, Listener, Resource, ResourceKind};
 use crate::registry::Registry;
 
 pub(crate) use gateway::{Attachment, NotAdmitted, admit, rival};
-pub use policy::{Candidate, TimeoutDecision};
+pub use policy::{Candidate, Decision};
 
 /// Which proxy a resource is for.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::model::{Origin, ServiceRef, Timeouts};
+use crate::model::{Origin, Retry, ServiceRef, Timeouts};
 use crate::registry::{BackendTo, PolicyTarget, Registry, Route, Rule, TimeoutSection, TrafficPolicy};
 
 use super::attachment::{Reach, Side, Standing, Why};
@@ -29,95 +29,116 @@ pub(super) enum Callee<'c> {
 
 /// A policy that has something to say about a call.
 #[derive(Clone, Debug)]
-pub struct Candidate {
+pub struct Candidate<S> {
     pub standing: Standing,
-    pub section: TimeoutSection,
-    /// The policy and the field that attaches it; for a rule's own timeouts the rule.
+    pub section: S,
+    /// The policy and the field that attaches it; for a rule's own fields the rule.
     pub origin: Origin,
 }
 
-/// What decides the timeouts of a call.
-#[derive(Clone, Debug, Default)]
-pub struct TimeoutDecision {
-    pub section: TimeoutSection,
+/// What decides one section for a call.
+#[derive(Clone, Debug)]
+pub struct Decision<S> {
     /// `None`: nobody says anything, the defaults hold.
-    pub winner: Option<Candidate>,
+    pub winner: Option<Candidate<S>>,
     /// In order of standing, with the reason for which the winner goes before each.
-    pub losers: Vec<(Candidate, Why)>,
+    pub losers: Vec<(Candidate<S>, Why)>,
+}
+
+impl<S> Default for Decision<S> {
+    fn default() -> Self {
+        Self { winner: None, losers: Vec::new() }
+    }
+}
+
+impl<S> Decision<S> {
+    fn among(mut candidates: Vec<Candidate<S>>) -> Self {
+        candidates.sort_by(|a, b| a.standing.cmp(&b.standing));
+        let mut candidates = candidates.into_iter();
+        let Some(winner) = candidates.next() else { return Self::default() };
+        let losers = candidates.map(|loser| {
+            let why = winner.standing.reason(&loser.standing);
+            (loser, why)
+        });
+        Self { losers: losers.collect(), winner: Some(winner) }
+    }
+
+    /// The section that holds.
+    pub fn section(&self) -> Option<&S> {
+        self.winner.as_ref().map(|winner| &winner.section)
+    }
 }
 
 impl Registry {
-    pub(super) fn timeouts(&self, call: &Call<'_>) -> TimeoutDecision {
-        let mut candidates = self.timeout_candidates(call);
-        candidates.sort_by(|a, b| a.standing.cmp(&b.standing));
-        let mut candidates = candidates.into_iter();
-        let Some(winner) = candidates.next() else { return TimeoutDecision::default() };
-        let losers: Vec<_> = candidates
-            .map(|loser| {
-                let why = winner.standing.reason(&loser.standing);
-                (loser, why)
-            })
-            .collect();
+    pub(super) fn timeouts(&self, call: &Call<'_>) -> Decision<TimeoutSection> {
+        let own = call
+            .by
+            .filter(|(_, rule)| rule.timeouts.request.is_some() || rule.timeouts.backend_request.is_some());
+        let own = own.map(|(route, rule)| {
+            let exchange = inline(rule, Timeouts::default());
+            call.inline(route, rule, "timeouts", TimeoutSection { exchange, ..TimeoutSection::default() })
+        });
+        let attached = self.policies_about(call, "spec.timeout", |policy| policy.timeout);
+        let mut decision = Decision::among(own.into_iter().chain(attached).collect());
         // A rule's own fields are no section of a policy: they override one field each, and leave the others to whom they would
         // have been decided by.
-        let section = match (call.by, losers.first()) {
-            (Some((_, rule)), next) if winner.standing.reach == Reach::Inline => {
-                let rest = next.map(|(next, _)| next.section).unwrap_or_default();
-                TimeoutSection { exchange: inline(rule, rest.exchange), ..rest }
-            }
-            _ => winner.section,
-        };
-        TimeoutDecision { section, winner: Some(winner), losers }
+        if let (Some(winner), Some((_, rule))) = (&mut decision.winner, call.by)
+            && winner.standing.reach == Reach::Inline
+        {
+            let rest = decision.losers.first().map(|(next, _)| next.section).unwrap_or_default();
+            winner.section = TimeoutSection { exchange: inline(rule, rest.exchange), ..rest };
+        }
+        decision
     }
 
-    fn timeout_candidates(&self, call: &Call<'_>) -> Vec<Candidate> {
-        let mut found = Vec::new();
-        if let Some((route, rule)) = call.by {
-            if rule.timeouts.request.is_some() || rule.timeouts.backend_request.is_some() {
-                found.push(Candidate {
-                    standing: Standing {
-                        side: call.side_of(&route.namespace),
-                        reach: Reach::Inline,
-                        seniority: route.seniority.clone(),
-                    },
-                    section: TimeoutSection {
-                        exchange: inline(rule, Timeouts::default()),
-                        ..TimeoutSection::default()
-                    },
-                    origin: route.origin.at(&format!("{}.timeouts", rule.field)),
-                });
-            }
-            let attached = self.policies_for_route(route.kind, &route.namespace, &route.name);
-            self.consider(call, attached, &mut found);
-        }
-        if let Some((service, _)) = call.service() {
-            self.consider(call, self.policies_for_service(&service), &mut found);
-            self.consider(call, self.policies_for_namespace(&service.namespace), &mut found);
-        }
-        self.consider(call, self.policies_for_mesh(), &mut found);
-        found
+    pub(super) fn retries(&self, call: &Call<'_>) -> Decision<Arc<Retry>> {
+        let own =
+            call.by.and_then(|(route, rule)| Some(call.inline(route, rule, "retry", rule.retry.clone()?)));
+        let attached = self.policies_about(call, "spec.retry", |policy| policy.retry.clone());
+        Decision::among(own.into_iter().chain(attached).collect())
     }
 
-    fn consider(
+    /// The policies that have a `section` and are about this call.
+    fn policies_about<S>(
         &self,
         call: &Call<'_>,
-        attached: &[(Arc<TrafficPolicy>, usize)],
-        found: &mut Vec<Candidate>,
-    ) {
-        for (policy, index) in attached {
-            let Some(section) = policy.timeout else { continue };
-            let target = &policy.targets[*index];
-            let Some((side, reach)) = call.attachment(policy, &target.to) else { continue };
-            found.push(Candidate {
-                standing: Standing { side, reach, seniority: policy.seniority.clone() },
-                section,
-                origin: policy.origin.at("spec.timeout"),
-            });
+        field: &str,
+        section: impl Fn(&TrafficPolicy) -> Option<S>,
+    ) -> Vec<Candidate<S>> {
+        let mut found = Vec::new();
+        let mut consider = |attached: &[(Arc<TrafficPolicy>, usize)]| {
+            for (policy, index) in attached {
+                let Some(section) = section(policy) else { continue };
+                let Some((side, reach)) = call.attachment(policy, &policy.targets[*index].to) else {
+                    continue;
+                };
+                let standing = Standing { side, reach, seniority: policy.seniority.clone() };
+                found.push(Candidate { standing, section, origin: policy.origin.at(field) });
+            }
+        };
+        if let Some((route, _)) = call.by {
+            consider(self.policies_for_route(route.kind, &route.namespace, &route.name));
         }
+        if let Some((service, _)) = call.service() {
+            consider(self.policies_for_service(&service));
+            consider(self.policies_for_namespace(&service.namespace));
+        }
+        consider(self.policies_for_mesh());
+        found
     }
 }
 
 impl Call<'_> {
+    /// What the rule that takes the call says itself, in its field `field`.
+    fn inline<S>(&self, route: &Route, rule: &Rule, field: &str, section: S) -> Candidate<S> {
+        let side = self.side_of(&route.namespace);
+        Candidate {
+            standing: Standing { side, reach: Reach::Inline, seniority: route.seniority.clone() },
+            section,
+            origin: route.origin.at(&format!("{}.{field}", rule.field)),
+        }
+    }
+
     /// The Service that is called. Through a Gateway it is the one behind the rule, where there is only one: with several, no Service's
     /// policy could hold for the exchange as a whole.
     fn service(&self) -> Option<(ServiceRef, u16)> {

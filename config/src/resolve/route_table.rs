@@ -1,8 +1,10 @@
 //! Route tables of destinations: the rules of every route attached to one port of a Service, in order of precedence.
 
+use std::sync::Arc;
+
 use crate::model::{
     Action, Backend, BackendTarget, ClusterName, Forward, HeaderEdits, HostPattern, Mirror, Origin,
-    PathMatch, Rewrite, Route, RouteMatch, RouteTable, VirtualHost,
+    PathMatch, Retry, Rewrite, Route, RouteMatch, RouteTable, Timeouts, VirtualHost,
 };
 use crate::registry::{self, Registry, RouteKind, Service};
 
@@ -37,12 +39,12 @@ impl Registry {
         let effective = self.effective_routes(service, port, who.namespace());
         let Some(effective) = effective.filter(|e| matches!(e.kind, RouteKind::Http | RouteKind::Grpc))
         else {
-            let timeouts = self.timeouts(&Call { caller: who.namespace(), to, by: None }).section.exchange;
+            let (timeouts, retry) = self.patience(&Call { caller: who.namespace(), to, by: None });
             let origin = match service.port(port) {
                 Some(declared) => service.origin.at(&declared.field),
                 None => service.origin.clone(),
             };
-            return vec![Route { timeouts, ..default_route(port, &service.host, origin) }];
+            return vec![Route { timeouts, retry, ..default_route(port, &service.host, origin) }];
         };
         let mut ranked: Vec<_> =
             effective.routes.iter().flat_map(|route| self.ranked(who, route, to)).collect();
@@ -60,7 +62,7 @@ impl Registry {
         let mut found = Vec::new();
         for rule in &route.rules {
             let call = Call { caller: who.namespace(), to, by: Some((route, rule)) };
-            let timeouts = self.timeouts(&call).section.exchange;
+            let (timeouts, retry) = self.patience(&call);
             let in_mesh = matches!(to, Callee::Service { .. });
             for matched in &rule.matches {
                 let lowered = Route {
@@ -72,12 +74,19 @@ impl Registry {
                     cors: rule.cors.clone(),
                     mirrors: self.mirrors(route, rule, in_mesh),
                     timeouts,
+                    retry: retry.clone(),
                     action: self.action(route, rule, &matched.matches.path, in_mesh),
                 };
                 found.push((&matched.rank, lowered));
             }
         }
         found
+    }
+
+    /// How long an exchange may take, and what is tried again meanwhile.
+    fn patience(&self, call: &Call<'_>) -> (Timeouts, Option<Arc<Retry>>) {
+        let timeouts = self.timeouts(call).section().map(|section| section.exchange).unwrap_or_default();
+        (timeouts, self.retries(call).section().cloned())
     }
 
     fn action(
@@ -136,6 +145,7 @@ fn default_route(port: u16, host: &str, origin: Origin) -> Route {
         cors: None,
         mirrors: vec![],
         timeouts: Default::default(),
+        retry: None,
         action: Action::Forward(Forward { backends: vec![backend], rewrite: Rewrite::default() }),
     }
 }

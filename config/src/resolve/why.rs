@@ -3,16 +3,21 @@
 //! Makes no decision of its own: it repeats those of resolving and returns them with the candidates that lost.
 
 use crate::model::Origin;
-use crate::registry::{Registry, Route, Rule};
+use crate::registry::{Registry, Route, Rule, TimeoutSection};
 
 use super::Subscriber;
 use super::destination::Found;
-use super::policy::{Call, Callee, TimeoutDecision};
+use super::policy::{Call, Callee, Decision};
 use super::precedence::Reason;
 
 impl Registry {
     /// What decides the timeouts of a route in a route table, by the route's origin; `None` where there is no such table or route.
-    pub fn why_timeouts(&self, who: &Subscriber, table: &str, route: &Origin) -> Option<TimeoutDecision> {
+    pub fn why_timeouts(
+        &self,
+        who: &Subscriber,
+        table: &str,
+        route: &Origin,
+    ) -> Option<Decision<TimeoutSection>> {
         let by = self.rule_at(route);
         let caller = who.namespace();
         if table.starts_with("gateway|") {
@@ -25,7 +30,7 @@ impl Registry {
                 Some(self.timeouts(&Call { caller, to, by }))
             }
             // Policies are about calls to Services.
-            Found::Instance { .. } => Some(TimeoutDecision::default()),
+            Found::Instance { .. } => Some(Decision::default()),
         }
     }
 

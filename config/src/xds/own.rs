@@ -129,6 +129,49 @@ pub struct Route {
     pub rewrite: Option<Rewrite>,
     #[prost(message, repeated, tag = "4")]
     pub backends: Vec<Backend>,
+    #[prost(message, optional, tag = "5")]
+    pub retry: Option<Retry>,
+}
+
+/// All of it, in our words: beside it, Envoy's policy says only a part.
+#[derive(Clone, PartialEq, Message)]
+pub struct Retry {
+    #[prost(uint32, tag = "1")]
+    pub attempts: u32,
+    /// `model::RetryOn::word`
+    #[prost(string, repeated, tag = "2")]
+    pub on: Vec<String>,
+    #[prost(uint32, repeated, tag = "3")]
+    pub statuses: Vec<u32>,
+    #[prost(message, repeated, tag = "4")]
+    pub headers: Vec<pb::route::HeaderMatcher>,
+    #[prost(enumeration = "RetryMethods", tag = "5")]
+    pub methods: i32,
+    #[prost(string, repeated, tag = "6")]
+    pub listed_methods: Vec<String>,
+    #[prost(message, optional, tag = "7")]
+    pub backoff_base: Option<pb::Duration>,
+    #[prost(message, optional, tag = "8")]
+    pub backoff_max: Option<pb::Duration>,
+    /// Millionths.
+    #[prost(uint32, tag = "9")]
+    pub budget_share: u32,
+    #[prost(uint32, tag = "10")]
+    pub budget_per_second: u32,
+    #[prost(message, optional, tag = "11")]
+    pub budget_interval: Option<pb::Duration>,
+    #[prost(message, optional, tag = "12")]
+    pub max_retry_after: Option<pb::Duration>,
+    #[prost(bool, tag = "13")]
+    pub of_retries: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Enumeration)]
+#[repr(i32)]
+pub enum RetryMethods {
+    Idempotent = 0,
+    Any = 1,
+    Listed = 2,
 }
 
 /// What a weighted cluster leaves open.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, Method, StatusCode};
-use proptest::collection::{btree_map, vec};
+use proptest::collection::{btree_map, btree_set, vec};
 use proptest::option;
 use proptest::prelude::*;
 
@@ -454,6 +454,53 @@ fn timeouts() -> impl Strategy<Value = Timeouts> {
     })
 }
 
+fn retry() -> impl Strategy<Value = Arc<Retry>> {
+    let on = btree_set(prop::sample::select(RetryOn::ALL.to_vec()), 0..4);
+    let status = (400..600u16).prop_map(|status| StatusCode::from_u16(status).expect("a status"));
+    let header = (header_name(), string_match()).prop_map(|(name, value)| HeaderMatch { name, value });
+    let methods = prop_oneof![
+        Just(RetryMethods::Idempotent),
+        Just(RetryMethods::Any),
+        vec(prop::sample::select(vec![Method::POST, Method::PATCH, Method::GET]), 0..3)
+            .prop_map(RetryMethods::Listed),
+    ];
+    let backoff = (1..1000u64, 0..1000u64).prop_map(|(base, more)| Backoff {
+        base: Duration::from_millis(base),
+        max: Duration::from_millis(base + more),
+    });
+    let budget = (fraction(), 0..1000u32, duration()).prop_map(|(share, per_second, interval)| RetryBudget {
+        share,
+        per_second,
+        interval,
+    });
+    let parts = (
+        0..=10u8,
+        on,
+        vec(status, 0..3),
+        vec(header, 0..3),
+        methods,
+        backoff,
+        budget,
+        duration(),
+        any::<bool>(),
+    );
+    parts.prop_map(
+        |(attempts, on, statuses, headers, methods, backoff, budget, max_retry_after, of_retries)| {
+            Arc::new(Retry {
+                attempts,
+                on: on.into_iter().collect(),
+                statuses,
+                headers,
+                methods,
+                backoff,
+                budget,
+                max_retry_after,
+                of_retries,
+            })
+        },
+    )
+}
+
 pub(crate) fn route() -> impl Strategy<Value = Route> {
     route_match().prop_flat_map(|matches| {
         let matched = match &matches.path {
@@ -470,10 +517,21 @@ pub(crate) fn route() -> impl Strategy<Value = Route> {
             option::of(cors()),
             vec(mirror, 0..3),
             timeouts(),
+            option::weighted(0.3, retry()),
             action(matched),
         );
         parts.prop_map(
-            move |(name, origin, request_headers, response_headers, cors, mirrors, timeouts, action)| Route {
+            move |(
+                name,
+                origin,
+                request_headers,
+                response_headers,
+                cors,
+                mirrors,
+                timeouts,
+                retry,
+                action,
+            )| Route {
                 name,
                 origin,
                 matches: matches.clone(),
@@ -482,6 +540,7 @@ pub(crate) fn route() -> impl Strategy<Value = Route> {
                 cors,
                 mirrors,
                 timeouts,
+                retry,
                 action,
             },
         )

@@ -77,10 +77,13 @@ fn what_we_do_not_do_is_refused_by_its_path() {
         ),
         (
             table(forward(r::RouteAction {
-                retry_policy: Some(r::RetryPolicy { retry_on: "5xx".into(), ..Default::default() }),
+                retry_policy: Some(r::RetryPolicy {
+                    retry_on: "5xx,retriable-4xx".into(),
+                    ..Default::default()
+                }),
                 ..Default::default()
             })),
-            "virtual_hosts[0].routes[0].route.retry_policy.retry_on: not supported",
+            "virtual_hosts[0].routes[0].route.retry_policy.retry_on: \"retriable-4xx\" is not supported",
         ),
         (
             table(r::Route {

@@ -1,94 +1,316 @@
 //! Until an endpoint answers: which one, over which version, how often, and within what time.
 //!
 //! Without a policy only a request is tried again that certainly was not processed and is whole: the endpoint could not be reached, refused the
-//! stream, or the request was handed back unsent. Retry policies (conditions, budget, replay) have their place here.
+//! stream, or the request was handed back unsent. A policy adds failures that may have been processed; for those the head and, up to a limit, the
+//! body are kept from the beginning. Every repetition, whoever asks for it, draws on the destination's budget.
 
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::{Request, Response, Version};
-use outrigger_config::model::{Timeouts, UpstreamHttp};
+use bytes::Bytes;
+use http::request::Parts;
+use http::{HeaderValue, Request, Response, StatusCode, Version};
+use http_body::{Body as _, Frame};
+use http_body_util::BodyExt as _;
+use outrigger_config::model::{Retry, RetryBudget, UpstreamHttp};
 use smallvec::SmallVec;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::outgoing::Held;
+use super::replay::Replay;
 use super::{headers, is_extended_connect, is_http2};
-use crate::body::Body;
+use crate::body::{Body, BodyError};
 use crate::downstream::Connection;
 use crate::failure::{Failure, Reason, is_grpc};
-use crate::route::Upstream;
+use crate::policy::retry::{ATTEMPT, Eligible, Failed, RetryPolicy, Suppressed};
+use crate::route::{Route, Upstream};
 use crate::upstream::{Cluster, EndpointId, HttpVersionChoice, Picked, SendError};
 
-/// Attempts after the first (design.md section 5).
-const MORE: usize = 2;
+/// Attempts after the first, without a policy (design.md section 5).
+const MORE: usize = Retry::DEFAULT_ATTEMPTS as usize;
 
 pub async fn run(
     request: Request<Body>,
     upstream: &Upstream,
-    timeouts: Timeouts,
+    route: &Route,
     connection: &Connection,
     held: &mut Held,
 ) -> Result<Response<Body>, Failure> {
-    match timeouts.request {
-        None => each(request, upstream, timeouts.backend_request, connection, held).await,
-        Some(limit) => {
-            let deadline = held.record.begun() + limit;
-            let attempts = each(request, upstream, timeouts.backend_request, connection, held);
-            match timeout_at(deadline, attempts).await {
-                Ok(result) => result,
-                Err(_) => Err(Failure::new(Reason::RequestTimeout, format!("no response within {limit:?}"))),
-            }
-        }
+    let deadline = route.timeouts.request.map(|limit| (held.record.begun() + limit, limit));
+    let attempts = Attempts::new(upstream, route, connection, deadline.map(|(at, _)| at));
+    let Some((at, limit)) = deadline else { return attempts.run(request, held).await };
+    match timeout_at(at, attempts.run(request, held)).await {
+        Ok(result) => result,
+        Err(_) => Err(Failure::new(Reason::RequestTimeout, format!("no response within {limit:?}"))),
     }
 }
 
-async fn each(
-    mut request: Request<Body>,
-    upstream: &Upstream,
+/// The attempts of one request.
+struct Attempts<'a> {
+    upstream: &'a Upstream,
+    policy: Option<&'a RetryPolicy>,
     limit: Option<Duration>,
-    connection: &Connection,
-    held: &mut Held,
-) -> Result<Response<Body>, Failure> {
-    let cluster = &upstream.cluster;
-    let settings = cluster.settings();
-    let version = version(&request, settings.http);
-    if version == HttpVersionChoice::Http1 && is_http2(request.version()) {
-        headers::join_cookies(request.headers_mut());
+    connection: &'a Connection,
+    deadline: Option<Instant>,
+    tried: SmallVec<[EndpointId; MORE + 1]>,
+    /// Whether the policy may repeat this request; without a policy there is nothing to ask.
+    eligible: Eligible,
+    /// What is needed to begin again, where the policy may ask for that.
+    original: Option<Original>,
+    /// Whether an attempt may have been processed.
+    processed: bool,
+}
+
+/// A request as it was before its first attempt.
+struct Original {
+    head: Parts,
+    /// `None` for a request without one.
+    body: Option<Replay>,
+}
+
+/// Why there may be another attempt.
+enum Cause {
+    /// Nothing happened; where the request came back whole it is here.
+    Unprocessed(Option<Box<Request<Body>>>),
+    /// The policy names this failure.
+    Named(Failed),
+}
+
+impl<'a> Attempts<'a> {
+    fn new(
+        upstream: &'a Upstream,
+        route: &'a Route,
+        connection: &'a Connection,
+        deadline: Option<Instant>,
+    ) -> Self {
+        Self {
+            upstream,
+            policy: route.retry.as_ref(),
+            limit: route.timeouts.backend_request,
+            connection,
+            deadline,
+            tried: SmallVec::new(),
+            eligible: Eligible::default(),
+            original: None,
+            processed: false,
+        }
     }
-    let worker = &connection.worker;
-    let mut tried: SmallVec<[EndpointId; MORE + 1]> = SmallVec::new();
-    loop {
-        let picked = pick(cluster, connection, &tried).await?;
-        held.record.attempt(&settings.name, &picked.endpoint().address);
+
+    async fn run(mut self, mut request: Request<Body>, held: &mut Held) -> Result<Response<Body>, Failure> {
+        let cluster = &self.upstream.cluster;
+        let version = version(&request, cluster.settings().http);
+        if version == HttpVersionChoice::Http1 && is_http2(request.version()) {
+            headers::join_cookies(request.headers_mut());
+        }
+        cluster.sent.request(Instant::now());
+        if let Some(policy) = self.policy {
+            self.eligible = policy.eligible(request.method(), request.headers());
+            if self.eligible.at_all() {
+                request = self.keep(request);
+            }
+        }
+        loop {
+            let picked = pick(cluster, self.connection, &self.tried).await?;
+            self.tried.push(picked.endpoint().id);
+            let sent = self.attempt(request, &picked, version, held).await;
+            // What the client did wrong is not the endpoint's failure.
+            if let (Err(error), Some(reason)) = (&sent, held.request_body_failed()) {
+                return Err(Failure { reason, detail: Some(error.detail.clone()) });
+            }
+            let (sent, cause) = self.judge(sent).await;
+            let Some(cause) = cause else { return self.done(sent, picked, held) };
+            match self.again(cause) {
+                Ok((wait, next)) => {
+                    drop((sent, picked));
+                    if !wait.is_zero() {
+                        sleep(wait).await;
+                    }
+                    request = next;
+                }
+                Err(why) => {
+                    self.upstream.attempts.suppressed(self.connection.worker.id, why);
+                    return self.done(sent, picked, held).map_err(|failure| explained(failure, why));
+                }
+            }
+        }
+    }
+
+    fn done(
+        &self,
+        sent: Result<Response<Body>, SendError>,
+        picked: Picked,
+        held: &mut Held,
+    ) -> Result<Response<Body>, Failure> {
+        let response = sent?;
+        held.picked = Some(picked);
+        Ok(response)
+    }
+
+    /// Sets aside what another attempt would begin with.
+    fn keep(&mut self, request: Request<Body>) -> Request<Body> {
+        let (head, body) = request.into_parts();
+        let first = head.clone();
+        let (replay, body) = if body.is_end_stream() {
+            (None, body)
+        } else {
+            let replay = Replay::new(body, self.connection.worker.pools.kept());
+            let first = replay.again().expect("nothing has gone yet");
+            (Some(replay), first)
+        };
+        self.original = Some(Original { head, body: replay });
+        Request::from_parts(first, body)
+    }
+
+    async fn attempt(
+        &self,
+        request: Request<Body>,
+        picked: &Picked,
+        version: HttpVersionChoice,
+        held: &mut Held,
+    ) -> Result<Response<Body>, SendError> {
+        let (cluster, worker) = (&self.upstream.cluster, &self.connection.worker);
+        held.record.attempt(&cluster.settings().name, &picked.endpoint().address);
         let begun = Instant::now();
         let sending = worker.pools.send(cluster, picked.endpoint(), version, request);
-        let sent = match limit {
+        let sent = match self.limit {
             None => sending.await,
             Some(limit) => match timeout_at(begun + limit, sending).await {
                 Ok(sent) => sent,
-                Err(_) => Err(late(limit, &picked)),
+                Err(_) => Err(late(limit, picked)),
             },
         };
         let now = Instant::now();
-        let error = match sent {
-            Ok(response) => {
-                upstream.attempts.count(worker.id, None);
-                picked.observe(now - begun, now);
-                held.picked = Some(picked);
-                return Ok(response);
-            }
+        match &sent {
+            // An app that is not there answers fast through whatever stands before it.
+            Ok(response) if is_gateway_error(response.status()) => picked.failed(now - begun, now),
+            Ok(_) => picked.observe(now - begun, now),
+            Err(_) => picked.failed(now - begun, now),
+        }
+        let reason = sent.as_ref().err().map(|error| error.reason);
+        if held.request_body_failed().is_none() || reason.is_none() {
+            self.upstream.attempts.count(worker.id, reason);
+        }
+        sent
+    }
+
+    /// Whether an attempt failed in a way that allows another one.
+    async fn judge(
+        &mut self,
+        sent: Result<Response<Body>, SendError>,
+    ) -> (Result<Response<Body>, SendError>, Option<Cause>) {
+        let mut error = match sent {
             Err(error) => error,
+            Ok(response) => {
+                self.processed = true;
+                let Some(policy) = self.policy else { return (Ok(response), None) };
+                let (status, headers) = (response.status(), response.headers());
+                let mut failed = policy.judge_head(status, headers);
+                let mut response = response;
+                if failed.is_none() && policy.waits_for_trailers(status, response.headers()) {
+                    (response, failed) = look_ahead(response, policy).await;
+                }
+                return (Ok(response), failed.map(Cause::Named));
+            }
         };
-        // What the client did wrong is not the endpoint's failure.
-        if let Some(reason) = held.request_body_failed() {
-            return Err(Failure { reason, detail: Some(error.detail) });
+        self.processed |= !error.unprocessed;
+        let whole = self.original.as_ref().is_some_and(Original::is_whole);
+        let cause = if error.unsent.is_some() || (error.unprocessed && whole) {
+            Some(Cause::Unprocessed(error.unsent.take()))
+        } else {
+            self.policy.and_then(|policy| policy.judge_error(&error)).map(Cause::Named)
+        };
+        (Err(error), cause)
+    }
+
+    /// The next attempt, and how long to wait for it.
+    fn again(&mut self, cause: Cause) -> Result<(Duration, Request<Body>), Suppressed> {
+        let worker = &self.connection.worker;
+        let made = self.tried.len();
+        if made > self.policy.map_or(MORE, RetryPolicy::attempts) {
+            return Err(Suppressed::Attempts);
         }
-        upstream.attempts.count(worker.id, Some(error.reason));
-        picked.failed(now - begun, now);
-        tried.push(picked.endpoint().id);
-        match error {
-            SendError { unsent: Some(unsent), .. } if tried.len() <= MORE => request = *unsent,
-            error => return Err(error.into()),
+        let original = || self.original.as_ref().and_then(Original::again).ok_or(Suppressed::BodyTooLarge);
+        let (wait, mut request) = match cause {
+            Cause::Unprocessed(Some(request)) => (Duration::ZERO, *request),
+            Cause::Unprocessed(None) => (Duration::ZERO, original()?),
+            Cause::Named(failed) => {
+                let policy = self.policy.expect("only a policy names failures");
+                self.eligible.check(failed)?;
+                let wait = worker.with_rng(|rng| policy.wait(made, failed, rng))?;
+                (wait, original()?)
+            }
+        };
+        let now = Instant::now();
+        if self.deadline.is_some_and(|deadline| now + wait >= deadline) {
+            return Err(Suppressed::Deadline);
         }
+        let budget = self.policy.map_or(&DEFAULT_BUDGET, RetryPolicy::budget);
+        if !self.upstream.cluster.sent.repeat(now, budget) {
+            return Err(Suppressed::Budget);
+        }
+        if self.processed {
+            request.headers_mut().insert(ATTEMPT, HeaderValue::from(made + 1));
+        }
+        Ok((wait, request))
+    }
+}
+
+const DEFAULT_BUDGET: RetryBudget = RetryBudget::DEFAULT;
+
+impl Original {
+    fn is_whole(&self) -> bool {
+        self.body.as_ref().is_none_or(Replay::is_whole)
+    }
+
+    fn again(&self) -> Option<Request<Body>> {
+        let body = match &self.body {
+            None => Body::empty(),
+            Some(replay) => replay.again()?,
+        };
+        Some(Request::from_parts(self.head.clone(), body))
+    }
+}
+
+/// Waits a moment for the end of a gRPC call that fails without a message: servers send its headers and trailers together. Whatever
+/// came is put back.
+async fn look_ahead(response: Response<Body>, policy: &RetryPolicy) -> (Response<Body>, Option<Failed>) {
+    let (head, mut body) = response.into_parts();
+    let Ok(first) = timeout(TRAILERS_WAIT, body.frame()).await else {
+        return (Response::from_parts(head, body), None);
+    };
+    let Some(first) = first else { return (Response::from_parts(head, Body::empty()), None) };
+    let trailers = first.as_ref().ok().and_then(Frame::trailers_ref);
+    let failed = trailers.and_then(|trailers| policy.judge_grpc(trailers));
+    let body = Body::wrapped(Resumed { first: Some(first), rest: body });
+    (Response::from_parts(head, body), failed)
+}
+
+/// How long the head of a gRPC response is held back for that.
+const TRAILERS_WAIT: Duration = Duration::from_millis(100);
+
+/// A body whose first frame was looked at.
+struct Resumed {
+    first: Option<Result<Frame<Bytes>, BodyError>>,
+    rest: Body,
+}
+
+impl http_body::Body for Resumed {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match self.first.take() {
+            Some(first) => Poll::Ready(Some(first)),
+            None => Pin::new(&mut self.rest).poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.first.is_none() && self.rest.is_end_stream()
     }
 }
 
@@ -115,6 +337,15 @@ fn late(limit: Duration, picked: &Picked) -> SendError {
         unsent: None,
         unprocessed: false,
     }
+}
+
+fn explained(failure: Failure, why: Suppressed) -> Failure {
+    let detail = failure.detail.unwrap_or_default();
+    Failure::new(failure.reason, format!("{detail} (not tried again: {})", why.label()))
+}
+
+fn is_gateway_error(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 502..=504)
 }
 
 fn version(request: &Request<Body>, http: UpstreamHttp) -> HttpVersionChoice {

@@ -253,6 +253,7 @@ fn forwarded(headers: &mut HeaderMap, connection: &Connection) {
             };
             headers.insert(FORWARDED_PROTO, HeaderValue::from_static(connection.scheme()));
             headers.remove(CLIENT_CERTIFICATE);
+            headers.remove(&crate::policy::retry::ATTEMPT);
             if let Some(host) = headers.get(HOST).cloned() {
                 headers.insert(FORWARDED_HOST, host);
             }

@@ -15,6 +15,7 @@ use smallvec::SmallVec;
 
 use super::cors::Cors;
 use super::{Rewrite, Split};
+use crate::policy::retry::RetryPolicy;
 use crate::telemetry::{Attempts, RouteMetrics};
 use crate::upstream::Cluster;
 
@@ -65,6 +66,7 @@ pub struct Route {
     pub cors: Option<Cors>,
     pub mirrors: Vec<Mirror>,
     pub timeouts: Timeouts,
+    pub retry: Option<RetryPolicy>,
     pub action: Action,
 }
 
@@ -159,6 +161,7 @@ impl Table {
             cors: None,
             mirrors: Vec::new(),
             timeouts: Timeouts::default(),
+            retry: None,
             action: Action::Forward(Forward {
                 split: Split::new([1]),
                 backends: vec![Backend {
@@ -288,6 +291,7 @@ impl Route {
                 .map(|mirror| Mirror { upstream: upstream(&mirror.cluster), fraction: mirror.fraction })
                 .collect(),
             timeouts: model.timeouts,
+            retry: model.retry.clone().map(RetryPolicy::compile),
             action,
         }
     }

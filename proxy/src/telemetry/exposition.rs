@@ -28,6 +28,7 @@ impl Text {
         self.counters(&metrics.bytes);
         self.counters(&metrics.attempts);
         self.counters(&metrics.access_denied);
+        self.counters(&metrics.suppressed);
         let family = &metrics.connections;
         self.head(family.name, "gauge", family.help);
         for (labels, level) in family.all() {

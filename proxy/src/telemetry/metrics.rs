@@ -15,6 +15,7 @@ use super::cells::{Counter, Histogram, Level, Worker};
 use super::family::{Family, MAX_SERIES, OTHER};
 use crate::failure::Reason;
 use crate::identity::Cause;
+use crate::policy::retry::Suppressed;
 
 /// Which way a connection came in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -91,6 +92,7 @@ pub struct Metrics {
     pub(super) durations: Family<Histogram, 3>,
     pub(super) bytes: Family<Counter, 3>,
     pub(super) attempts: Family<Counter, 2>,
+    pub(super) suppressed: Family<Counter, 2>,
     pub(super) connections: Family<Level, 2>,
     pub(super) handshake_failures: Family<Counter, 2>,
     pub(super) access_denied: Family<Counter, 3>,
@@ -127,6 +129,12 @@ impl Metrics {
                 ["service", "reason"],
                 0,
                 "Attempts to send a request or open a connection to an endpoint; reason is empty where one succeeded.",
+            ),
+            suppressed: Family::new(
+                "outrigger_retries_suppressed_total",
+                ["service", "cause"],
+                0,
+                "Requests that failed and were not sent again, although a policy names the failure or nothing was processed, by why not.",
             ),
             connections: Family::new(
                 "outrigger_connections",
@@ -176,7 +184,12 @@ impl Metrics {
     /// `service` as in [`Self::service`].
     pub fn attempts(self: &Arc<Self>, service: Option<&ServiceRef>) -> Arc<Attempts> {
         let service = service.map_or_else(|| PASSTHROUGH.into(), |s| s.to_string().into());
-        Arc::new(Attempts { metrics: self.clone(), service, cells: Default::default() })
+        Arc::new(Attempts {
+            metrics: self.clone(),
+            service,
+            cells: Default::default(),
+            suppressed: Default::default(),
+        })
     }
 
     /// The label of a verified workload, `NAMESPACE/NAME`; for each connection, not each request.
@@ -342,6 +355,7 @@ pub struct Attempts {
     service: Arc<str>,
     /// By reason; the last one is success.
     cells: [OnceLock<Arc<Counter>>; Reason::ALL.len() + 1],
+    suppressed: [OnceLock<Arc<Counter>>; Suppressed::ALL.len()],
 }
 
 impl Attempts {
@@ -371,6 +385,17 @@ impl Denials {
             metrics.access_denied.series(self.labels.clone(), || Counter::new(metrics.workers))
         };
         self.counter.get_or_init(new).add(worker, 1);
+    }
+}
+
+impl Attempts {
+    /// A request that failed is not sent again.
+    pub fn suppressed(&self, worker: Worker, why: Suppressed) {
+        let counter = self.suppressed[why as usize].get_or_init(|| {
+            let labels = [self.service.clone(), why.label().into()];
+            self.metrics.suppressed.series(labels, || Counter::new(self.metrics.workers))
+        });
+        counter.add(worker, 1);
     }
 }
 

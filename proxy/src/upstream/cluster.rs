@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use super::balance::{Algorithm, EndpointSet, NoEndpoint, Picked};
 use super::endpoint::Address;
-use super::{Endpoint, EndpointId};
+use super::{Endpoint, EndpointId, Sent};
 
 #[derive(Debug)]
 pub struct Cluster {
@@ -24,6 +24,8 @@ pub struct Cluster {
     known: AtomicBool,
     /// Told of every new set of endpoints.
     changed: Notify,
+    /// Requests and repetitions of late, for retry budgets.
+    pub sent: Sent,
     /// Zero of the endpoints' clocks.
     born: Instant,
 }
@@ -38,6 +40,7 @@ impl Cluster {
             endpoints: ArcSwap::default(),
             known: AtomicBool::new(false),
             changed: Notify::new(),
+            sent: Sent::default(),
             born: Instant::now(),
         };
         cluster.follow_name();

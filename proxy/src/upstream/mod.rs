@@ -11,6 +11,7 @@
 //! Never retries what may have been processed: [`SendError`] says what is known, and the caller decides.
 
 mod balance;
+mod budget;
 mod cluster;
 pub mod connect;
 mod endpoint;
@@ -18,13 +19,14 @@ pub(crate) mod http1;
 pub(crate) mod http2;
 mod pool;
 pub mod relay;
-mod replay;
+pub(crate) mod replay;
 mod tls;
 
 #[cfg(test)]
 mod tests;
 
 pub use balance::{EndpointSet, NoEndpoint, Picked};
+pub use budget::Sent;
 pub use cluster::Cluster;
 pub use endpoint::{Address, Endpoint, EndpointId};
 pub use pool::Pools;

@@ -40,7 +40,7 @@ pub struct Pools {
     identity: Arc<Identity>,
     metrics: Arc<Metrics>,
     worker: telemetry::Worker,
-    /// Request bodies kept in case a stream is refused.
+    /// Request bodies kept in case they have to be sent again.
     kept: Rc<Budget>,
     /// Whether the pod's traffic is redirected: then the app is called from a loopback address.
     captured: bool,
@@ -219,6 +219,11 @@ impl Pools {
     async fn open_http1(&self, cluster: &Cluster, endpoint: &Endpoint) -> Result<Http1, Failure> {
         let home = Home { pools: self.me.clone(), endpoint: endpoint.id };
         Http1::over(self.open(cluster, endpoint, Token::Http11).await?, home).await
+    }
+
+    /// What bodies of requests are kept on account of.
+    pub(crate) fn kept(&self) -> &Rc<Budget> {
+        &self.kept
     }
 
     /// The idle connection used last that can still be used.

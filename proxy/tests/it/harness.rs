@@ -163,6 +163,7 @@ pub fn forward(prefix: &str, backends: Vec<Backend>) -> Route {
         cors: None,
         mirrors: Vec::new(),
         timeouts: Timeouts::default(),
+        retry: None,
         action: Action::Forward(Forward { backends, rewrite: Rewrite::default() }),
     }
 }

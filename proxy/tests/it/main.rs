@@ -10,5 +10,6 @@ mod grpc;
 mod harness;
 mod http1;
 mod identity;
+mod retries;
 mod routes;
 mod tunnels;

@@ -13,7 +13,7 @@ use super::field::{Ignored, NOT_YET, NotYet};
 use super::metadata::Metadata;
 use super::path::FieldPath;
 use super::route::{FilteredBackend, ParentRef, check_backends, check_parents};
-use super::value::{Duration, Hostname, Name};
+use super::value::{Duration, Hostname, Name, RetryAttempts, RetryStatus};
 
 mod cors;
 mod filter;
@@ -73,7 +73,7 @@ pub struct HttpRule {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeouts: Option<HttpTimeouts>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub retry: Option<NotYet>,
+    pub retry: Option<HttpRetry>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session_persistence: Option<NotYet>,
 }
@@ -90,6 +90,21 @@ pub struct HttpTimeouts {
     /// One attempt; at most `request`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backend_request: Option<Duration>,
+}
+
+/// Idempotent requests that failed are sent again (Gateway API `HTTPRouteRetry`); TrafficPolicy.retry says more.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct HttpRetry {
+    /// Responses of these statuses are failures, besides connections that fail; at most 16. Default: 502, 503, 504.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub codes: Vec<RetryStatus>,
+    /// After the first one. Default 2.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attempts: Option<RetryAttempts>,
+    /// The wait before the next attempt is a random time up to this, doubled each time. Default 25ms; 1ms to 60s.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backoff: Option<Duration>,
 }
 
 impl Check for HttpRoute {
@@ -144,6 +159,9 @@ impl Check for HttpRule {
         if let Some(timeouts) = &self.timeouts {
             timeouts.check(&at.key("timeouts"), findings);
         }
+        if let Some(retry) = &self.retry {
+            retry.check(&at.key("retry"), findings);
+        }
     }
 }
 
@@ -165,6 +183,18 @@ impl HttpRule {
             let text =
                 "takes a rule with exactly one match, by PathPrefix; split the rule, or use replaceFullPath";
             findings.error(at.key(member).key("path").key("replacePrefixMatch"), text);
+        }
+    }
+}
+
+impl Check for HttpRetry {
+    fn check(&self, at: &FieldPath, findings: &mut Findings) {
+        findings.at_most(&at.key("codes"), self.codes.len(), 16);
+        findings.unique(&at.key("codes"), &self.codes, "", |code| Some(*code));
+        if let Some(backoff) = self.backoff
+            && !(1..=60_000).contains(&backoff.get().as_millis())
+        {
+            findings.error(at.key("backoff"), format!("{backoff} is not a backoff (1ms to 60s)"));
         }
     }
 }

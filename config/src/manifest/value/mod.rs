@@ -23,7 +23,9 @@ pub use http::{
     PreciseHostname, QueryName, RequestPath, is_field_value, pattern,
 };
 pub use name::{AnnotationKey, AppProtocol, EnvName, Label, LabelKey, LabelValue, Name};
-pub use number::{CorsMaxAge, Percent, Port, RedirectStatus, Sampling, Weight};
+pub use number::{
+    CorsMaxAge, PerSecond, Percent, Port, RedirectStatus, RetryAttempts, RetryStatus, Sampling, Weight,
+};
 pub use timestamp::Timestamp;
 
 /// A text or number that a type of this module does not accept.

@@ -20,6 +20,21 @@ number_value! {
 }
 
 number_value! {
+    /// How often a request is sent again after its first attempt.
+    RetryAttempts(u8), "a number of attempts (0 to 10)", 0..=10
+}
+
+number_value! {
+    /// The status of a response that may be asked for again.
+    RetryStatus(u16), "the status of an error (400 to 599)", 400..=599
+}
+
+number_value! {
+    /// A rate, per second.
+    PerSecond(u32), "a number per second (0 to 100000)", 0..=100_000
+}
+
+number_value! {
     /// For how long a browser may keep the answer to a preflight; seconds.
     CorsMaxAge(u32), "a number of seconds (1 to 2147483647)", 1..=2_147_483_647
 }

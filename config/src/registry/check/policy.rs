@@ -18,23 +18,33 @@ pub(super) fn check(report: &mut Report<'_>) {
             report.state(&policy.origin, State::Ignored("none of its targets exists".into()));
             continue;
         }
-        let losses: Vec<_> =
-            found.iter().filter_map(|target| Some((*target, decided_by(report, policy, target)?))).collect();
-        for (target, (winner, why)) in &losses {
+        let sections = SECTIONS.iter().filter(|(_, has)| has(policy));
+        let mut losses = Vec::new();
+        for ((name, has), target) in
+            sections.clone().flat_map(|section| found.iter().map(move |t| (section, t)))
+        {
+            let Some((winner, why)) = decided_by(report, policy, target, *has) else { continue };
             let text = format!(
-                "`timeout` is decided by TrafficPolicy {}/{} here: {why}",
+                "`{name}` is decided by TrafficPolicy {}/{} here: {why}",
                 winner.origin.namespace, winner.origin.name
             );
             report.warning(&policy.origin, &target.field, text);
+            losses.push((winner, why));
         }
-        if losses.len() == found.len()
-            && let Some((_, (winner, why))) = losses.first()
+        if losses.len() == found.len() * sections.count()
+            && let Some((winner, why)) = losses.first()
             && let Some(by) = key_of(&winner.origin)
         {
             report.state(&policy.origin, State::Overridden { by, why: why.clone() });
         }
     }
 }
+
+/// The sections a policy may have, each of which is decided on its own.
+const SECTIONS: [(&str, Has); 2] =
+    [("timeout", |policy| policy.timeout.is_some()), ("retry", |policy| policy.retry.is_some())];
+
+type Has = fn(&TrafficPolicy) -> bool;
 
 fn target_exists(report: &mut Report<'_>, policy: &TrafficPolicy, target: &Target) -> bool {
     let registry = report.registry;
@@ -102,13 +112,13 @@ fn connect_without_effect(report: &mut Report<'_>, policy: &TrafficPolicy) {
     }
 }
 
-/// The policy that has the same target and the same callers, and goes before this one.
+/// The policy that has the same section, target and callers, and goes before this one.
 fn decided_by(
     report: &Report<'_>,
     policy: &TrafficPolicy,
     target: &Target,
+    has: Has,
 ) -> Option<(Arc<TrafficPolicy>, String)> {
-    policy.timeout?;
     let registry = report.registry;
     let rivals = match &target.to {
         PolicyTarget::Service { service, .. } => registry.policies_for_service(service),
@@ -120,7 +130,7 @@ fn decided_by(
     let first = rivals
         .iter()
         .filter(|(rival, index)| {
-            rival.timeout.is_some()
+            has(rival)
                 && rival.targets[*index].to == target.to
                 && (everyone || rival.namespace == policy.namespace)
         })

@@ -36,6 +36,7 @@ fn lower_rule(id: &Identity<'_>, index: usize, manifest: &GrpcRule) -> Rule {
         cors: None,
         mirrors: vec![],
         timeouts: InlineTimeouts::default(),
+        retry: None,
         redirect: None,
         rewrite: Rewrite::default(),
         backends: vec![],

@@ -15,6 +15,7 @@ use crate::registry::route::{
 use crate::resolve::precedence::RouteRank;
 
 use super::Identity;
+use super::retry;
 use super::route::{backend, edits, header_matches, hostnames, mirror, parents, rule_field, string_match};
 
 pub(in crate::registry) fn http_route(id: &Identity<'_>, manifest: &HttpRoute) -> Route {
@@ -41,6 +42,7 @@ fn lower_rule(id: &Identity<'_>, index: usize, manifest: &HttpRule) -> Rule {
         cors: None,
         mirrors: vec![],
         timeouts: manifest.timeouts.as_ref().map(timeouts).unwrap_or_default(),
+        retry: manifest.retry.as_ref().map(|manifest| Arc::new(retry::inline(manifest))),
         redirect: None,
         rewrite: Rewrite::default(),
         backends: vec![],

@@ -7,6 +7,7 @@ mod gateway;
 mod grpc;
 mod http;
 mod policy;
+mod retry;
 mod route;
 mod service;
 mod stream;

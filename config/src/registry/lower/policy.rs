@@ -1,5 +1,7 @@
 //! TrafficPolicy.
 
+use std::sync::Arc;
+
 use crate::manifest::traffic_policy::{
     TargetRef, TimeoutSection as Manifest, TrafficPolicy as PolicyManifest,
 };
@@ -8,7 +10,7 @@ use crate::model::{ServiceRef, Timeouts};
 use crate::registry::policy::{PolicyTarget, Target, TimeoutSection, TrafficPolicy};
 use crate::registry::route::RouteKind;
 
-use super::Identity;
+use super::{Identity, retry};
 
 pub(in crate::registry) fn traffic_policy(id: &Identity<'_>, manifest: &PolicyManifest) -> TrafficPolicy {
     let target = |(i, target): (usize, &TargetRef)| Target {
@@ -37,6 +39,7 @@ pub(in crate::registry) fn traffic_policy(id: &Identity<'_>, manifest: &PolicyMa
         seniority: id.seniority(),
         targets: manifest.spec.target_refs.iter().enumerate().map(target).collect(),
         timeout: manifest.spec.timeout.as_ref().map(timeout),
+        retry: manifest.spec.retry.as_ref().map(|manifest| Arc::new(retry::retry(manifest))),
         origin: id.origin(),
     }
 }
@@ -47,7 +50,7 @@ fn timeout(manifest: &Manifest) -> TimeoutSection {
     TimeoutSection {
         exchange: Timeouts {
             request: limit(manifest.request),
-            backend_request: None,
+            backend_request: limit(manifest.per_try),
             stream_idle: limit(manifest.idle),
         },
         connect: manifest.connect.map(Duration::get),

@@ -48,6 +48,7 @@ fn rules(id: &Identity<'_>, manifests: &[StreamRule]) -> Vec<Rule> {
             cors: None,
             mirrors: vec![],
             timeouts: InlineTimeouts::default(),
+            retry: None,
             redirect: None,
             rewrite: Rewrite::default(),
             backends: manifest

@@ -149,7 +149,7 @@ fn a_decision_can_be_asked_for_with_those_who_lost_and_why() {
     let table = registry.table_of(&who, name);
     let route = table.hosts[0].routes.iter().find(|route| route.matches.path.matches("/own")).unwrap();
     let decision = registry.why_timeouts(&who, name, &route.origin).expect("the route is in the table");
-    assert_eq!(decision.section.exchange, route.timeouts);
+    assert_eq!(decision.section().expect("the rule says it").exchange, route.timeouts);
     let winner = decision.winner.expect("somebody says something");
     assert_eq!(winner.origin.to_string(), "HTTPRoute/default/routed spec.rules[1].timeouts");
     let losers: Vec<_> =

@@ -87,6 +87,7 @@ fn to_app(cluster: &ClusterName) -> RouteTable {
         cors: None,
         mirrors: vec![],
         timeouts: Timeouts::default(),
+        retry: None,
         action: Action::Forward(Forward { backends: vec![backend], rewrite: Default::default() }),
     };
     RouteTable {

@@ -11,9 +11,9 @@ use super::proto::redirect_action::{PathRewriteSpecifier, SchemeRewriteSpecifier
 use super::proto::route::Action as Proto;
 use super::proto::route_action::{ClusterNotFoundResponseCode, HostRewriteSpecifier, RequestMirrorPolicy};
 use super::rewrite::{self, PathFields};
-use super::{Decoded, RedirectCode, backends};
+use super::{Decoded, RedirectCode, backends, retry};
 use crate::model::{
-    Action, Forward, Fraction, Mirror, PathMatch, Redirect, Rewrite, Route, RouteMatch, Timeouts,
+    Action, Forward, Fraction, Mirror, PathMatch, Redirect, Retry, Rewrite, Route, RouteMatch, Timeouts,
 };
 
 /// Envoy's own, where a route says nothing.
@@ -40,17 +40,13 @@ pub(super) fn encode(route: &Route, own: &mut own::Route) -> Proto {
     }
 }
 
-/// Mirrors and timeouts.
+/// Mirrors, timeouts and retries.
 fn common(route: &Route) -> proto::RouteAction {
     let or_none = |limit: Option<Duration>| Some(fields::duration(limit.unwrap_or_default()));
     proto::RouteAction {
         timeout: or_none(route.timeouts.request),
         idle_timeout: or_none(route.timeouts.stream_idle),
-        retry_policy: route.timeouts.backend_request.map(|limit| proto::RetryPolicy {
-            per_try_timeout: Some(fields::duration(limit)),
-            num_retries: fields::uint32(0),
-            ..Default::default()
-        }),
+        retry_policy: retry::encode(route.retry.as_deref(), route.timeouts.backend_request),
         request_mirror_policies: route
             .mirrors
             .iter()
@@ -117,24 +113,25 @@ fn redirect_action(redirect: &Redirect, matched: &PathMatch, own: &mut own::Rout
 pub(super) fn decode(
     action: Option<Proto>,
     mut own: own::Route,
+    foreign: bool,
     matches: &RouteMatch,
     at: &At<'_>,
 ) -> Result<Decoded, Unsupported> {
     match action {
-        Some(Proto::Route(action)) => decode_forward(action, own, &matches.path, &at.field("route")),
+        Some(Proto::Route(action)) => decode_forward(action, own, foreign, &matches.path, &at.field("route")),
         Some(Proto::Redirect(redirect)) => {
             let metadata = at.field("metadata");
-            let (mirrors, timeouts) = match own.action.take() {
-                Some(action) => decode_common(&action, &own::at(&metadata).field("action"))?,
+            let (mirrors, timeouts, retry) = match own.action.take() {
+                Some(action) => decode_common(&action, foreign, &own::at(&metadata).field("action"))?,
                 None => Default::default(),
             };
             let redirect = decode_redirect(redirect, own.rewrite, &matches.path, &at.field("redirect"))?;
-            Ok((Action::Redirect(redirect), mirrors, timeouts))
+            Ok((Action::Redirect(redirect), mirrors, timeouts, retry))
         }
         Some(Proto::DirectResponse(_)) => match own.action.take() {
             Some(action) => {
                 let metadata = at.field("metadata");
-                decode_forward(action, own, &matches.path, &own::at(&metadata).field("action"))
+                decode_forward(action, own, foreign, &matches.path, &own::at(&metadata).field("action"))
             }
             None => Err(at.field("direct_response").unsupported()),
         },
@@ -147,10 +144,11 @@ pub(super) fn decode(
 fn decode_forward(
     action: proto::RouteAction,
     own: own::Route,
+    foreign: bool,
     matched: &PathMatch,
     at: &At<'_>,
 ) -> Result<Decoded, Unsupported> {
-    let (mirrors, timeouts) = decode_common(&action, at)?;
+    let (mirrors, timeouts, retry) = decode_common(&action, foreign, at)?;
     take! { at, action => proto::RouteAction;
         read {
             prefix_rewrite, regex_rewrite, path_rewrite, host_rewrite_specifier, cluster_specifier, upgrade_configs
@@ -191,10 +189,14 @@ fn decode_forward(
         }
     };
     let backends = backends::decode(cluster_specifier, own.backends, &rewrite, at)?;
-    Ok((Action::Forward(Forward { backends, rewrite }), mirrors, timeouts))
+    Ok((Action::Forward(Forward { backends, rewrite }), mirrors, timeouts, retry))
 }
 
-fn decode_common(action: &proto::RouteAction, at: &At<'_>) -> Result<(Vec<Mirror>, Timeouts), Unsupported> {
+fn decode_common(
+    action: &proto::RouteAction,
+    foreign: bool,
+    at: &At<'_>,
+) -> Result<(Vec<Mirror>, Timeouts, Option<Retry>), Unsupported> {
     let mut mirrors = Vec::with_capacity(action.request_mirror_policies.len());
     for (i, policy) in action.request_mirror_policies.iter().enumerate() {
         let at = at.index("request_mirror_policies", i);
@@ -209,9 +211,9 @@ fn decode_common(action: &proto::RouteAction, at: &At<'_>) -> Result<(Vec<Mirror
     }
     let request = fields::optional_duration(action.timeout, &at.field("timeout"))?;
     let stream_idle = fields::optional_duration(action.idle_timeout, &at.field("idle_timeout"))?;
-    let backend_request = match action.retry_policy.clone() {
-        Some(policy) => attempt_timeout(policy, &at.field("retry_policy"))?,
-        None => None,
+    let (backend_request, retry) = match action.retry_policy.clone() {
+        Some(policy) => retry::decode(policy, foreign, &at.field("retry_policy"))?,
+        None => (None, None),
     };
     let unless_zero = |limit: Duration| (!limit.is_zero()).then_some(limit);
     let timeouts = Timeouts {
@@ -219,21 +221,7 @@ fn decode_common(action: &proto::RouteAction, at: &At<'_>) -> Result<(Vec<Mirror
         backend_request: backend_request.and_then(unless_zero),
         stream_idle: stream_idle.and_then(unless_zero),
     };
-    Ok((mirrors, timeouts))
-}
-
-fn attempt_timeout(policy: proto::RetryPolicy, at: &At<'_>) -> Result<Option<Duration>, Unsupported> {
-    take! { at, policy => proto::RetryPolicy;
-        read { per_try_timeout }
-        // Without `retry_on` nothing is retried.
-        ignore { num_retries }
-        refuse {
-            retry_on, per_try_idle_timeout, retry_priority, retry_host_predicate, retry_options_predicates,
-            host_selection_retry_max_attempts, retriable_status_codes, retry_back_off, rate_limited_retry_back_off,
-            retriable_headers, retriable_request_headers, refresh_cluster_on_retry
-        }
-    };
-    fields::optional_duration(per_try_timeout, &at.field("per_try_timeout"))
+    Ok((mirrors, timeouts, retry))
 }
 
 fn decode_redirect(

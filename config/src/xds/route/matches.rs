@@ -36,7 +36,7 @@ pub(super) fn encode(matches: &RouteMatch) -> proto::RouteMatch {
     }
 }
 
-fn header_matcher(name: &str, value: &StringMatch) -> proto::HeaderMatcher {
+pub(super) fn header_matcher(name: &str, value: &StringMatch) -> proto::HeaderMatcher {
     proto::HeaderMatcher {
         name: name.to_owned(),
         header_match_specifier: Some(HeaderMatchSpecifier::StringMatch(fields::string_matcher(value))),
@@ -109,7 +109,7 @@ fn path(specifier: Option<PathSpecifier>, at: &At<'_>) -> Result<PathMatch, Unsu
     }
 }
 
-fn header_value(header: proto::HeaderMatcher, at: &At<'_>) -> Result<StringMatch, Unsupported> {
+pub(super) fn header_value(header: proto::HeaderMatcher, at: &At<'_>) -> Result<StringMatch, Unsupported> {
     take! { at, header => proto::HeaderMatcher;
         read { header_match_specifier }
         ignore { name }

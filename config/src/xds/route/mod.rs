@@ -9,6 +9,7 @@ mod action;
 mod backends;
 mod cors;
 mod matches;
+mod retry;
 mod rewrite;
 
 pub(super) use backends::LARGEST_WEIGHT;
@@ -34,7 +35,11 @@ fn virtual_host(index: usize, host: &VirtualHost) -> proto::VirtualHost {
 fn route(route: &Route) -> proto::Route {
     let (request_headers_to_add, request_headers_to_remove) = fields::header_edits(&route.request_headers);
     let (response_headers_to_add, response_headers_to_remove) = fields::header_edits(&route.response_headers);
-    let mut own = own::Route { origin: Some((&route.origin).into()), ..Default::default() };
+    let mut own = own::Route {
+        origin: Some((&route.origin).into()),
+        retry: route.retry.as_deref().map(retry::own),
+        ..Default::default()
+    };
     let action = action::encode(route, &mut own);
     proto::Route {
         name: route.name.to_string(),
@@ -129,7 +134,12 @@ fn decode_route(route: proto::Route, table: &str, at: &At<'_>) -> Result<Route, 
         None => return Err(own::at(&at.field("metadata")).field("origin").missing()),
     };
     let matches = matches::decode(r#match.unwrap_or_default(), &at.field("match"))?;
-    let (action, mirrors, timeouts) = action::decode(action, own, &matches, at)?;
+    let own_retry = own.retry.take();
+    let (action, mirrors, timeouts, said) = action::decode(action, own, foreign, &matches, at)?;
+    let retry = match own_retry {
+        Some(own) => Some(retry::decode_own(own, &own::at(&at.field("metadata")).field("retry"))?),
+        None => said,
+    };
     Ok(Route {
         name: match name.as_str() {
             "" => "default".into(),
@@ -151,6 +161,7 @@ fn decode_route(route: proto::Route, table: &str, at: &At<'_>) -> Result<Route, 
         cors: cors::decode(typed_per_filter_config, at)?,
         mirrors,
         timeouts,
+        retry: retry.map(Into::into),
         action,
         matches,
     })
@@ -170,8 +181,8 @@ fn without_port(domain: &str) -> &str {
     }
 }
 
-/// Three things of a route that Envoy keeps in its action.
-type Decoded = (Action, Vec<crate::model::Mirror>, crate::model::Timeouts);
+/// Four things of a route that Envoy keeps in its action.
+type Decoded = (Action, Vec<crate::model::Mirror>, crate::model::Timeouts, Option<crate::model::Retry>);
 
 /// Status codes a [`pb::route::RedirectAction`] knows.
 type RedirectCode = pb::route::redirect_action::RedirectResponseCode;

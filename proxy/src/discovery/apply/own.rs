@@ -397,6 +397,7 @@ fn app_routes(port: &model::InboundPort, workload: &WorkloadRef) -> RouteTable {
         cors: None,
         mirrors: Vec::new(),
         timeouts: Timeouts::default(),
+        retry: None,
         action: Action::Forward(Forward { backends: vec![backend], rewrite: Rewrite::default() }),
     };
     let host = VirtualHost { domains: vec![HostPattern::Any], routes: vec![route] };

@@ -161,6 +161,7 @@ pub fn table(service: &str, backends: &[(&str, u32)]) -> Resource {
         cors: None,
         mirrors: vec![],
         timeouts: Timeouts::default(),
+        retry: None,
         action: model::Action::Forward(Forward { backends: backends.collect(), rewrite: Rewrite::default() }),
     };
     let host = VirtualHost { domains: vec![HostPattern::Any], routes: vec![route] };

@@ -22,6 +22,7 @@ fn route(matches: RouteMatch, number: usize) -> model::Route {
         cors: None,
         mirrors: Vec::new(),
         timeouts: Timeouts::default(),
+        retry: None,
         action: model::Action::Redirect(Redirect {
             status: StatusCode::FOUND,
             scheme: None,

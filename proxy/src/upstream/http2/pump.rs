@@ -25,7 +25,9 @@ pub(super) struct Pump {
 
 impl Pump {
     pub(super) fn new(body: Body, stream: SendStream<Bytes>, budget: &Rc<Budget>) -> Self {
-        Self { body, stream, held: Bytes::new(), kept: Some(Kept::new(budget)), done: false }
+        // Who can begin it again need not keep it a second time.
+        let kept = (!body.is_replayed()).then(|| Kept::new(budget));
+        Self { body, stream, held: Bytes::new(), kept, done: false }
     }
 
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {

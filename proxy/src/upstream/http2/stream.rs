@@ -163,7 +163,10 @@ impl Exchange {
     fn into_body(self) -> Option<Body> {
         match self.pump {
             None => Some(Body::empty()),
-            Some(pump) => pump.kept.map(|kept| kept.rewind(pump.body)),
+            Some(mut pump) => match pump.kept {
+                Some(kept) => Some(kept.rewind(0, pump.body)),
+                None => pump.body.rewind().then_some(pump.body),
+            },
         }
     }
 
@@ -184,7 +187,7 @@ impl Exchange {
         }
         let response = ready!(Pin::new(&mut self.response).poll(cx));
         if let (Some(pump), Ok(_)) = (&mut self.pump, &response) {
-            // Whatever happens now, the endpoint has begun to process it.
+            // Whatever happens now, the endpoint has begun to process it: only a policy may send it again.
             pump.kept = None;
             if pump.done {
                 self.pump = None;

@@ -1,74 +1,12 @@
-//! `TrafficPolicy`: how calls to its targets behave.
-//!
-//! Each top-level section is taken as a whole from the policy that wins it: `section: {}` overrides with defaults, an
-//! absent section inherits.
+//! What a TrafficPolicy is about.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::check::{Check, Findings};
-use super::decode::{member_error, nearest};
-use super::field::{Ignored, NotYet};
-use super::metadata::Metadata;
-use super::path::FieldPath;
-use super::route::GATEWAY_GROUP;
-use super::value::{Duration, Label, Name, Port};
-
-/// Our own API group.
-pub const OUTRIGGER_GROUP: &str = "outrigger.dev";
-
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct TrafficPolicy {
-    pub metadata: Metadata,
-    pub spec: TrafficPolicySpec,
-    /// Written by the control plane, read by people.
-    #[serde(default, skip_serializing)]
-    pub status: Ignored,
-}
-
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct TrafficPolicySpec {
-    /// What it is about; 1 to 16.
-    pub target_refs: Vec<TargetRef>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub timeout: Option<TimeoutSection>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub retry: Option<NotYet>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub circuit_breaker: Option<NotYet>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub load_balancing: Option<NotYet>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub fault: Option<NotYet>,
-    /// Enforced at the callee.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub rate_limit: Option<NotYet>,
-    /// Enforced at the callee.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub concurrency: Option<NotYet>,
-}
-
-/// `0s` means no limit, but for `connect`, which always has one.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct TimeoutSection {
-    /// The whole exchange, all attempts included; ends at the response's headers for streams and upgrades. Default: no
-    /// limit.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub request: Option<Duration>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub per_try: Option<NotYet>,
-    /// Until a connection to an endpoint stands, TLS included. Default 1s; 1ms to 60s.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub connect: Option<Duration>,
-    /// How long a stream, tunnel or TCP connection may carry nothing. Default: no limit.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub idle: Option<Duration>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub stream: Option<NotYet>,
-}
+use super::OUTRIGGER_GROUP;
+use crate::manifest::decode::{member_error, nearest};
+use crate::manifest::route::GATEWAY_GROUP;
+use crate::manifest::value::{Label, Name, Port};
 
 /// What a policy is about.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
@@ -111,31 +49,7 @@ impl TargetRef {
     }
 }
 
-impl Check for TrafficPolicy {
-    fn check(&self, at: &FieldPath, findings: &mut Findings) {
-        let spec = at.key("spec");
-        let targets = spec.key("targetRefs");
-        findings.not_empty(&targets, self.spec.target_refs.len());
-        findings.at_most(&targets, self.spec.target_refs.len(), 16);
-        findings.unique(&targets, &self.spec.target_refs, "", |target| Some(described(target)));
-        match &self.spec.timeout {
-            Some(timeout) => timeout.check(&spec.key("timeout"), findings),
-            None => findings.error(spec, "one of these is required: timeout"),
-        }
-    }
-}
-
-impl Check for TimeoutSection {
-    fn check(&self, at: &FieldPath, findings: &mut Findings) {
-        if let Some(connect) = self.connect
-            && !(1..=60_000).contains(&connect.get().as_millis())
-        {
-            findings.error(at.key("connect"), format!("{connect} is not a connect timeout (1ms to 60s)"));
-        }
-    }
-}
-
-fn described(target: &TargetRef) -> String {
+pub(super) fn described(target: &TargetRef) -> String {
     match target {
         TargetRef::Service { namespace, name, port } => {
             let namespace = namespace.as_deref().map(|n| format!("{n}/")).unwrap_or_default();

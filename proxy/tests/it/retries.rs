@@ -1,0 +1,276 @@
+//! Requests that failed and are sent again, and those that are not.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http_body_util::BodyExt;
+use outrigger_config::model::{Retry, RetryBudget, RetryMethods, RetryOn, Timeouts};
+use parking_lot::Mutex;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use super::harness::*;
+
+fn with_retry(name: &str, endpoints: &[SocketAddr], retry: Retry) -> Service {
+    let service = Service::new(name, endpoints);
+    let mut rule = route("/", &service.cluster());
+    rule.retry = Some(Arc::new(retry));
+    service.routes(vec![rule])
+}
+
+/// What an app was asked: each request's attempt header and body.
+type Seen = Arc<Mutex<Vec<(Option<String>, Bytes)>>>;
+
+/// Answers 503 to the first `failures` requests.
+async fn flaky(failures: usize) -> (SocketAddr, Seen) {
+    let seen = Seen::default();
+    let log = seen.clone();
+    let at = app(move |request: Request<hyper::body::Incoming>| {
+        let log = log.clone();
+        async move {
+            let attempt =
+                request.headers().get("x-outrigger-attempt").map(|v| v.to_str().unwrap().to_owned());
+            let body = request.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+            let before = {
+                let mut log = log.lock();
+                log.push((attempt, body));
+                log.len() - 1
+            };
+            let mut response = Response::new(text("done"));
+            if before < failures {
+                *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+            }
+            response
+        }
+    })
+    .await;
+    (at, seen)
+}
+
+fn post(body: impl Into<Bytes>) -> Request<ClientBody> {
+    let body = http_body_util::Full::new(body.into()).boxed();
+    Request::post("http://flaky/").header("host", "flaky").body(body).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_failing_answer_is_asked_for_again_and_the_app_is_told() {
+    let (at, seen) = flaky(2).await;
+    let caller = caller(&[with_retry("flaky:80", &[at], Retry::default())]);
+    for version in ["1", "2"] {
+        seen.lock().clear();
+        let answer = match version {
+            "1" => Http1::connect(caller.outbound[0]).await.get("http://flaky/", "flaky").await,
+            _ => Http2::connect(caller.outbound[0]).await.get("http://flaky/").await,
+        };
+        assert_eq!(answer.status, 200, "{answer:?}");
+        let attempts: Vec<_> = seen.lock().iter().map(|(attempt, _)| attempt.clone()).collect();
+        assert_eq!(attempts, [None, Some("2".into()), Some("3".into())]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_the_last_attempt_the_answer_is_the_apps_own() {
+    let (at, seen) = flaky(usize::MAX).await;
+    let caller = caller(&[with_retry("flaky:80", &[at], Retry::default())]);
+    let answer = Http1::connect(caller.outbound[0]).await.get("http://flaky/", "flaky").await;
+    assert_eq!((answer.status, answer.body.as_ref()), (503, b"done".as_ref()));
+    assert_eq!(seen.lock().len(), 3);
+    assert_eq!(suppressed(&caller, "attempts").await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_post_is_sent_once_unless_the_policy_lists_it() {
+    let (at, seen) = flaky(1).await;
+    let listed = Retry { methods: RetryMethods::Listed(vec![Method::POST]), ..Retry::default() };
+    for (retry, status, copies) in [(Retry::default(), 503, 1), (listed, 200, 2)] {
+        seen.lock().clear();
+        let caller = caller(&[with_retry("flaky:80", &[at], retry)]);
+        let response = Http1::connect(caller.outbound[0]).await.send(post("the body")).await;
+        assert_eq!(response.status(), status);
+        let bodies: Vec<_> = seen.lock().iter().map(|(_, body)| body.clone()).collect();
+        assert_eq!(bodies, vec!["the body"; copies]);
+        if copies == 1 {
+            assert_eq!(suppressed(&caller, "not_idempotent").await, 1);
+        }
+    }
+}
+
+/// Requirements 2.2: the app reads a POST and resets; nobody may send it twice.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_post_that_was_read_and_reset_arrives_exactly_once() {
+    let copies = Arc::new(AtomicUsize::new(0));
+    let counted = copies.clone();
+    let at = bytes_app(move |mut stream| {
+        let counted = counted.clone();
+        async move {
+            let mut head = [0; 1024];
+            if stream.read(&mut head).await.is_ok_and(|n| n > 0) {
+                counted.fetch_add(1, Ordering::Relaxed);
+            }
+            let _ = stream.set_zero_linger();
+        }
+    })
+    .await;
+    for service in [Service::new("flaky:80", &[at]), with_retry("flaky:80", &[at], Retry::default())] {
+        copies.store(0, Ordering::Relaxed);
+        let caller = caller(&[service]);
+        let response = Http1::connect(caller.outbound[0]).await.send(post("money")).await;
+        assert_eq!(response.status(), 502);
+        assert_eq!(copies.load(Ordering::Relaxed), 1);
+    }
+    // A GET may be.
+    copies.store(0, Ordering::Relaxed);
+    let caller = caller(&[with_retry("flaky:80", &[at], Retry::default())]);
+    let answer = Http1::connect(caller.outbound[0]).await.get("http://flaky/", "flaky").await;
+    assert_eq!((answer.status, copies.load(Ordering::Relaxed)), (502, 3));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_body_is_repeated_byte_for_byte_up_to_the_limit() {
+    let (at, seen) = flaky(1).await;
+    let retry = Retry { methods: RetryMethods::Listed(vec![Method::POST]), ..Retry::default() };
+    let caller = caller(&[with_retry("flaky:80", &[at], retry)]);
+    for (size, status, copies) in [(60_000, 200, 2), (200_000, 503, 1)] {
+        let body: Bytes = (0..size).map(|n: usize| (n * 31 % 251) as u8).collect();
+        for version in ["1", "2"] {
+            seen.lock().clear();
+            let request = post(body.clone());
+            let response = match version {
+                "1" => Http1::connect(caller.outbound[0]).await.send(request).await,
+                _ => Http2::connect(caller.outbound[0]).await.send(request).await,
+            };
+            assert_eq!(response.status(), status, "{size} over HTTP/{version}");
+            let seen = seen.lock();
+            assert_eq!(seen.len(), copies, "{size} over HTTP/{version}");
+            assert!(seen.iter().all(|(_, copy)| *copy == body), "{size} over HTTP/{version}");
+        }
+    }
+    assert_eq!(suppressed(&caller, "body_too_large").await, 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_endpoint_than_the_last_is_asked() {
+    let (bad, seen_bad) = flaky(usize::MAX).await;
+    let (good, _) = flaky(0).await;
+    let caller = caller(&[with_retry("flaky:80", &[bad, good], Retry::default())]);
+    let mut client = Http1::connect(caller.outbound[0]).await;
+    for _ in 0..50 {
+        assert_eq!(client.get("http://flaky/", "flaky").await.status, 200);
+    }
+    assert!(seen_bad.lock().iter().all(|(attempt, _)| attempt.is_none()), "never twice in a row");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn at_total_failure_the_budget_bounds_what_is_added() {
+    let (at, seen) = flaky(usize::MAX).await;
+    let budget = RetryBudget { per_second: 1, ..RetryBudget::default() };
+    let retry = Retry { budget, ..Retry::default() };
+    let caller = caller(&[with_retry("flaky:80", &[at], retry)]);
+    let mut client = Http1::connect(caller.outbound[0]).await;
+    let requests = 400;
+    for _ in 0..requests {
+        assert_eq!(client.get("http://flaky/", "flaky").await.status, 503);
+    }
+    let added = seen.lock().len() - requests;
+    // A fifth, and one a second over one window; how many seconds the test took does not matter to the bound of a window.
+    assert!(added <= requests / 5 + 20, "{added} repetitions of {requests}");
+    assert!(added >= requests / 10, "{added} repetitions of {requests}");
+    assert!(suppressed(&caller, "budget").await > 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_tried_that_cannot_end_in_time() {
+    let at = app(|_| async {
+        let mut response = Response::new(text(""));
+        *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+        response.headers_mut().insert("retry-after", 4.into());
+        response
+    })
+    .await;
+    let service = Service::new("busy:80", &[at]);
+    let mut rule = route("/", &service.cluster());
+    rule.retry = Some(Arc::new(Retry::default()));
+    rule.timeouts = Timeouts { request: Some(Duration::from_secs(3)), ..Timeouts::default() };
+    let caller = caller(&[service.routes(vec![rule])]);
+    let answer = Http1::connect(caller.outbound[0]).await.get("http://busy/", "busy").await;
+    assert_eq!(answer.status, 503, "the answer there is, and at once");
+    assert_eq!(suppressed(&caller, "deadline").await, 1);
+}
+
+/// How a gRPC server says that a call failed.
+#[derive(Clone, Copy, Debug)]
+enum Failing {
+    TrailersOnly,
+    Trailers,
+    AfterMessage,
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn grpc_statuses_are_retried_until_a_message_went_to_the_caller() {
+    for (failing, calls, last) in
+        [(Failing::TrailersOnly, 2, "0"), (Failing::Trailers, 2, "0"), (Failing::AfterMessage, 1, "14")]
+    {
+        let count = Arc::new(AtomicUsize::new(0));
+        let counted = count.clone();
+        let at = app(move |_| {
+            let first = counted.fetch_add(1, Ordering::Relaxed) == 0;
+            async move {
+                let status = |code: &'static str| {
+                    HeaderMap::from_iter([(
+                        http::HeaderName::from_static("grpc-status"),
+                        code.parse().unwrap(),
+                    )])
+                };
+                let mut response = match (first, failing) {
+                    (false, _) => Response::new(with_trailers("message".into(), status("0"))),
+                    (true, Failing::TrailersOnly) => {
+                        let mut response = Response::new(text(""));
+                        response.headers_mut().extend(status("14"));
+                        response
+                    }
+                    (true, Failing::Trailers) => {
+                        let (send, body) = frames();
+                        let trailers = http_body::Frame::trailers(status("14"));
+                        tokio::spawn(async move { send.send(trailers).await });
+                        Response::new(body)
+                    }
+                    (true, Failing::AfterMessage) => {
+                        Response::new(with_trailers("message".into(), status("14")))
+                    }
+                };
+                response.headers_mut().insert("content-type", "application/grpc".parse().unwrap());
+                response
+            }
+        })
+        .await;
+        let retry = Retry { on: vec![RetryOn::Unavailable], ..Retry::default() };
+        let caller = caller(&[with_retry("calls:80", &[at], retry)]);
+        let request = Request::post("http://calls/pkg.Service/Method")
+            .header("content-type", "application/grpc")
+            .header("te", "trailers")
+            .body(text("request"))
+            .unwrap();
+        let response = Http2::connect(caller.outbound[0]).await.send(request).await;
+        let collected = within("the whole answer", response.into_body().collect()).await.unwrap();
+        let trailers = collected.trailers().expect("a call ends with trailers").clone();
+        assert_eq!(trailers["grpc-status"], last, "{failing:?}");
+        assert_eq!(collected.to_bytes(), "message", "{failing:?}");
+        assert_eq!(count.load(Ordering::Relaxed), calls, "{failing:?}");
+    }
+}
+
+/// `outrigger_retries_suppressed_total` by its cause.
+async fn suppressed(proxy: &outrigger_proxy::app::Running, cause: &str) -> u64 {
+    let mut stream = tokio::net::TcpStream::connect(proxy.metrics).await.unwrap();
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.unwrap();
+    let mut page = String::new();
+    within("the metrics", stream.read_to_string(&mut page)).await.unwrap();
+    let mut counts = page.lines().filter(|line| {
+        line.starts_with("outrigger_retries_suppressed_total{")
+            && line.contains(&format!("cause=\"{cause}\""))
+    });
+    counts.next().and_then(|line| line.rsplit(' ').next()?.parse().ok()).unwrap_or(0)
+}
