@@ -93,6 +93,12 @@ control = subprocess.Popen(
     stderr=log,
 )
 try:
+    # The library is asked for its routes, not for how it comes back to a control plane that was not there.
+    for _ in range(600):
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", ads)) == 0:
+                break
+        time.sleep(0.1)
     channel = grpc.insecure_channel("xds:///echo.default.svc.cluster.local:80")
     say = channel.unary_unary("/test.Echo/Say")
     call = lambda metadata=(): say(b"", metadata=metadata, timeout=60, wait_for_ready=True).decode()
