@@ -2,7 +2,7 @@
 //!
 //! Without a policy only a request is tried again that certainly was not processed and is whole: the endpoint could not be reached, refused the
 //! stream, or the request was handed back unsent. A policy adds failures that may have been processed; for those the head and, up to a limit, the
-//! body are kept from the beginning. Every repetition, whoever asks for it, draws on the destination's budget.
+//! body are kept from the beginning. Every repetition draws on the destination's budget, whoever asks for it, unless the endpoint was not even reached.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -71,8 +71,9 @@ struct Original {
 
 /// Why there may be another attempt.
 enum Cause {
-    /// Nothing happened; where the request came back whole it is here.
-    Unprocessed(Option<Box<Request<Body>>>),
+    /// Nothing happened; where the request came back whole it is here. `unreached`: there was not even a connection, so that the endpoint
+    /// carried no load and another attempt adds none.
+    Unprocessed { request: Option<Box<Request<Body>>>, unreached: bool },
     /// The policy names this failure.
     Named(Failed),
 }
@@ -216,7 +217,8 @@ impl<'a> Attempts<'a> {
         self.processed |= !error.unprocessed;
         let whole = self.original.as_ref().is_some_and(Original::is_whole);
         let cause = if error.unsent.is_some() || (error.unprocessed && whole) {
-            Some(Cause::Unprocessed(error.unsent.take()))
+            let unreached = matches!(error.reason, Reason::ConnectFailed | Reason::ConnectTimeout);
+            Some(Cause::Unprocessed { request: error.unsent.take(), unreached })
         } else {
             self.policy.and_then(|policy| policy.judge_error(&error)).map(Cause::Named)
         };
@@ -231,9 +233,10 @@ impl<'a> Attempts<'a> {
             return Err(Suppressed::Attempts);
         }
         let original = || self.original.as_ref().and_then(Original::again).ok_or(Suppressed::BodyTooLarge);
+        let is_free = matches!(cause, Cause::Unprocessed { unreached: true, .. });
         let (wait, mut request) = match cause {
-            Cause::Unprocessed(Some(request)) => (Duration::ZERO, *request),
-            Cause::Unprocessed(None) => (Duration::ZERO, original()?),
+            Cause::Unprocessed { request: Some(request), .. } => (Duration::ZERO, *request),
+            Cause::Unprocessed { request: None, .. } => (Duration::ZERO, original()?),
             Cause::Named(failed) => {
                 let policy = self.policy.expect("only a policy names failures");
                 self.eligible.check(failed)?;
@@ -246,7 +249,7 @@ impl<'a> Attempts<'a> {
             return Err(Suppressed::Deadline);
         }
         let budget = self.policy.map_or(&DEFAULT_BUDGET, RetryPolicy::budget);
-        if !self.upstream.cluster.sent.repeat(now, budget) {
+        if !is_free && !self.upstream.cluster.sent.repeat(now, budget) {
             return Err(Suppressed::Budget);
         }
         if self.processed {
