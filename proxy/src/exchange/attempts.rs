@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::request::Parts;
-use http::{HeaderValue, Request, Response, StatusCode, Version};
+use http::{HeaderValue, Request, Response, Version};
 use http_body::{Body as _, Frame};
 use http_body_util::BodyExt as _;
 use outrigger_config::model::{Retry, RetryBudget, UpstreamHttp};
@@ -19,11 +19,11 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::outgoing::Held;
 use super::replay::Replay;
-use super::{headers, is_extended_connect, is_http2};
+use super::{is_extended_connect, is_http2};
 use crate::body::{Body, BodyError};
 use crate::downstream::Connection;
 use crate::failure::{Failure, Reason, is_grpc};
-use crate::policy::retry::{ATTEMPT, Eligible, Failed, RetryPolicy, Suppressed};
+use crate::policy::retry::{ATTEMPT, Eligible, Failed, RetryPolicy, Suppressed, is_gateway_error};
 use crate::route::{Route, Upstream};
 use crate::upstream::{Cluster, EndpointId, HttpVersionChoice, Picked, SendError};
 
@@ -101,9 +101,6 @@ impl<'a> Attempts<'a> {
     async fn run(mut self, mut request: Request<Body>, held: &mut Held) -> Result<Response<Body>, Failure> {
         let cluster = &self.upstream.cluster;
         let version = version(&request, cluster.settings().http);
-        if version == HttpVersionChoice::Http1 && is_http2(request.version()) {
-            headers::join_cookies(request.headers_mut());
-        }
         cluster.sent.request(Instant::now());
         if let Some(policy) = self.policy {
             self.eligible = policy.eligible(request.method(), request.headers());
@@ -345,10 +342,6 @@ fn late(limit: Duration, picked: &Picked) -> SendError {
 fn explained(failure: Failure, why: Suppressed) -> Failure {
     let detail = failure.detail.unwrap_or_default();
     Failure::new(failure.reason, format!("{detail} (not tried again: {})", why.label()))
-}
-
-fn is_gateway_error(status: StatusCode) -> bool {
-    matches!(status.as_u16(), 502..=504)
 }
 
 fn version(request: &Request<Body>, http: UpstreamHttp) -> HttpVersionChoice {

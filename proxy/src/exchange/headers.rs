@@ -6,7 +6,7 @@
 use std::fmt::Write;
 
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, HeaderName, HeaderValue, PROXY_AUTHENTICATE,
+    CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderName, HeaderValue, PROXY_AUTHENTICATE,
     PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
 };
 use http::uri::Uri;
@@ -188,21 +188,6 @@ pub fn strip_response(response: &mut Response<Body>) {
     if let Some(upgrade) = upgrade {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("upgrade"));
         response.headers_mut().insert(UPGRADE, upgrade);
-    }
-}
-
-/// HTTP/2 sends cookies in crumbs, HTTP/1 in one field (RFC 9113 §8.2.3).
-pub fn join_cookies(headers: &mut HeaderMap) {
-    if headers.get_all(COOKIE).iter().nth(1).is_none() {
-        return;
-    }
-    let joined = {
-        let crumbs: SmallVec<[&[u8]; 8]> =
-            headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
-        bytes::Bytes::from(crumbs.join(&b"; "[..]))
-    };
-    if let Ok(joined) = HeaderValue::from_maybe_shared(joined) {
-        headers.insert(COOKIE, joined);
     }
 }
 

@@ -19,6 +19,11 @@ pub const ATTEMPT: HeaderName = HeaderName::from_static("x-outrigger-attempt");
 /// gRPC's word for how long to wait, milliseconds; a negative one forbids another attempt (gRPC A6).
 const PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
 
+/// 502, 503 or 504: the endpoint, or something before it, could not answer.
+pub const fn is_gateway_error(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 502..=504)
+}
+
 /// A route's retries.
 #[derive(Debug)]
 pub struct RetryPolicy {
@@ -199,7 +204,7 @@ impl RetryPolicy {
 
     fn names_status(&self, status: StatusCode) -> bool {
         (status.is_server_error() && self.conditions.has(RetryOn::ServerError))
-            || (matches!(status.as_u16(), 502..=504) && self.conditions.has(RetryOn::GatewayError))
+            || (is_gateway_error(status) && self.conditions.has(RetryOn::GatewayError))
     }
 
     /// How long before repetition `n` (from 1): at random, and not before the endpoint wants it.

@@ -19,6 +19,7 @@ use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
 use hyper::client::conn::http1::SendRequest;
 use hyper_util::rt::TokioIo;
+use smallvec::SmallVec;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
@@ -232,12 +233,15 @@ pub(super) fn frame(request: &mut Request<Body>) {
 
 /// HTTP/2 clients may send each cookie as a field of its own; HTTP/1 wants one (RFC 9113 §8.2.3).
 fn join_cookies(headers: &mut HeaderMap) {
-    let mut cookies = headers.get_all(COOKIE).iter();
-    if cookies.next().is_none() || cookies.next().is_none() {
+    if headers.get_all(COOKIE).iter().nth(1).is_none() {
         return;
     }
-    let cookies: Vec<_> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
-    if let Ok(one) = HeaderValue::from_bytes(&cookies.join(&b"; "[..])) {
+    let joined = {
+        let cookies: SmallVec<[&[u8]; 8]> =
+            headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+        Bytes::from(cookies.join(&b"; "[..]))
+    };
+    if let Ok(one) = HeaderValue::from_maybe_shared(joined) {
         headers.insert(COOKIE, one);
     }
 }
