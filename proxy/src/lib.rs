@@ -2,7 +2,7 @@
 //!
 //! The modules read in the order of a request: `downstream` (a connection arrives, its protocol is found, requests are
 //! read) → `exchange` (one request, whole) → `route` (which cluster) → `upstream` (which endpoint, which connection).
-//! Beside them: `mesh` (what is known, live), `discovery` (how it becomes known), `canary` (whether traffic is redirected here),
+//! Beside them: `mesh` (what is known, live), `discovery` (how it becomes known), `storage` (what is kept of it), `canary` (whether traffic is redirected here),
 //! `telemetry`, `admin`, `drain`, `failure`.
 
 pub mod admin;
@@ -22,6 +22,7 @@ pub mod options;
 pub mod policy;
 pub mod route;
 pub mod runtime;
+pub mod storage;
 pub mod telemetry;
 pub mod upgrade;
 pub mod upstream;

@@ -8,7 +8,7 @@ use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
-use nix::sys::statfs::{TMPFS_MAGIC, statfs};
+use outrigger_proxy::storage;
 
 use super::control;
 
@@ -142,7 +142,7 @@ pub fn run_root() -> anyhow::Result<PathBuf> {
 
 /// Whether what is written there never reaches a disk (but by swapping).
 fn is_in_memory(path: &Path) -> bool {
-    statfs(path).is_ok_and(|found| found.filesystem_type() == TMPFS_MAGIC)
+    storage::is_in_memory(path).unwrap_or(false)
 }
 
 #[cfg(test)]

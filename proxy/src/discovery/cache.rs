@@ -4,14 +4,13 @@
 //! whatever a source says replaces it. A file that cannot be read is a warning and no more. Private keys of listeners go into it only
 //! where the directory is in memory, as Kubernetes mounts secrets; elsewhere HTTPS listeners wait for the control plane.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use nix::sys::statfs::{TMPFS_MAGIC, statfs};
 use outrigger_config::model::{DestinationName, Resource};
 use outrigger_config::xds::{self, pb};
 use prost::Message;
@@ -20,6 +19,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::apply::Remembered;
 use crate::mesh::{Content, Known, Mesh, Shelved};
+use crate::storage;
 
 /// The copy of one proxy.
 #[derive(Debug)]
@@ -48,7 +48,7 @@ impl Cache {
     pub fn open(directory: &Path, node: &str) -> io::Result<Self> {
         DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
         let file = directory.join("configuration");
-        let keeps_keys = statfs(directory).is_ok_and(|found| found.filesystem_type() == TMPFS_MAGIC);
+        let keeps_keys = storage::is_in_memory(directory)?;
         let mut cache = Self { file, node: node.to_owned(), keeps_keys, remembered: Remembered::default() };
         match cache.read() {
             Ok(remembered) => cache.remembered = remembered,
@@ -155,15 +155,7 @@ impl Cache {
         if body.len() > MAX_BYTES - MAGIC.len() - DIGEST {
             return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("{} bytes", body.len())));
         }
-        // Written beside the old one and put in its place whole.
-        let beside = self.file.with_extension("new");
-        let _ = fs::remove_file(&beside);
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?;
-        file.write_all(MAGIC)?;
-        file.write_all(&Sha256::digest(&body))?;
-        file.write_all(&body)?;
-        file.sync_data()?;
-        fs::rename(&beside, &self.file)
+        storage::replace(&self.file, &[MAGIC, &Sha256::digest(&body), &body])
     }
 
     /// The source is there and says nothing new: the copy is as good as if it were written now.

@@ -2,18 +2,18 @@
 //!
 //! Owns the file (0600) and the check that it is on a memory-backed file system (tmpfs): a private key never goes to a disk.
 
-use std::fs::{self, DirBuilder, OpenOptions};
-use std::io::{ErrorKind, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::fs::{self, DirBuilder};
+use std::io::ErrorKind;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use nix::sys::statfs::{TMPFS_MAGIC, statfs};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::CertificateDer;
 use serde::{Deserialize, Serialize};
 
 use super::authority::{Chain, private};
 use super::{Bundle, Svid, files};
+use crate::storage;
 
 /// Where the file is, and whose.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,15 +59,8 @@ impl Kept {
         in_memory(directory)?;
         let material = Material { owner: self.owner.clone(), ..material.clone() };
         let text = serde_json::to_vec(&material).map_err(|error| error.to_string())?;
-        // Written beside the old one and put in its place whole.
-        let (file, beside) = (directory.join(FILE), directory.join("identity.new"));
-        let write = || {
-            let _ = fs::remove_file(&beside);
-            let mut out = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?;
-            out.write_all(&text)?;
-            fs::rename(&beside, &file)
-        };
-        write().map_err(|error| format!("{}: {error}", file.display()))
+        let file = directory.join(FILE);
+        storage::replace(&file, &[&text]).map_err(|error| format!("{}: {error}", file.display()))
     }
 }
 
@@ -77,8 +70,8 @@ const FILE: &str = "identity";
 fn in_memory(directory: &Path) -> Result<(), String> {
     let at = |what: &dyn std::fmt::Display| format!("{}: {what}", directory.display());
     DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(|error| at(&error))?;
-    let found = statfs(directory).map_err(|error| at(&error))?;
-    if found.filesystem_type() == TMPFS_MAGIC { Ok(()) } else { Err(at(&"it is not in memory (tmpfs)")) }
+    let is_in_memory = storage::is_in_memory(directory).map_err(|error| at(&error))?;
+    if is_in_memory { Ok(()) } else { Err(at(&"it is not in memory (tmpfs)")) }
 }
 
 impl Material {
