@@ -25,14 +25,13 @@ use super::{Cause, Leaf, SKEW};
 /// The callee, as its caller checks it: it is exactly who the mesh says it is.
 #[derive(Debug)]
 pub struct Callee {
-    roots: Arc<RootCertStore>,
+    anchors: Anchors,
     id: SpiffeId,
-    algorithms: WebPkiSupportedAlgorithms,
 }
 
 impl Callee {
     pub fn new(roots: Arc<RootCertStore>, id: SpiffeId, provider: &CryptoProvider) -> Self {
-        Self { roots, id, algorithms: provider.signature_verification_algorithms }
+        Self { anchors: Anchors::new(roots, provider), id }
     }
 }
 
@@ -45,16 +44,7 @@ impl ServerCertVerifier for Callee {
         _: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let parsed = ParsedCertificate::try_from(leaf)?;
-        about(leaf, now, |now| {
-            rustls::client::verify_server_cert_signed_by_trust_anchor(
-                &parsed,
-                &self.roots,
-                chain,
-                now,
-                self.algorithms.all,
-            )
-        })?;
+        self.anchors.signed(leaf, chain, now)?;
         let found = Leaf::read(leaf).map_err(Cause::into_error)?;
         if found.id == self.id {
             Ok(ServerCertVerified::assertion())
@@ -69,7 +59,7 @@ impl ServerCertVerifier for Callee {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(message, certificate, signed, &self.algorithms)
+        verify_tls12_signature(message, certificate, signed, &self.anchors.algorithms)
     }
 
     fn verify_tls13_signature(
@@ -78,11 +68,11 @@ impl ServerCertVerifier for Callee {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, certificate, signed, &self.algorithms)
+        verify_tls13_signature(message, certificate, signed, &self.anchors.algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.algorithms.supported_schemes()
+        self.anchors.algorithms.supported_schemes()
     }
 }
 
@@ -154,13 +144,12 @@ impl ClientCertVerifier for Callers {
 /// The control plane, as a proxy checks it: its certificate is signed by a root of the mesh, for the name that was dialled or for its own id.
 #[derive(Debug)]
 pub struct ControlPlane {
-    roots: Arc<RootCertStore>,
-    algorithms: WebPkiSupportedAlgorithms,
+    anchors: Anchors,
 }
 
 impl ControlPlane {
     pub fn new(roots: Arc<RootCertStore>, provider: &CryptoProvider) -> Self {
-        Self { roots, algorithms: provider.signature_verification_algorithms }
+        Self { anchors: Anchors::new(roots, provider) }
     }
 }
 
@@ -173,16 +162,7 @@ impl ServerCertVerifier for ControlPlane {
         _: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let parsed = ParsedCertificate::try_from(leaf)?;
-        about(leaf, now, |now| {
-            rustls::client::verify_server_cert_signed_by_trust_anchor(
-                &parsed,
-                &self.roots,
-                chain,
-                now,
-                self.algorithms.all,
-            )
-        })?;
+        let parsed = self.anchors.signed(leaf, chain, now)?;
         // Its own id goes to nobody else, so whoever has it may be called by any name.
         let is_control = Leaf::read(leaf)
             .is_ok_and(|found| found.id.account() == Some((CONTROL_NAMESPACE, CONTROL_SERVICE_ACCOUNT)));
@@ -198,7 +178,7 @@ impl ServerCertVerifier for ControlPlane {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(message, certificate, signed, &self.algorithms)
+        verify_tls12_signature(message, certificate, signed, &self.anchors.algorithms)
     }
 
     fn verify_tls13_signature(
@@ -207,11 +187,43 @@ impl ServerCertVerifier for ControlPlane {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, certificate, signed, &self.algorithms)
+        verify_tls13_signature(message, certificate, signed, &self.anchors.algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.algorithms.supported_schemes()
+        self.anchors.algorithms.supported_schemes()
+    }
+}
+
+/// The roots that a server's chain has to lead to, and the signatures that count.
+#[derive(Debug)]
+struct Anchors {
+    roots: Arc<RootCertStore>,
+    algorithms: WebPkiSupportedAlgorithms,
+}
+
+impl Anchors {
+    fn new(roots: Arc<RootCertStore>, provider: &CryptoProvider) -> Self {
+        Self { roots, algorithms: provider.signature_verification_algorithms }
+    }
+
+    fn signed<'a>(
+        &self,
+        leaf: &'a CertificateDer<'_>,
+        chain: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ParsedCertificate<'a>, Error> {
+        let parsed = ParsedCertificate::try_from(leaf)?;
+        about(leaf, now, |now| {
+            rustls::client::verify_server_cert_signed_by_trust_anchor(
+                &parsed,
+                &self.roots,
+                chain,
+                now,
+                self.algorithms.all,
+            )
+        })?;
+        Ok(parsed)
     }
 }
 
