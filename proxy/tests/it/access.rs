@@ -1,7 +1,10 @@
 //! Who may call: refusals on the wire, and what becomes of what is open when the rules change. The callee reads manifests, as in its file mode; without
-//! identities callers are told apart by where they come from.
+//! identities callers are told apart by where they come from, with them (`identities`) by who they prove to be.
+
+mod identities;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
 
 use http::{Request, Response};
 use http_body::Frame;
@@ -10,9 +13,11 @@ use hyper::body::Incoming;
 use outrigger_config::resolve::Subscriber;
 use outrigger_proxy::app::{self, Running, Setup};
 use outrigger_proxy::discovery::{Own, Source};
+use outrigger_proxy::identity::Provision;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
+use tokio::task::JoinSet;
 
 use super::harness::*;
 use super::http1::read_message;
@@ -32,6 +37,15 @@ struct Callee {
 impl Callee {
     /// Before an app for each of two ports.
     async fn start(http_app: SocketAddr, tcp_app: SocketAddr, policy: &str) -> Self {
+        Self::with_identity(None, http_app, tcp_app, policy).await
+    }
+
+    async fn with_identity(
+        identity: Option<Provision>,
+        http_app: SocketAddr,
+        tcp_app: SocketAddr,
+        policy: &str,
+    ) -> Self {
         let (http, tcp) = (free_port().await, free_port().await);
         let manifests = tempfile::tempdir().expect("a directory");
         let workload = format!(
@@ -46,6 +60,7 @@ impl Callee {
         let mut setup = Setup::new(Own::Sidecar);
         setup.workers = Some(2);
         setup.inbound_listen = Some(LOOPBACK);
+        setup.identity = identity;
         let paths = vec![manifests.path().to_owned()];
         let running = app::start(setup, move |_| {
             Ok((Source::files(paths, Subscriber::sidecar("default", "w"))?, None))
@@ -55,10 +70,32 @@ impl Callee {
         Self { running, manifests, http, tcp }
     }
 
+    fn from(&self, from: IpAddr) -> Way {
+        Way { from, http: self.http, tcp: self.tcp }
+    }
+
     async fn metric(&self, name: &str, labels: &[&str]) -> u64 {
         let text = Http1::connect(self.running.metrics).await.get("/metrics", "proxy").await.body;
         let of = |line: &&str| line.starts_with(name) && labels.iter().all(|label| line.contains(label));
         text.lines().filter(of).map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum()
+    }
+}
+
+/// How a caller reaches the two ports.
+#[derive(Clone, Copy)]
+struct Way {
+    from: IpAddr,
+    http: SocketAddr,
+    tcp: SocketAddr,
+}
+
+impl Way {
+    async fn http(self) -> TcpStream {
+        connect(self.from, self.http).await
+    }
+
+    async fn tcp(self) -> TcpStream {
+        connect(self.from, self.tcp).await
     }
 }
 
@@ -225,19 +262,25 @@ async fn audit_counts_what_enforcing_would_refuse_and_refuses_nothing() {
     }
 }
 
+/// What is revoked ends within 5 s (`cargo xtask bench drills` measures it); here it has ten times that.
+async fn soon<T>(what: &str, end: impl Future<Output = T>) -> T {
+    let deadline = Duration::from_secs(50);
+    tokio::time::timeout(deadline, end).await.unwrap_or_else(|_| panic!("{what}: not within {deadline:?}"))
+}
+
 /// One of everything that can be open.
 struct OpenCalls {
     http2: (tokio::sync::mpsc::Sender<Frame<bytes::Bytes>>, Incoming),
     grpc: (tokio::sync::mpsc::Sender<Frame<bytes::Bytes>>, Incoming),
     slow: Incoming,
-    waiting: tokio::task::JoinHandle<Response<Incoming>>,
+    waiting: JoinSet<Response<Incoming>>,
     websocket: TcpStream,
     tcp: TcpStream,
 }
 
 impl OpenCalls {
-    async fn start(callee: &Callee, from: IpAddr) -> Self {
-        let mut client = Http2::over(connect(from, callee.http).await).await;
+    async fn start(way: Way) -> Self {
+        let mut client = Http2::over(way.http().await).await;
         let (send, body) = frames();
         let response = client.send(Request::post("http://w/stream").body(body).unwrap()).await;
         assert_eq!(response.status(), 200);
@@ -247,24 +290,25 @@ impl OpenCalls {
             Request::post("http://w/pkg.Chat/Talk").header("content-type", "application/grpc").body(body);
         let grpc = (send, client.send(request.unwrap()).await.into_body());
 
-        let mut client = Http1::over(connect(from, callee.http).await).await;
+        let mut client = Http1::over(way.http().await).await;
         let request = Request::get("/slow").header("host", "w").body(text("")).unwrap();
         let mut slow = client.send(request).await.into_body();
         within("the first byte", slow.frame()).await.unwrap().unwrap();
 
-        let mut client = Http1::over(connect(from, callee.http).await).await;
-        let waiting = tokio::spawn(async move {
+        let mut client = Http1::over(way.http().await).await;
+        let mut waiting = JoinSet::new();
+        waiting.spawn(async move {
             let request = Request::get("/never").header("host", "w").body(text("")).unwrap();
             client.send(request).await
         });
 
-        let mut websocket = connect(from, callee.http).await;
+        let mut websocket = way.http().await;
         let ask = b"GET /chat HTTP/1.1\r\nHost: w\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
         websocket.write_all(ask).await.unwrap();
         let (head, _) = read_message(&mut websocket).await;
         assert!(head.starts_with("HTTP/1.1 101"), "{head}");
 
-        let mut open = Self { http2, grpc, slow, waiting, websocket, tcp: connect(from, callee.tcp).await };
+        let mut open = Self { http2, grpc, slow, waiting, websocket, tcp: way.tcp().await };
         open.works().await;
         open
     }
@@ -282,22 +326,23 @@ impl OpenCalls {
             within("the bytes back", stream.read_exact(&mut back)).await.expect("no reset");
             assert_eq!(&back, b"again");
         }
-        assert!(!self.waiting.is_finished());
+        assert!(self.waiting.try_join_next().is_none());
     }
 
     /// Each of them ends, and not as if all had been said.
     async fn end(mut self) {
         for (_send, body) in [&mut self.http2, &mut self.grpc] {
-            let end = within("the stream's reset", body.frame()).await;
+            let end = soon("the stream's reset", body.frame()).await;
             assert!(matches!(end, Some(Err(_))), "{end:?}");
         }
-        let end = within("the answer's end", self.slow.frame()).await;
+        let end = soon("the answer's end", self.slow.frame()).await;
         assert!(matches!(end, Some(Err(_))), "{end:?}");
-        let refused = within("a refusal", self.waiting).await.expect("an answer");
+        let refused =
+            soon("a refusal", self.waiting.join_next()).await.expect("it waits").expect("an answer");
         assert_eq!(refused.status(), 403);
-        let end = within("the tunnel's end", self.websocket.read(&mut [0; 16])).await;
+        let end = soon("the tunnel's end", self.websocket.read(&mut [0; 16])).await;
         assert!(matches!(end, Ok(0) | Err(_)), "{end:?}");
-        assert!(is_reset(within("the connection's reset", self.tcp.read(&mut [0; 16])).await));
+        assert!(is_reset(soon("the connection's reset", self.tcp.read(&mut [0; 16])).await));
     }
 }
 
@@ -305,8 +350,8 @@ impl OpenCalls {
 async fn who_loses_access_loses_what_is_open_and_nobody_else_does() {
     let both = policy("rules: [{from: [{addresses: [127.0.0.1, 127.0.0.2]}]}]");
     let callee = Callee::start(many_things().await, echoing().await, &both).await;
-    let mut friend = OpenCalls::start(&callee, FRIEND).await;
-    let foe = OpenCalls::start(&callee, FOE).await;
+    let mut friend = OpenCalls::start(callee.from(FRIEND)).await;
+    let foe = OpenCalls::start(callee.from(FOE)).await;
 
     // A change that changes nothing for either.
     write(&callee.manifests, &policy("rules: [{from: [{addresses: [127.0.0.0/8]}]}]"));
@@ -333,7 +378,7 @@ async fn who_loses_access_loses_what_is_open_and_nobody_else_does() {
 async fn from_permissive_to_strict_plaintext_ends() {
     let callee =
         Callee::start(many_things().await, echoing().await, &policy("mtls: {mode: Permissive}")).await;
-    let open = OpenCalls::start(&callee, FRIEND).await;
+    let open = OpenCalls::start(callee.from(FRIEND)).await;
     // Kept alive, with nothing going on.
     let mut idle = connect(FRIEND, callee.http).await;
     idle.write_all(b"GET / HTTP/1.1\r\nHost: w\r\n\r\n").await.unwrap();

@@ -1,10 +1,10 @@
 //! Identity between proxies: mTLS on both sides, who is refused and why, and certificates that change while traffic flows.
 
 mod authority;
-mod pki;
+pub mod pki;
 mod protocols;
 mod rotation;
-mod strict;
+pub mod strict;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

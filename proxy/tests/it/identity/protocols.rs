@@ -103,6 +103,41 @@ async fn a_websocket_passes_mtls() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_comes_through_connect_goes_on_inside_mtls() {
+    let (_authority, caller_files, callee_files) = mesh();
+    let (_callee, at) = callee_as(&callee_files, MtlsMode::Strict, Protocol::Http, upgrading().await).await;
+    let (_echo, echo_at) = callee_as(&callee_files, MtlsMode::Strict, Protocol::Http, echo().await).await;
+    let resources = [
+        meshed(&Service::new("chat:80", &[at]), CALLEE),
+        meshed(&Service::new("echo:80", &[echo_at]), CALLEE),
+    ];
+    let caller = caller_as(&caller_files, resources.concat(), |_| {}).await;
+    let connect = async |name: &str| {
+        let mut stream = TcpStream::connect(caller.outbound[0]).await.expect("it listens");
+        let ask = format!("CONNECT {name}:80 HTTP/1.1\r\nHost: {name}:80\r\n\r\n");
+        stream.write_all(ask.as_bytes()).await.expect("taken");
+        let (head, _) = read_message(&mut stream).await;
+        assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+        stream
+    };
+    let one = Http1::over(connect("echo").await).await.get("/one", "echo").await;
+    let two = Http2::over(connect("echo").await).await.get("http://echo:80/two").await;
+    for (answer, line) in [(one, "GET /one HTTP/1.1"), (two, "GET http://echo:80/two HTTP/2.0")] {
+        assert!(answer.body.starts_with(line), "{}", answer.body);
+        assert_eq!(xfcc(&answer.body).len(), 1, "{}", answer.body);
+        assert!(answer.body.contains(&format!("URI={CALLER}")), "{}", answer.body);
+    }
+    let mut stream = connect("chat").await;
+    stream.write_all(format!("{ASK}ping").as_bytes()).await.expect("taken");
+    let (head, _) = read_message(&mut stream).await;
+    assert!(head.starts_with("HTTP/1.1 101"), "{head}");
+    let mut back = [0; 4];
+    within("the echo", stream.read_exact(&mut back)).await.expect("whole");
+    assert_eq!(&back, b"ping");
+    assert!(caller.shared.identity.edges.all().iter().all(|(edge, _)| edge.plaintext.is_none()));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_endpoint_that_is_not_who_it_should_be_gets_nothing() {
     let (authority, caller_files, callee_files) = mesh();
     let (app, reached) = counting().await;

@@ -33,6 +33,12 @@ async fn ask(at: SocketAddr, leaf: Option<&Leaf>, protocols: &[&[u8]]) -> io::Re
     .await
 }
 
+/// A name as a web server has it.
+fn dns(mut wanted: Wanted<'static>) -> Wanted<'static> {
+    wanted.names = vec![SanType::DnsName("caller.default.svc".try_into().expect("ASCII"))];
+    wanted
+}
+
 fn failures(cause: &str) -> String {
     format!("outrigger_tls_handshake_failures_total{{direction=\"inbound\",reason=\"{cause}\"}}")
 }
@@ -44,17 +50,15 @@ async fn a_certificate_is_refused_for_what_is_wrong_with_it_and_the_right_one_pa
     let (callee, at) = callee_as(&callee_files, MtlsMode::Strict, Protocol::Http, app).await;
     let stranger = Authority::new("stranger");
     let right = || Wanted::new(&[CALLER]);
-    let dns = |mut wanted: Wanted<'static>| {
-        wanted.names = vec![SanType::DnsName("caller.default.svc".try_into().expect("ASCII"))];
-        wanted
-    };
     let refused = [
         ("no_certificate", None),
         ("self_signed", Some(right().self_signed())),
         ("unknown_issuer", Some(stranger.leaf(CALLER))),
         ("other_trust_domain", Some(authority.leaf("spiffe://elsewhere.test/ns/default/sa/caller"))),
         ("expired", Some(authority.sign(&right().valid(-7200, -3600)))),
+        ("expired", Some(authority.sign(&right().valid(-7200, -61)))),
         ("not_yet_valid", Some(authority.sign(&right().valid(3600, 7200)))),
+        ("not_yet_valid", Some(authority.sign(&right().valid(120, 7200)))),
         ("not_one_uri_san", Some(authority.sign(&dns(right())))),
         ("not_a_spiffe_id", Some(authority.leaf("https://cluster.local/ns/default/sa/caller"))),
         ("not_one_uri_san", Some(authority.sign(&Wanted::new(&[CALLER, CALLEE])))),
@@ -69,7 +73,7 @@ async fn a_certificate_is_refused_for_what_is_wrong_with_it_and_the_right_one_pa
     }
     assert_eq!(reached.load(Ordering::SeqCst), 0, "nothing reached the app");
     // Clocks that differ by a minute are nobody's fault; protocols nobody knows are not ours to judge.
-    let passing = [right(), right().valid(-3600, -30), right().valid(30, 3600)];
+    let passing = [right(), right().valid(-3600, -35), right().valid(58, 3600)];
     for (index, wanted) in passing.iter().enumerate() {
         let answer = ask(at, Some(&authority.sign(wanted)), &[]).await.expect("it passes");
         assert!(answer.ends_with("ok"), "{index}: {answer}");
@@ -208,13 +212,16 @@ async fn openssl_and_curl_see_the_same() {
         files.write(leaf, &[&authority]);
         files
     };
-    let right = write(&authority.leaf(CALLER));
+    let right = || Wanted::new(&[CALLER]);
     for (cause, files) in [
-        ("", Some(right)),
+        ("", Some(write(&authority.leaf(CALLER)))),
         ("no_certificate", None),
-        ("self_signed", Some(write(&Wanted::new(&[CALLER]).self_signed()))),
+        ("self_signed", Some(write(&right().self_signed()))),
         ("unknown_issuer", Some(write(&stranger.leaf(CALLER)))),
-        ("expired", Some(write(&authority.sign(&Wanted::new(&[CALLER]).valid(-7200, -3600))))),
+        ("expired", Some(write(&authority.sign(&right().valid(-7200, -3600))))),
+        ("not_yet_valid", Some(write(&authority.sign(&right().valid(3600, 7200))))),
+        ("not_one_uri_san", Some(write(&authority.sign(&dns(right()))))),
+        ("not_a_spiffe_id", Some(write(&authority.leaf("https://cluster.local/ns/default/sa/caller")))),
         ("other_trust_domain", Some(write(&authority.leaf("spiffe://elsewhere.test/ns/default/sa/caller")))),
         ("not_one_uri_san", Some(write(&authority.sign(&Wanted::new(&[CALLER, CALLEE]))))),
     ] {
@@ -225,8 +232,8 @@ async fn openssl_and_curl_see_the_same() {
         let before = metric(&callee, &failures(cause)).await;
         let (s_client, curl) = tokio::task::spawn_blocking(move || {
             (
-                s_client(at, certificate.as_deref(), key.as_deref()),
-                curl(at, certificate.as_deref(), key.as_deref()),
+                s_client(at, "/", certificate.as_deref(), key.as_deref()),
+                curl(&format!("https://{at}/"), certificate.as_deref(), key.as_deref()),
             )
         })
         .await
@@ -240,20 +247,46 @@ async fn openssl_and_curl_see_the_same() {
             rises_to(&callee, &failures(cause), before + 2).await;
         }
     }
+    let plaintext = tokio::task::spawn_blocking(move || curl(&format!("http://{at}/"), None, None));
+    let plaintext = plaintext.await.expect("it runs");
+    assert!(plaintext.starts_with("HTTP/1.1 403") && plaintext.contains("mtls_required"), "{plaintext}");
 }
 
-fn s_client(at: SocketAddr, certificate: Option<&Path>, key: Option<&Path>) -> String {
+/// Between two sidecars, each with a clock of its own.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sidecars_whose_clocks_differ_by_less_than_a_minute_speak_to_each_other() {
+    let authority = Authority::new("root");
+    // To the verifier, what a clock ahead of it has signed begins in the future; what one behind it signed has ended already.
+    for (caller_valid, callee_valid) in [((58, 3600), (-3600, -35)), ((-3600, -35), (58, 3600))] {
+        let files = |id: &str, (from, to)| {
+            let files = Files::new();
+            files.write(&authority.sign(&Wanted::new(&[id]).valid(from, to)), &[&authority]);
+            files
+        };
+        let callee = files(CALLEE, callee_valid);
+        let (_callee, at) = callee_as(&callee, MtlsMode::Strict, Protocol::Http, echo().await).await;
+        let caller = files(CALLER, caller_valid);
+        let service = meshed(&Service::new("reviews:9080", &[at]), CALLEE);
+        let caller = caller_as(&caller, service, |_| {}).await;
+        let answer =
+            Http1::connect(caller.outbound[0]).await.get("http://reviews:9080/", "reviews:9080").await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        assert!(answer.body.contains(&format!("URI={CALLER}")), "{}", answer.body);
+    }
+}
+
+pub fn s_client(at: SocketAddr, path: &str, certificate: Option<&Path>, key: Option<&Path>) -> String {
     let mut command = Command::new("openssl");
     command.args(["s_client", "-connect", &at.to_string(), "-tls1_3", "-quiet", "-ign_eof"]);
     if let (Some(certificate), Some(key)) = (certificate, key) {
         command.arg("-cert").arg(certificate).arg("-key").arg(key);
     }
-    output(command, GET)
+    output(command, format!("GET {path} HTTP/1.1\r\nhost: callee\r\nconnection: close\r\n\r\n").as_bytes())
 }
 
-fn curl(at: SocketAddr, certificate: Option<&Path>, key: Option<&Path>) -> String {
+pub fn curl(url: &str, certificate: Option<&Path>, key: Option<&Path>) -> String {
     let mut command = Command::new("curl");
-    command.args(["-sk", "--max-time", "20", "--http1.1", "-i", &format!("https://{at}/")]);
+    command.args(["-sk", "--max-time", "20", "--http1.1", "-i", "--path-as-is", "--noproxy", "*", url]);
     if let (Some(certificate), Some(key)) = (certificate, key) {
         command.arg("--cert").arg(certificate).arg("--key").arg(key);
     }
@@ -270,7 +303,7 @@ fn output(mut command: Command, input: &[u8]) -> String {
 }
 
 /// A missing counterpart fails the test, unless that was asked for.
-fn peers_missing(programs: &[&str]) -> bool {
+pub fn peers_missing(programs: &[&str]) -> bool {
     let missing: Vec<_> =
         programs.iter().filter(|name| Command::new(name).arg("--version").output().is_err()).collect();
     if missing.is_empty() {
