@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::canary::Canary;
+use crate::coalesce::Flusher;
 use crate::dns::Resolver;
 use crate::drain::Drain;
 use crate::identity::Identity;
@@ -45,6 +46,8 @@ pub struct Worker {
     pub shared: Arc<Shared>,
     pub id: telemetry::Worker,
     pub pools: Rc<Pools>,
+    /// Writes the HTTP/2 connections out at the end of a turn.
+    pub flusher: Rc<Flusher>,
     rng: RefCell<SmallRng>,
     outside: RefCell<HashMap<(Direction, DestinationName), Outside>>,
     pub inbound: watch::Receiver<Option<Arc<Inbound>>>,
@@ -60,6 +63,7 @@ impl Worker {
         let metrics = &shared.telemetry.metrics;
         let unaddressed = [Direction::Inbound, Direction::Outbound, Direction::Gateway]
             .map(|direction| metrics.service(direction, None));
+        let flusher = Rc::<Flusher>::default();
         Rc::new(Self {
             inbound: shared.mesh.inbound(),
             access: Access::new(shared.mesh.inbound(), telemetry::Worker(id)),
@@ -69,7 +73,9 @@ impl Worker {
                 shared.telemetry.metrics.clone(),
                 telemetry::Worker(id),
                 shared.canary.is_some(),
+                flusher.clone(),
             ),
+            flusher,
             shared,
             id: telemetry::Worker(id),
             rng: RefCell::new(SmallRng::from_rng(&mut rand::rng())),

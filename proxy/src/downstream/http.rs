@@ -20,6 +20,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use super::patience::{Late, Timer, Watched};
 use super::{Connection, Stream, connect};
 use crate::body::Body;
+use crate::coalesce::Coalesced;
 use crate::drain::Phase;
 use crate::exchange::{self, Outgoing};
 use crate::failure::{Asker, Failure, Reason};
@@ -78,6 +79,7 @@ async fn serve_http1(io: impl Stream, connection: Rc<Connection>) {
 
 async fn serve_http2(io: impl Stream, connection: Rc<Connection>) {
     let service = service_fn(|request| handle(request, connection.clone()));
+    let io = Coalesced::new(io, connection.worker.flusher.clone());
     let io = TokioIo::new(Watched::new(io, connection.pulse.clone()));
     let mut codec = pin!(http2(connection.direction).serve_connection(io, service));
     let mut timer = Timer::start();

@@ -22,6 +22,7 @@ use tokio::time::Instant;
 
 use super::Endpoint;
 use super::connect::{self, Transport};
+use crate::coalesce::{Coalesced, Flusher};
 use crate::failure::{Failure, Reason};
 use crate::identity::is_refusal;
 
@@ -62,6 +63,7 @@ impl Http2 {
     /// that it speaks HTTP/2 at all. `changed` is told whenever a stream or the connection ends.
     pub(super) async fn over(
         transport: Transport,
+        flusher: Rc<Flusher>,
         changed: Rc<Notify>,
         timeout: Duration,
         endpoint: &Endpoint,
@@ -79,7 +81,7 @@ impl Http2 {
             failed(&error)
         };
         let (sender, mut connection) =
-            connect::http2().handshake::<_, Bytes>(transport).await.map_err(broken)?;
+            connect::http2().handshake::<_, Bytes>(Coalesced::new(transport, flusher)).await.map_err(broken)?;
         let state = Rc::new(State {
             streams: Cell::new(0),
             idle_since: Cell::new(Instant::now()),

@@ -24,6 +24,7 @@ use super::replay::Budget;
 use super::tls;
 use super::{Cluster, Endpoint, EndpointId, HttpVersionChoice, SendError};
 use crate::body::Body;
+use crate::coalesce::Flusher;
 use crate::dns::Resolver;
 use crate::failure::{Failure, Reason};
 use crate::identity::edges::{Edge, Negotiated, Why};
@@ -44,6 +45,7 @@ pub struct Pools {
     kept: Rc<Budget>,
     /// Whether the pod's traffic is redirected: then the app is called from a loopback address.
     captured: bool,
+    flusher: Rc<Flusher>,
     sweeping: Cell<bool>,
     me: Weak<Self>,
 }
@@ -87,6 +89,7 @@ impl Pools {
         metrics: Arc<Metrics>,
         worker: telemetry::Worker,
         captured: bool,
+        flusher: Rc<Flusher>,
     ) -> Rc<Self> {
         Rc::new_cyclic(|me| Self {
             http1: RefCell::default(),
@@ -97,6 +100,7 @@ impl Pools {
             worker,
             kept: Rc::default(),
             captured,
+            flusher,
             sweeping: Cell::new(false),
             me: me.clone(),
         })
@@ -333,7 +337,8 @@ impl Pools {
             let connection = match pools.open(&cluster, &endpoint, Token::Http2).await {
                 Ok(transport) => {
                     let timeout = cluster.settings().connect_timeout;
-                    Http2::over(transport, Rc::clone(&group.changed), timeout, &endpoint).await
+                    let flusher = pools.flusher.clone();
+                    Http2::over(transport, flusher, Rc::clone(&group.changed), timeout, &endpoint).await
                 }
                 Err(failure) => Err(failure),
             };

@@ -213,5 +213,6 @@ pub(super) fn pools(dns: Arc<Resolver>) -> Rc<Pools> {
         crate::telemetry::Metrics::new(1),
         Default::default(),
         false,
+        Rc::default(),
     )
 }
