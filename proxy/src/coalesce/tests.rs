@@ -366,7 +366,10 @@ fn a_reset_while_bytes_wait_ends_the_connection() {
         };
         let (error, read) = tokio::join!(full, reset);
         assert!(read.is_err() || read.is_ok_and(|n| n == 0));
-        assert!(matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe), "{error}");
+        assert!(
+            matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe),
+            "{error}"
+        );
     });
 }
 

@@ -80,8 +80,10 @@ impl Http2 {
             }
             failed(&error)
         };
-        let (sender, mut connection) =
-            connect::http2().handshake::<_, Bytes>(Coalesced::new(transport, flusher)).await.map_err(broken)?;
+        let (sender, mut connection) = connect::http2()
+            .handshake::<_, Bytes>(Coalesced::new(transport, flusher))
+            .await
+            .map_err(broken)?;
         let state = Rc::new(State {
             streams: Cell::new(0),
             idle_since: Cell::new(Instant::now()),
