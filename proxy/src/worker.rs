@@ -150,6 +150,7 @@ impl Worker {
             http: UpstreamHttp::AsReceived,
             connect_timeout: OUTSIDE_CONNECT_TIMEOUT,
             idle_timeout: model::Cluster::DEFAULT_IDLE_TIMEOUT,
+            circuit_breaker: Default::default(),
             origin: None,
         });
         if let Some(ip) = address {

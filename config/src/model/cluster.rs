@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::{ClusterName, Origin, ServiceRef};
+use super::{CircuitBreaker, ClusterName, Origin, ServiceRef};
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Cluster {
@@ -18,6 +18,7 @@ pub struct Cluster {
     pub connect_timeout: Duration,
     /// How long a connection without a request is kept. Default 60 s towards endpoints; 0 keeps none.
     pub idle_timeout: Duration,
+    pub circuit_breaker: Arc<CircuitBreaker>,
     pub origin: Option<Origin>,
 }
 

@@ -6,6 +6,7 @@
 //! two processes, gives the same bytes and so the same [`Version`].
 
 pub mod access;
+pub mod circuit_breaker;
 pub mod cluster;
 pub mod endpoints;
 mod find;
@@ -23,6 +24,9 @@ mod version;
 pub use access::{
     Access, AccessAction, AccessDefault, AccessMode, AccessPath, AccessPolicy, AccessRule, AccountRef, Among,
     CallMatch, HeaderTest, IdentityPattern, PathTemplate, PeerMatch,
+};
+pub use circuit_breaker::{
+    BreakerMode, Caps, CircuitBreaker, Ejection, EjectionErrors, RouteCaps, SlowCalls, SuccessRate,
 };
 pub use cluster::{Cluster, Discovery, UpstreamHttp};
 pub use endpoints::{Endpoint, Endpoints, Health};

@@ -8,7 +8,7 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 use serde::{Serialize, Serializer};
 
-use super::{ClusterName, HostPattern, Origin, PathMatch, Retry, RouteTableName, StringMatch};
+use super::{ClusterName, HostPattern, Origin, PathMatch, Retry, RouteCaps, RouteTableName, StringMatch};
 
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct RouteTable {
@@ -39,6 +39,8 @@ pub struct Route {
     pub timeouts: Timeouts,
     /// `None`: only what certainly was not processed is sent again.
     pub retry: Option<Arc<Retry>>,
+    /// Where a policy is attached to the route or the rule itself.
+    pub caps: Option<Arc<RouteCaps>>,
     pub action: Action,
 }
 
@@ -158,6 +160,8 @@ impl Fraction {
     pub const ZERO: Self = Self(0);
     pub const ALL: Self = Self(1_000_000);
     pub const ONE_FIFTH: Self = Self(200_000);
+    pub const HALF: Self = Self(500_000);
+    pub const FOUR_FIFTHS: Self = Self(800_000);
 
     /// `None` where the share is over one or `denominator` is 0.
     pub fn new(numerator: u32, denominator: u32) -> Option<Self> {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::model::{Origin, Retry, ServiceRef, Timeouts};
+use crate::model::{CircuitBreaker, Origin, Retry, ServiceRef, Timeouts};
 use crate::resolve::precedence::Seniority;
 
 use super::route::RouteKind;
@@ -15,6 +15,9 @@ pub struct TrafficPolicy {
     pub targets: Vec<Target>,
     pub timeout: Option<TimeoutSection>,
     pub retry: Option<Arc<Retry>>,
+    pub circuit_breaker: Option<Arc<CircuitBreaker>>,
+    /// A field of `circuitBreaker` that is set and has no effect on a route.
+    pub only_for_services: Option<&'static str>,
     pub origin: Origin,
 }
 

@@ -26,10 +26,12 @@ impl Registry {
                 (None, protocol, Discovery::Endpoints, Some(instance.origin.clone()))
             }
         };
-        let connect = service.as_ref().and_then(|service| {
+        let call = service.as_ref().map(|service| {
             let to = Callee::Service { service, port };
-            self.timeouts(&Call { caller: who.namespace(), to, by: None }).section()?.connect
+            Call { caller: who.namespace(), to, by: None }
         });
+        let connect = call.and_then(|call| self.timeouts(&call).section()?.connect);
+        let breaker = call.and_then(|call| self.circuit_breakers(&call).section().cloned());
         Some(Cluster {
             name,
             service,
@@ -37,6 +39,7 @@ impl Registry {
             http: upstream_http(who, protocol),
             connect_timeout: connect.unwrap_or(Cluster::DEFAULT_CONNECT_TIMEOUT),
             idle_timeout: Cluster::DEFAULT_IDLE_TIMEOUT,
+            circuit_breaker: breaker.unwrap_or_default(),
             origin,
         })
     }

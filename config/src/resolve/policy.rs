@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::model::{Origin, Retry, ServiceRef, Timeouts};
+use crate::model::{CircuitBreaker, Origin, Retry, RouteCaps, ServiceRef, Timeouts};
 use crate::registry::{BackendTo, PolicyTarget, Registry, Route, Rule, TimeoutSection, TrafficPolicy};
 
 use super::attachment::{Reach, Side, Standing, Why};
@@ -96,6 +96,29 @@ impl Registry {
             call.by.and_then(|(route, rule)| Some(call.inline(route, rule, "retry", rule.retry.clone()?)));
         let attached = self.policies_about(call, "spec.retry", |policy| policy.retry.clone());
         Decision::among(own.into_iter().chain(attached).collect())
+    }
+
+    pub(super) fn circuit_breakers(&self, call: &Call<'_>) -> Decision<Arc<CircuitBreaker>> {
+        let section = |policy: &TrafficPolicy| policy.circuit_breaker.clone();
+        Decision::among(self.policies_about(call, "spec.circuitBreaker", section))
+    }
+
+    /// The caps of a route of its own; those that are decided for its Service are the cluster's.
+    pub(super) fn route_caps(&self, call: &Call<'_>) -> Option<Arc<RouteCaps>> {
+        let winner = self.circuit_breakers(call).winner?;
+        if !matches!(winner.standing.reach, Reach::Rule | Reach::Route) {
+            return None;
+        }
+        let CircuitBreaker { caps, origin, .. } = &*winner.section;
+        let caps = RouteCaps {
+            mode: caps.mode,
+            pending: caps.pending,
+            requests: caps.requests,
+            retries: caps.retries,
+            origin: origin.clone(),
+        };
+        let any = caps.pending.or(caps.requests).or(caps.retries);
+        any.map(|_| Arc::new(caps))
     }
 
     /// The policies that have a `section` and are about this call.

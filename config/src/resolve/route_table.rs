@@ -63,6 +63,7 @@ impl Registry {
         for rule in &route.rules {
             let call = Call { caller: who.namespace(), to, by: Some((route, rule)) };
             let (timeouts, retry) = self.patience(&call);
+            let caps = self.route_caps(&call);
             let in_mesh = matches!(to, Callee::Service { .. });
             for matched in &rule.matches {
                 let lowered = Route {
@@ -75,6 +76,7 @@ impl Registry {
                     mirrors: self.mirrors(route, rule, in_mesh),
                     timeouts,
                     retry: retry.clone(),
+                    caps: caps.clone(),
                     action: self.action(route, rule, &matched.matches.path, in_mesh),
                 };
                 found.push((&matched.rank, lowered));
@@ -146,6 +148,7 @@ fn default_route(port: u16, host: &str, origin: Origin) -> Route {
         mirrors: vec![],
         timeouts: Default::default(),
         retry: None,
+        caps: None,
         action: Action::Forward(Forward { backends: vec![backend], rewrite: Rewrite::default() }),
     }
 }

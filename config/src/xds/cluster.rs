@@ -12,8 +12,8 @@ use super::pb::upstream_http::http_protocol_options::{
     ExplicitHttpConfig, UpstreamProtocolOptions, UseDownstreamHttpConfig,
 };
 use super::pb::{self, cluster as proto};
-use super::{endpoints, fields, own};
-use crate::model::{Cluster, ClusterName, Discovery, UpstreamHttp};
+use super::{circuit_breaker, endpoints, fields, own};
+use crate::model::{CircuitBreaker, Cluster, ClusterName, Discovery, UpstreamHttp};
 
 const HTTP_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
 
@@ -25,6 +25,7 @@ pub(super) fn encode(cluster: &Cluster) -> proto::Cluster {
         service: cluster.service.as_ref().map(Into::into),
         origin: cluster.origin.as_ref().map(Into::into),
         http: own::UpstreamHttp::from(cluster.http) as i32,
+        circuit_breaker: Some(circuit_breaker::own(&cluster.circuit_breaker)),
     };
     let discovered = match &cluster.discovery {
         Discovery::Endpoints => proto::Cluster {
@@ -48,30 +49,31 @@ pub(super) fn encode(cluster: &Cluster) -> proto::Cluster {
         name: cluster.name.to_string(),
         connect_timeout: Some(fields::duration(cluster.connect_timeout)),
         lb_policy: LbPolicy::LeastRequest as i32,
-        typed_extension_protocol_options: [(
-            HTTP_OPTIONS.to_owned(),
-            fields::pack(&http_options(cluster.http, cluster.idle_timeout)),
-        )]
-        .into(),
+        typed_extension_protocol_options: [(HTTP_OPTIONS.to_owned(), fields::pack(&http_options(cluster)))]
+            .into(),
+        circuit_breakers: Some(circuit_breaker::thresholds(&cluster.circuit_breaker.caps)),
+        outlier_detection: cluster.circuit_breaker.ejection.as_ref().map(circuit_breaker::outlier_detection),
         metadata: own::metadata(&own),
         ..discovered
     }
 }
 
-fn http_options(http: UpstreamHttp, idle: Duration) -> HttpProtocolOptions {
+fn http_options(cluster: &Cluster) -> HttpProtocolOptions {
     let explicit = |config| {
         UpstreamProtocolOptions::ExplicitHttpConfig(ExplicitHttpConfig { protocol_config: Some(config) })
     };
     let mut common = pb::core::HttpProtocolOptions::default();
-    if idle.is_zero() {
+    if cluster.idle_timeout.is_zero() {
         // To Envoy an idle timeout of 0 is none at all; a connection for each request keeps none.
         common.max_requests_per_connection = fields::uint32(1);
     } else {
-        common.idle_timeout = Some(fields::duration(idle));
+        common.idle_timeout = Some(fields::duration(cluster.idle_timeout));
+        let caps = &cluster.circuit_breaker.caps;
+        common.max_requests_per_connection = caps.requests_per_connection.and_then(fields::uint32);
     }
     HttpProtocolOptions {
         common_http_protocol_options: Some(common),
-        upstream_protocol_options: Some(match http {
+        upstream_protocol_options: Some(match cluster.http {
             UpstreamHttp::AsReceived => {
                 UpstreamProtocolOptions::UseDownstreamProtocolConfig(UseDownstreamHttpConfig {
                     http_protocol_options: Some(Default::default()),
@@ -91,7 +93,7 @@ pub(super) fn decode(message: proto::Cluster) -> Result<Cluster, Unsupported> {
     take! { at, message => proto::Cluster;
         read {
             name, eds_cluster_config, connect_timeout, lb_policy, load_assignment, typed_extension_protocol_options,
-            http2_protocol_options, metadata, cluster_discovery_type
+            http2_protocol_options, metadata, cluster_discovery_type, circuit_breakers, outlier_detection
         }
         ignore {
             alt_stat_name, stats_matcher, per_connection_buffer_limit_bytes,
@@ -101,9 +103,9 @@ pub(super) fn decode(message: proto::Cluster) -> Result<Cluster, Unsupported> {
         }
         refuse {
             transport_socket_matches, transport_socket_matcher, health_checks, max_requests_per_connection,
-            circuit_breakers, upstream_http_protocol_options, common_http_protocol_options, http_protocol_options,
+            upstream_http_protocol_options, common_http_protocol_options, http_protocol_options,
             dns_resolvers, use_tcp_for_dns_lookups, dns_resolution_config, typed_dns_resolver_config,
-            outlier_detection, upstream_bind_config, lb_subset_config, common_lb_config, transport_socket,
+            upstream_bind_config, lb_subset_config, common_lb_config, transport_socket,
             protocol_selection, upstream_connection_options, close_connections_on_host_health_failure,
             ignore_health_on_host_removal, filters, load_balancing_policy, lrs_server, lrs_report_endpoint_metrics,
             upstream_config, preconnect_policy, connection_pool_per_downstream_connection, queuing_policies, lb_config
@@ -139,15 +141,24 @@ pub(super) fn decode(message: proto::Cluster) -> Result<Cluster, Unsupported> {
             .field("connect_timeout")
             .refuse(format!("{connect_timeout:?} is not within 1 ms and 60 s")));
     }
-    let (said, idle_timeout) = http(typed_extension_protocol_options, http2_protocol_options.is_some())?;
+    let said = http(typed_extension_protocol_options, http2_protocol_options.is_some())?;
     let own: Option<own::Cluster> = own::unpack(metadata, &at)?;
-    let (service, origin, http) = match own {
+    let (service, origin, http, circuit_breaker) = match own {
         Some(own) => {
             let metadata = at.field("metadata");
-            let http = own::enumeration::<own::UpstreamHttp, _>(own.http, &own::at(&metadata).field("http"))?;
-            (own.service.map(Into::into), own.origin.map(Into::into), http)
+            let at = own::at(&metadata);
+            let http = own::enumeration::<own::UpstreamHttp, _>(own.http, &at.field("http"))?;
+            let breaker = match own.circuit_breaker {
+                Some(breaker) => circuit_breaker::decode_own(breaker, &at.field("circuit_breaker"))?,
+                None => CircuitBreaker::default(),
+            };
+            (own.service.map(Into::into), own.origin.map(Into::into), http, breaker)
         }
-        None => (None, None, said),
+        None => {
+            let breaker =
+                circuit_breaker::decode(circuit_breakers, outlier_detection, said.requests_per_connection)?;
+            (None, None, said.http, breaker)
+        }
     };
     Ok(Cluster {
         name: ClusterName::new(name),
@@ -155,7 +166,8 @@ pub(super) fn decode(message: proto::Cluster) -> Result<Cluster, Unsupported> {
         discovery,
         http,
         connect_timeout,
-        idle_timeout,
+        idle_timeout: said.idle_timeout,
+        circuit_breaker: circuit_breaker.into(),
         origin,
     })
 }
@@ -172,13 +184,20 @@ fn eds(name: &str, config: Option<EdsClusterConfig>) -> Result<(), Unsupported> 
     }
 }
 
-fn http(
-    options: std::collections::HashMap<String, pb::Any>,
-    http2: bool,
-) -> Result<(UpstreamHttp, Duration), Unsupported> {
+/// What Envoy's own options say.
+struct Said {
+    http: UpstreamHttp,
+    idle_timeout: Duration,
+    requests_per_connection: Option<u32>,
+}
+
+fn http(options: std::collections::HashMap<String, pb::Any>, http2: bool) -> Result<Said, Unsupported> {
     let at = At::ROOT;
-    let mut decoded =
-        (if http2 { UpstreamHttp::Http2 } else { UpstreamHttp::Http1 }, Cluster::DEFAULT_IDLE_TIMEOUT);
+    let mut decoded = Said {
+        http: if http2 { UpstreamHttp::Http2 } else { UpstreamHttp::Http1 },
+        idle_timeout: Cluster::DEFAULT_IDLE_TIMEOUT,
+        requests_per_connection: None,
+    };
     for (name, any) in options {
         let at = at.key("typed_extension_protocol_options", &name);
         decoded = decode_options(fields::unpack(&any, &at)?, &at)?;
@@ -186,10 +205,7 @@ fn http(
     Ok(decoded)
 }
 
-fn decode_options(
-    options: HttpProtocolOptions,
-    at: &At<'_>,
-) -> Result<(UpstreamHttp, Duration), Unsupported> {
+fn decode_options(options: HttpProtocolOptions, at: &At<'_>) -> Result<Said, Unsupported> {
     take! { at, options => HttpProtocolOptions;
         read { common_http_protocol_options, upstream_protocol_options }
         ignore {}
@@ -208,15 +224,13 @@ fn decode_options(
         }
     };
     let idle_at = common_at.field("idle_timeout");
-    let idle = match max_requests_per_connection.map(|max| max.value) {
-        None | Some(0) => match fields::optional_duration(idle_timeout, &idle_at)? {
-            Some(Duration::ZERO) => {
-                return Err(idle_at.refuse("0 (never) is not supported"));
-            }
-            idle => idle.unwrap_or(Cluster::DEFAULT_IDLE_TIMEOUT),
-        },
-        Some(1) => Duration::ZERO,
-        Some(_) => return Err(common_at.field("max_requests_per_connection").refuse("only 1 is supported")),
+    let requests_per_connection = max_requests_per_connection.map(|max| max.value).filter(|max| *max != 0);
+    let idle_timeout = match fields::optional_duration(idle_timeout, &idle_at)? {
+        Some(Duration::ZERO) => return Err(idle_at.refuse("0 (never) is not supported")),
+        Some(idle) => idle,
+        // That is how `encode` says that no connection is kept.
+        None if requests_per_connection == Some(1) => Duration::ZERO,
+        None => Cluster::DEFAULT_IDLE_TIMEOUT,
     };
     let http = match upstream_protocol_options {
         Some(UpstreamProtocolOptions::UseDownstreamProtocolConfig(_)) => UpstreamHttp::AsReceived,
@@ -230,5 +244,5 @@ fn decode_options(
         Some(UpstreamProtocolOptions::AutoConfig(_)) => return Err(at.field("auto_config").unsupported()),
         None => UpstreamHttp::Http1,
     };
-    Ok((http, idle))
+    Ok(Said { http, idle_timeout, requests_per_connection })
 }

@@ -9,6 +9,7 @@
 pub mod access;
 mod at;
 pub mod certificates;
+mod circuit_breaker;
 mod cluster;
 mod endpoints;
 mod fields;

@@ -131,6 +131,8 @@ pub struct Route {
     pub backends: Vec<Backend>,
     #[prost(message, optional, tag = "5")]
     pub retry: Option<Retry>,
+    #[prost(message, optional, tag = "6")]
+    pub caps: Option<Caps>,
 }
 
 /// All of it, in our words: beside it, Envoy's policy says only a part.
@@ -214,6 +216,80 @@ pub struct Cluster {
     pub origin: Option<Origin>,
     #[prost(enumeration = "UpstreamHttp", tag = "3")]
     pub http: i32,
+    #[prost(message, optional, tag = "4")]
+    pub circuit_breaker: Option<CircuitBreaker>,
+}
+
+/// All of it, in our words: beside it, Envoy's thresholds and outlier detection say only a part.
+#[derive(Clone, PartialEq, Message)]
+pub struct CircuitBreaker {
+    #[prost(message, optional, tag = "1")]
+    pub caps: Option<Caps>,
+    #[prost(message, optional, tag = "2")]
+    pub ejection: Option<Ejection>,
+    #[prost(message, optional, tag = "3")]
+    pub origin: Option<Origin>,
+}
+
+/// Of a cluster, or of a route: that has no connections of its own, and its origin stands here.
+#[derive(Clone, PartialEq, Message)]
+pub struct Caps {
+    #[prost(enumeration = "BreakerMode", tag = "1")]
+    pub mode: i32,
+    #[prost(uint32, optional, tag = "2")]
+    pub connections: Option<u32>,
+    #[prost(uint32, optional, tag = "3")]
+    pub pending: Option<u32>,
+    #[prost(uint32, optional, tag = "4")]
+    pub requests: Option<u32>,
+    #[prost(uint32, optional, tag = "5")]
+    pub retries: Option<u32>,
+    #[prost(uint32, optional, tag = "6")]
+    pub requests_per_connection: Option<u32>,
+    #[prost(message, optional, tag = "7")]
+    pub origin: Option<Origin>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct Ejection {
+    #[prost(enumeration = "BreakerMode", tag = "1")]
+    pub mode: i32,
+    #[prost(enumeration = "EjectionErrors", tag = "2")]
+    pub errors: i32,
+    #[prost(uint32, optional, tag = "3")]
+    pub consecutive_errors: Option<u32>,
+    #[prost(uint32, optional, tag = "4")]
+    pub connect_failures: Option<u32>,
+    /// `share` is the part that has to succeed.
+    #[prost(message, optional, tag = "5")]
+    pub success_rate: Option<Within>,
+    #[prost(message, optional, tag = "6")]
+    pub slow_calls: Option<Within>,
+    #[prost(message, optional, tag = "7")]
+    pub slower_than: Option<pb::Duration>,
+    #[prost(message, optional, tag = "8")]
+    pub base: Option<pb::Duration>,
+    #[prost(message, optional, tag = "9")]
+    pub max: Option<pb::Duration>,
+    /// Millionths, as the next one.
+    #[prost(uint32, tag = "10")]
+    pub jitter: u32,
+    #[prost(uint32, tag = "11")]
+    pub max_ejected: u32,
+    #[prost(message, optional, tag = "12")]
+    pub ramp: Option<pb::Duration>,
+}
+
+/// A share of the calls of some time.
+#[derive(Clone, PartialEq, Message)]
+pub struct Within {
+    /// Millionths.
+    #[prost(uint32, tag = "1")]
+    pub share: u32,
+    #[prost(message, optional, tag = "2")]
+    pub interval: Option<pb::Duration>,
+    #[prost(uint32, tag = "3")]
+    pub min_requests: u32,
 }
 
 /// On an endpoint.
@@ -337,6 +413,8 @@ mirrored! {
     Egress { AllowAny = 0, RegistryOnly = 1 }
     AccessLogMode { Off = 0, Errors = 1, All = 2 }
     UpstreamHttp { AsReceived = 0, Http1 = 1, Http2 = 2 }
+    BreakerMode { Enforce = 0, Observe = 1 }
+    EjectionErrors { Gateway = 0, Server = 1 }
     MtlsMode { Permissive = 0, Strict = 1, Disabled = 2 }
 }
 

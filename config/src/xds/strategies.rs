@@ -518,6 +518,7 @@ pub(crate) fn route() -> impl Strategy<Value = Route> {
             vec(mirror, 0..3),
             timeouts(),
             option::weighted(0.3, retry()),
+            option::weighted(0.3, route_caps().prop_map(Arc::new)),
             action(matched),
         );
         parts.prop_map(
@@ -530,6 +531,7 @@ pub(crate) fn route() -> impl Strategy<Value = Route> {
                 mirrors,
                 timeouts,
                 retry,
+                caps,
                 action,
             )| Route {
                 name,
@@ -541,6 +543,7 @@ pub(crate) fn route() -> impl Strategy<Value = Route> {
                 mirrors,
                 timeouts,
                 retry,
+                caps,
                 action,
             },
         )
@@ -570,17 +573,100 @@ pub(crate) fn cluster() -> impl Strategy<Value = Cluster> {
     let http = prop::sample::select(vec![UpstreamHttp::AsReceived, UpstreamHttp::Http1, UpstreamHttp::Http2]);
     let connect = (1..=60_000u64).prop_map(Duration::from_millis);
     let idle = prop_oneof![Just(Duration::ZERO), duration()];
-    (cluster_name(), option::of(service()), discovery, http, connect, idle, option::of(origin())).prop_map(
-        |(name, service, discovery, http, connect_timeout, idle_timeout, origin)| Cluster {
+    let parts = (
+        cluster_name(),
+        option::of(service()),
+        discovery,
+        http,
+        connect,
+        idle,
+        circuit_breaker().prop_map(Arc::new),
+        option::of(origin()),
+    );
+    parts.prop_map(
+        |(name, service, discovery, http, connect_timeout, idle_timeout, circuit_breaker, origin)| Cluster {
             name,
             service,
             discovery,
             http,
             connect_timeout,
             idle_timeout,
+            circuit_breaker,
             origin,
         },
     )
+}
+
+fn breaker_mode() -> impl Strategy<Value = BreakerMode> {
+    prop::sample::select(vec![BreakerMode::Enforce, BreakerMode::Observe])
+}
+
+/// A cap of 0 makes sense where something goes on without what it counts.
+fn cap(from: u32) -> impl Strategy<Value = Option<u32>> {
+    option::of(prop_oneof![4 => from..5_000, 1 => Just(u32::MAX)])
+}
+
+fn circuit_breaker() -> impl Strategy<Value = CircuitBreaker> {
+    let caps = (breaker_mode(), cap(1), cap(1), cap(0), cap(0), cap(1)).prop_map(
+        |(mode, connections, pending, requests, retries, requests_per_connection)| Caps {
+            mode,
+            connections,
+            pending,
+            requests,
+            retries,
+            requests_per_connection,
+        },
+    );
+    (caps, option::of(ejection()), option::of(origin())).prop_map(|(caps, ejection, origin)| CircuitBreaker {
+        caps,
+        ejection,
+        origin,
+    })
+}
+
+fn route_caps() -> impl Strategy<Value = RouteCaps> {
+    (breaker_mode(), cap(1), cap(0), cap(0), option::of(origin())).prop_map(
+        |(mode, pending, requests, retries, origin)| RouteCaps { mode, pending, requests, retries, origin },
+    )
+}
+
+fn ejection() -> impl Strategy<Value = Ejection> {
+    let consecutive = || option::of(1..=Ejection::MAX_CONSECUTIVE);
+    let time = || (0..=3_600_000u64).prop_map(Duration::from_millis);
+    let interval = || (1_000..=300_000u64).prop_map(Duration::from_millis);
+    let requests = || 1..=SuccessRate::MAX_REQUESTS;
+    let rate = (fraction(), interval(), requests()).prop_map(|(below, interval, min_requests)| SuccessRate {
+        below,
+        interval,
+        min_requests,
+    });
+    let slow = (time(), fraction(), interval(), requests()).prop_map(
+        |(longer_than, share, interval, min_requests)| SlowCalls {
+            longer_than,
+            share,
+            interval,
+            min_requests,
+        },
+    );
+    let errors = prop::sample::select(vec![EjectionErrors::Gateway, EjectionErrors::Server]);
+    let rules = (breaker_mode(), errors, consecutive(), consecutive(), option::of(rate), option::of(slow));
+    let times = (time(), time(), fraction(), fraction(), time());
+    (rules, times).prop_map(|(rules, (base, max, jitter, max_ejected, ramp))| {
+        let (mode, errors, consecutive_errors, connect_failures, success_rate, slow_calls) = rules;
+        Ejection {
+            mode,
+            errors,
+            consecutive_errors,
+            connect_failures,
+            success_rate,
+            slow_calls,
+            base,
+            max,
+            jitter,
+            max_ejected,
+            ramp,
+        }
+    })
 }
 
 pub(crate) fn endpoints() -> impl Strategy<Value = Endpoints> {

@@ -123,10 +123,11 @@ fn what_we_do_not_do_is_refused_by_its_path() {
         ),
         (
             fields::pack(&pb::cluster::Cluster {
-                circuit_breakers: Some(Default::default()),
+                outlier_detection: Some(Default::default()),
+                metadata: None,
                 ..cluster::encode(&some_cluster())
             }),
-            "circuit_breakers: not supported",
+            "outlier_detection.enforcing_success_rate: the deviation of success rates is not supported; set it to 0",
         ),
         (
             fields::pack(&pb::endpoint::ClusterLoadAssignment {
@@ -232,6 +233,7 @@ fn some_cluster() -> Cluster {
         http: UpstreamHttp::AsReceived,
         connect_timeout: Cluster::DEFAULT_CONNECT_TIMEOUT,
         idle_timeout: Cluster::DEFAULT_IDLE_TIMEOUT,
+        circuit_breaker: Default::default(),
         origin: None,
     }
 }

@@ -443,6 +443,7 @@ fn handle(content: &mut Content, name: &ClusterName) -> Arc<Cluster> {
             http: UpstreamHttp::AsReceived,
             connect_timeout: Settings::DEFAULT_CONNECT_TIMEOUT,
             idle_timeout: Settings::DEFAULT_IDLE_TIMEOUT,
+            circuit_breaker: Default::default(),
             origin: None,
         })
     };

@@ -113,6 +113,7 @@ pub fn cluster_of(name: &ClusterName, service: Option<ServiceRef>, http: Upstrea
         http,
         connect_timeout: Cluster::DEFAULT_CONNECT_TIMEOUT,
         idle_timeout: Cluster::DEFAULT_IDLE_TIMEOUT,
+        circuit_breaker: Default::default(),
         origin: None,
     })
 }
@@ -164,6 +165,7 @@ pub fn forward(prefix: &str, backends: Vec<Backend>) -> Route {
         mirrors: Vec::new(),
         timeouts: Timeouts::default(),
         retry: None,
+        caps: None,
         action: Action::Forward(Forward { backends, rewrite: Rewrite::default() }),
     }
 }

@@ -7,14 +7,19 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::check::{Check, Findings};
-use super::field::{Ignored, NotYet};
+use super::field::{Ignored, NOT_YET, NotYet};
 use super::metadata::Metadata;
 use super::path::FieldPath;
 
+mod circuit_breaker;
 mod retry;
 mod target;
 mod timeout;
 
+pub use circuit_breaker::{
+    BreakerMode, CircuitBreakerSection, EjectionErrors, EjectionMode, EjectionSection, SlowCallsSection,
+    SuccessRateSection,
+};
 pub use retry::{BackoffSection, BudgetSection, RetryCondition, RetrySection};
 pub use target::TargetRef;
 pub use timeout::TimeoutSection;
@@ -42,7 +47,7 @@ pub struct TrafficPolicySpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry: Option<RetrySection>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub circuit_breaker: Option<NotYet>,
+    pub circuit_breaker: Option<CircuitBreakerSection>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub load_balancing: Option<NotYet>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -68,8 +73,12 @@ impl Check for TrafficPolicy {
         if let Some(retry) = &self.spec.retry {
             retry.check(&spec.key("retry"), findings);
         }
-        if self.spec.timeout.is_none() && self.spec.retry.is_none() {
-            findings.error(spec, "one of these is required: timeout, retry");
+        if let Some(breaker) = &self.spec.circuit_breaker {
+            breaker.check(&spec.key("circuitBreaker"), findings);
+            findings.error(spec.key("circuitBreaker"), NOT_YET);
+        }
+        if self.spec.timeout.is_none() && self.spec.retry.is_none() && self.spec.circuit_breaker.is_none() {
+            findings.error(spec, "one of these is required: timeout, retry, circuitBreaker");
         }
     }
 }

@@ -30,6 +30,21 @@ number_value! {
 }
 
 number_value! {
+    /// How many may be under way at a time.
+    Cap(u32), "a cap (1 to 1000000)", 1..=1_000_000
+}
+
+number_value! {
+    /// How many failures in a row mean something; 0 for no number of them.
+    Consecutive(u8), "a number of failures (0 to 100)", 0..=100
+}
+
+number_value! {
+    /// How many calls a share is worth computing of.
+    MinRequests(u32), "a number of requests (1 to 10000)", 1..=10_000
+}
+
+number_value! {
     /// A rate, per second.
     PerSecond(u32), "a number per second (0 to 100000)", 0..=100_000
 }

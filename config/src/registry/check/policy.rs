@@ -13,7 +13,7 @@ pub(super) fn check(report: &mut Report<'_>) {
     for policy in policies.values() {
         let found: Vec<&Target> =
             policy.targets.iter().filter(|target| target_exists(report, policy, target)).collect();
-        connect_without_effect(report, policy);
+        without_effect(report, policy);
         if found.is_empty() {
             report.state(&policy.origin, State::Ignored("none of its targets exists".into()));
             continue;
@@ -41,8 +41,11 @@ pub(super) fn check(report: &mut Report<'_>) {
 }
 
 /// The sections a policy may have, each of which is decided on its own.
-const SECTIONS: [(&str, Has); 2] =
-    [("timeout", |policy| policy.timeout.is_some()), ("retry", |policy| policy.retry.is_some())];
+const SECTIONS: [(&str, Has); 3] = [
+    ("timeout", |policy| policy.timeout.is_some()),
+    ("retry", |policy| policy.retry.is_some()),
+    ("circuitBreaker", |policy| policy.circuit_breaker.is_some()),
+];
 
 type Has = fn(&TrafficPolicy) -> bool;
 
@@ -101,14 +104,20 @@ fn target_exists(report: &mut Report<'_>, policy: &TrafficPolicy, target: &Targe
     }
 }
 
-/// Connections belong to a Service and are shared by the rules that lead to it.
-fn connect_without_effect(report: &mut Report<'_>, policy: &TrafficPolicy) {
-    let connects = policy.timeout.is_some_and(|section| section.connect.is_some());
-    let to_routes = policy.targets.iter().any(|target| matches!(target.to, PolicyTarget::Route { .. }));
-    if connects && to_routes {
+/// Connections and endpoints belong to a Service and are shared by the rules that lead to it.
+fn without_effect(report: &mut Report<'_>, policy: &TrafficPolicy) {
+    if !policy.targets.iter().any(|target| matches!(target.to, PolicyTarget::Route { .. })) {
+        return;
+    }
+    if policy.timeout.is_some_and(|section| section.connect.is_some()) {
         let text = "has no effect on a route, whose rules share the connections of the Services behind them; \
                     give it to the Service";
         report.warning(&policy.origin, "spec.timeout.connect", text);
+    }
+    if let Some(field) = policy.only_for_services {
+        let text = "has no effect on a route, whose rules share the connections and endpoints of the Services \
+                    behind them; give it to the Service";
+        report.warning(&policy.origin, &format!("spec.circuitBreaker.{field}"), text);
     }
 }
 

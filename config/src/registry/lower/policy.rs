@@ -10,7 +10,7 @@ use crate::model::{ServiceRef, Timeouts};
 use crate::registry::policy::{PolicyTarget, Target, TimeoutSection, TrafficPolicy};
 use crate::registry::route::RouteKind;
 
-use super::{Identity, retry};
+use super::{Identity, circuit_breaker, retry};
 
 pub(in crate::registry) fn traffic_policy(id: &Identity<'_>, manifest: &PolicyManifest) -> TrafficPolicy {
     let target = |(i, target): (usize, &TargetRef)| Target {
@@ -34,12 +34,17 @@ pub(in crate::registry) fn traffic_policy(id: &Identity<'_>, manifest: &PolicyMa
         },
         field: format!("spec.targetRefs[{i}]").into(),
     };
+    let breaker = manifest.spec.circuit_breaker.as_ref();
     TrafficPolicy {
         namespace: id.namespace.clone(),
         seniority: id.seniority(),
         targets: manifest.spec.target_refs.iter().enumerate().map(target).collect(),
         timeout: manifest.spec.timeout.as_ref().map(timeout),
         retry: manifest.spec.retry.as_ref().map(|manifest| Arc::new(retry::retry(manifest))),
+        circuit_breaker: breaker.map(|manifest| {
+            Arc::new(circuit_breaker::circuit_breaker(manifest, id.origin().at("spec.circuitBreaker")))
+        }),
+        only_for_services: breaker.and_then(|manifest| manifest.only_for_services()),
         origin: id.origin(),
     }
 }

@@ -88,6 +88,7 @@ fn to_app(cluster: &ClusterName) -> RouteTable {
         mirrors: vec![],
         timeouts: Timeouts::default(),
         retry: None,
+        caps: None,
         action: Action::Forward(Forward { backends: vec![backend], rewrite: Default::default() }),
     };
     RouteTable {

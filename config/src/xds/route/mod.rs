@@ -2,7 +2,7 @@
 
 use super::at::{At, Unsupported, take};
 use super::pb::{self, route as proto};
-use super::{fields, own};
+use super::{circuit_breaker, fields, own};
 use crate::model::{Action, HostPattern, Origin, Route, RouteTable, VirtualHost};
 
 mod action;
@@ -38,6 +38,7 @@ fn route(route: &Route) -> proto::Route {
     let mut own = own::Route {
         origin: Some((&route.origin).into()),
         retry: route.retry.as_deref().map(retry::own),
+        caps: route.caps.as_deref().map(circuit_breaker::own_route_caps),
         ..Default::default()
     };
     let action = action::encode(route, &mut own);
@@ -135,6 +136,9 @@ fn decode_route(route: proto::Route, table: &str, at: &At<'_>) -> Result<Route, 
     };
     let matches = matches::decode(r#match.unwrap_or_default(), &at.field("match"))?;
     let own_retry = own.retry.take();
+    let in_own = at.field("metadata");
+    let caps =
+        own.caps.take().map(|caps| circuit_breaker::decode_route_caps(caps, &own::at(&in_own).field("caps")));
     let (action, mirrors, timeouts, said) = action::decode(action, own, foreign, &matches, at)?;
     let retry = match own_retry {
         Some(own) => Some(retry::decode_own(own, &own::at(&at.field("metadata")).field("retry"))?),
@@ -162,6 +166,7 @@ fn decode_route(route: proto::Route, table: &str, at: &At<'_>) -> Result<Route, 
         mirrors,
         timeouts,
         retry: retry.map(Into::into),
+        caps: caps.transpose()?.map(Into::into),
         action,
         matches,
     })

@@ -355,6 +355,7 @@ fn app_cluster(port: &model::InboundPort, settings: &ProxySettings) -> model::Cl
         http: if port.protocol == Protocol::Http2 { UpstreamHttp::Http2 } else { UpstreamHttp::AsReceived },
         connect_timeout: model::Cluster::DEFAULT_CONNECT_TIMEOUT,
         idle_timeout: settings.app_idle_timeout,
+        circuit_breaker: Default::default(),
         origin: port.origin.clone(),
     }
 }
@@ -398,6 +399,7 @@ fn app_routes(port: &model::InboundPort, workload: &WorkloadRef) -> RouteTable {
         mirrors: Vec::new(),
         timeouts: Timeouts::default(),
         retry: None,
+        caps: None,
         action: Action::Forward(Forward { backends: vec![backend], rewrite: Rewrite::default() }),
     };
     let host = VirtualHost { domains: vec![HostPattern::Any], routes: vec![route] };

@@ -162,6 +162,7 @@ pub fn table(service: &str, backends: &[(&str, u32)]) -> Resource {
         mirrors: vec![],
         timeouts: Timeouts::default(),
         retry: None,
+        caps: None,
         action: model::Action::Forward(Forward { backends: backends.collect(), rewrite: Rewrite::default() }),
     };
     let host = VirtualHost { domains: vec![HostPattern::Any], routes: vec![route] };
@@ -176,6 +177,7 @@ pub fn cluster(service: &str) -> Resource {
         http: UpstreamHttp::AsReceived,
         connect_timeout: Cluster::DEFAULT_CONNECT_TIMEOUT,
         idle_timeout: Cluster::DEFAULT_IDLE_TIMEOUT,
+        circuit_breaker: Default::default(),
         origin: None,
     })
 }

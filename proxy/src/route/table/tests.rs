@@ -23,6 +23,7 @@ fn route(matches: RouteMatch, number: usize) -> model::Route {
         mirrors: Vec::new(),
         timeouts: Timeouts::default(),
         retry: None,
+        caps: None,
         action: model::Action::Redirect(Redirect {
             status: StatusCode::FOUND,
             scheme: None,

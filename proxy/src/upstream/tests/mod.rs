@@ -40,6 +40,7 @@ pub(super) fn settings() -> model::Cluster {
         http: UpstreamHttp::AsReceived,
         connect_timeout: model::Cluster::DEFAULT_CONNECT_TIMEOUT,
         idle_timeout: model::Cluster::DEFAULT_IDLE_TIMEOUT,
+        circuit_breaker: Default::default(),
         origin: None,
     }
 }
