@@ -25,6 +25,7 @@ use crate::downstream::Connection;
 use crate::failure::{Asker, Failure, Reason};
 use crate::mesh::Destination;
 use crate::policy::access::Admitted;
+use crate::policy::deadline::Deadline;
 use crate::route::cors::{self, Cors};
 use crate::route::{self, Action, Route, Target};
 use crate::upgrade::Upgrade;
@@ -74,6 +75,7 @@ async fn run(
     let admitted = connection.admit(&request, &mut held.record)?;
     let route = find(&request, destination).ok_or(Reason::NoRoute)?.clone();
     held.record.route(&route.metrics, &route.origin);
+    let deadline = Deadline::of(request.headers(), held.record.begun(), route.timeouts);
 
     let cors = route.cors.as_ref().map(|rule| (rule, rule.allows(request.headers())));
     if let Some((rule, allowed)) = &cors
@@ -99,7 +101,7 @@ async fn run(
     received::watch(&mut request, connection, held);
     mirror::send(&mut request, &route.mirrors, connection);
 
-    let attempts = attempts::run(request, upstream, &route, connection, held);
+    let attempts = attempts::run(request, upstream, &route, deadline, connection, held);
     let mut response = Admitted::bound(admitted.as_ref(), attempts).await?;
     held.admitted = admitted;
 
@@ -109,8 +111,8 @@ async fn run(
     if let Some((rule, Some(allowed))) = &cors {
         rule.answer(allowed, response.headers_mut());
     }
-    held.limit(&response, route.timeouts);
-    tunnel.open(&mut response, route.timeouts, held)?;
+    held.limit(&response, route.timeouts.stream_idle, &deadline);
+    tunnel.open(&mut response, route.timeouts.stream_idle, &deadline, held)?;
     Ok(response)
 }
 

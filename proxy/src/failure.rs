@@ -97,6 +97,10 @@ failures! {
     GrpcNeedsHttp2 "grpc_needs_http2" 502 UNAVAILABLE "http_protocol_error" "UPE";
     /// The request's timeout passed, all attempts included.
     RequestTimeout "request_timeout" 504 DEADLINE_EXCEEDED "http_response_timeout" "UT";
+    /// The time the caller had left passed (`grpc-timeout`, `x-outrigger-timeout-ms`).
+    DeadlineExceeded "deadline_exceeded" 504 DEADLINE_EXCEEDED "http_response_timeout" "UT";
+    /// The exchange as a whole, a stream or tunnel above all, lived as long as it may.
+    StreamTimeout "stream_timeout" 504 DEADLINE_EXCEEDED "http_response_timeout" "UMSDR";
     /// One attempt took longer than it may.
     AttemptTimeout "attempt_timeout" 504 DEADLINE_EXCEEDED "http_response_timeout" "UT";
     /// A cap of the destination was reached.

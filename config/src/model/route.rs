@@ -188,15 +188,17 @@ pub struct Cors {
     pub max_age: Duration,
 }
 
-/// `None` is no limit. A limit ends at the response's headers for streams and upgrades.
+/// `None` is no limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct Timeouts {
-    /// The whole exchange, all attempts included.
+    /// The whole exchange, all attempts included; ends at the response's headers for streams and upgrades.
     pub request: Option<Duration>,
     /// One attempt; at most `request`.
     pub backend_request: Option<Duration>,
     /// Between two events of a stream or tunnel; `None` never ends one.
     pub stream_idle: Option<Duration>,
+    /// The whole exchange to its last byte, streams and tunnels included.
+    pub stream: Option<Duration>,
 }
 
 fn as_str<S: Serializer>(name: &HeaderName, serializer: S) -> Result<S::Ok, S::Error> {

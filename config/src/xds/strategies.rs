@@ -447,10 +447,8 @@ fn cors() -> impl Strategy<Value = Cors> {
 
 fn timeouts() -> impl Strategy<Value = Timeouts> {
     let limit = || option::of(duration());
-    (limit(), limit(), limit()).prop_map(|(request, backend_request, stream_idle)| Timeouts {
-        request,
-        backend_request,
-        stream_idle,
+    (limit(), limit(), limit(), limit()).prop_map(|(request, backend_request, stream_idle, stream)| {
+        Timeouts { request, backend_request, stream_idle, stream }
     })
 }
 

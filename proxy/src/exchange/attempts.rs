@@ -23,6 +23,7 @@ use super::{is_extended_connect, is_http2};
 use crate::body::{Body, BodyError};
 use crate::downstream::Connection;
 use crate::failure::{Failure, Reason, is_grpc};
+use crate::policy::deadline::{Bound, Deadline};
 use crate::policy::retry::{ATTEMPT, Eligible, Failed, RetryPolicy, Suppressed, is_gateway_error};
 use crate::route::{Route, Upstream};
 use crate::upstream::{Cluster, EndpointId, HttpVersionChoice, Picked, SendError};
@@ -34,25 +35,23 @@ pub async fn run(
     request: Request<Body>,
     upstream: &Upstream,
     route: &Route,
+    deadline: Deadline,
     connection: &Connection,
     held: &mut Held,
 ) -> Result<Response<Body>, Failure> {
-    let deadline = route.timeouts.request.map(|limit| (held.record.begun() + limit, limit));
-    let attempts = Attempts::new(upstream, route, connection, deadline.map(|(at, _)| at));
-    let Some((at, limit)) = deadline else { return attempts.run(request, held).await };
-    match timeout_at(at, attempts.run(request, held)).await {
-        Ok(result) => result,
-        Err(_) => Err(Failure::new(Reason::RequestTimeout, format!("no response within {limit:?}"))),
-    }
+    Attempts::new(upstream, route, deadline, connection).run(request, held).await
 }
 
 /// The attempts of one request.
 struct Attempts<'a> {
     upstream: &'a Upstream,
     policy: Option<&'a RetryPolicy>,
+    /// Of one attempt.
     limit: Option<Duration>,
+    deadline: Deadline,
+    /// Of all of them.
+    bound: Option<Bound>,
     connection: &'a Connection,
-    deadline: Option<Instant>,
     tried: SmallVec<[EndpointId; MORE + 1]>,
     /// Whether the policy may repeat this request; without a policy there is nothing to ask.
     eligible: Eligible,
@@ -79,18 +78,14 @@ enum Cause {
 }
 
 impl<'a> Attempts<'a> {
-    fn new(
-        upstream: &'a Upstream,
-        route: &'a Route,
-        connection: &'a Connection,
-        deadline: Option<Instant>,
-    ) -> Self {
+    fn new(upstream: &'a Upstream, route: &'a Route, deadline: Deadline, connection: &'a Connection) -> Self {
         Self {
             upstream,
             policy: route.retry.as_ref(),
             limit: route.timeouts.backend_request,
-            connection,
             deadline,
+            bound: deadline.of_response(),
+            connection,
             tried: SmallVec::new(),
             eligible: Eligible::default(),
             original: None,
@@ -101,7 +96,11 @@ impl<'a> Attempts<'a> {
     async fn run(mut self, mut request: Request<Body>, held: &mut Held) -> Result<Response<Body>, Failure> {
         let cluster = &self.upstream.cluster;
         let version = version(&request, cluster.settings().http);
-        cluster.sent.request(Instant::now());
+        let now = Instant::now();
+        if let Some(bound) = self.bound.filter(|bound| bound.forbids(now)) {
+            return Err(bound.failure("attempt"));
+        }
+        cluster.sent.request(now);
         if let Some(policy) = self.policy {
             self.eligible = policy.eligible(request.method(), request.headers());
             if self.eligible.at_all() {
@@ -109,7 +108,7 @@ impl<'a> Attempts<'a> {
             }
         }
         loop {
-            let picked = pick(cluster, self.connection, &self.tried).await?;
+            let picked = self.pick().await?;
             self.tried.push(picked.endpoint().id);
             let sent = self.attempt(request, &picked, version, held).await;
             // What the client did wrong is not the endpoint's failure.
@@ -160,9 +159,35 @@ impl<'a> Attempts<'a> {
         Request::from_parts(first, body)
     }
 
+    /// A usable endpoint, waited for if there is none (design.md section 5: at most 3 s).
+    async fn pick(&self) -> Result<Picked, Failure> {
+        let (cluster, worker) = (&self.upstream.cluster, &self.connection.worker);
+        let now = || worker.with_rng(|rng| cluster.pick(Instant::now(), rng, &self.tried));
+        if let Ok(picked) = now() {
+            return Ok(picked);
+        }
+        let patience = Instant::now() + WAIT;
+        let earlier = self.bound.filter(|bound| bound.at() < patience);
+        let refused = |why: &dyn std::fmt::Display| {
+            let name = &cluster.settings().name;
+            match earlier {
+                Some(bound) => {
+                    bound.failure(&format!("endpoint of {name} became ready: {why}, and no response"))
+                }
+                None => Failure::new(
+                    Reason::NoEndpoint,
+                    format!("no endpoint of {name} became ready within {WAIT:?}: {why}"),
+                ),
+            }
+        };
+        let until = earlier.map_or(patience, |bound| bound.at());
+        cluster.ready(until).await.map_err(|why| refused(&why))?;
+        now().map_err(|why| refused(&why))
+    }
+
     async fn attempt(
         &self,
-        request: Request<Body>,
+        mut request: Request<Body>,
         picked: &Picked,
         version: HttpVersionChoice,
         held: &mut Held,
@@ -170,12 +195,13 @@ impl<'a> Attempts<'a> {
         let (cluster, worker) = (&self.upstream.cluster, &self.connection.worker);
         held.record.attempt(&cluster.settings().name, &picked.endpoint().address);
         let begun = Instant::now();
+        self.deadline.write(request.headers_mut(), begun, self.limit);
         let sending = worker.pools.send(cluster, picked.endpoint(), version, request);
-        let sent = match self.limit {
+        let sent = match self.until(begun) {
             None => sending.await,
-            Some(limit) => match timeout_at(begun + limit, sending).await {
+            Some((at, late)) => match timeout_at(at, sending).await {
                 Ok(sent) => sent,
-                Err(_) => Err(late(limit, picked)),
+                Err(_) => Err(late.error(picked)),
             },
         };
         let now = Instant::now();
@@ -183,6 +209,10 @@ impl<'a> Attempts<'a> {
             // An app that is not there answers fast through whatever stands before it.
             Ok(response) if is_gateway_error(response.status()) => picked.failed(now - begun, now),
             Ok(_) => picked.observe(now - begun, now),
+            // Who gives less time than it usually takes learns nothing about the endpoint.
+            Err(error)
+                if error.reason == Reason::DeadlineExceeded
+                    && now - begun < picked.endpoint().estimate(now) * 2 => {}
             Err(_) => picked.failed(now - begun, now),
         }
         let reason = sent.as_ref().err().map(|error| error.reason);
@@ -190,6 +220,16 @@ impl<'a> Attempts<'a> {
             self.upstream.attempts.count(worker.id, reason);
         }
         sent
+    }
+
+    /// When an attempt that began at `begun` is over, and what it is then.
+    fn until(&self, begun: Instant) -> Option<(Instant, Late)> {
+        let own = self.limit.map(|limit| (begun + limit, Late::Attempt(limit)));
+        let all = self.bound.map(|bound| (bound.at(), Late::Exchange(bound)));
+        match (own, all) {
+            (Some(own), Some(all)) => Some(if own.0 < all.0 { own } else { all }),
+            (own, all) => own.or(all),
+        }
     }
 
     /// Whether an attempt failed in a way that allows another one.
@@ -242,7 +282,7 @@ impl<'a> Attempts<'a> {
             }
         };
         let now = Instant::now();
-        if self.deadline.is_some_and(|deadline| now + wait >= deadline) {
+        if self.bound.is_some_and(|bound| bound.forbids(now + wait)) {
             return Err(Suppressed::Deadline);
         }
         let budget = self.policy.map_or(&DEFAULT_BUDGET, RetryPolicy::budget);
@@ -314,28 +354,25 @@ impl http_body::Body for Resumed {
     }
 }
 
-/// A usable endpoint, waited for if there is none (design.md section 5: at most 3 s).
-async fn pick(cluster: &Cluster, connection: &Connection, tried: &[EndpointId]) -> Result<Picked, Failure> {
-    let now = || connection.worker.with_rng(|rng| cluster.pick(Instant::now(), rng, tried));
-    if let Ok(picked) = now() {
-        return Ok(picked);
-    }
-    let refused = |why: &dyn std::fmt::Display| {
-        let name = &cluster.settings().name;
-        Failure::new(Reason::NoEndpoint, format!("no endpoint of {name} became ready within {WAIT:?}: {why}"))
-    };
-    cluster.ready(Instant::now() + WAIT).await.map_err(|why| refused(&why))?;
-    now().map_err(|why| refused(&why))
-}
-
 const WAIT: Duration = Cluster::DEFAULT_WAIT;
 
-fn late(limit: Duration, picked: &Picked) -> SendError {
-    SendError {
-        reason: Reason::AttemptTimeout,
-        detail: format!("{} did not answer within {limit:?}", picked.endpoint().address).into(),
-        unsent: None,
-        unprocessed: false,
+/// Whose time an attempt used up.
+enum Late {
+    Attempt(Duration),
+    Exchange(Bound),
+}
+
+impl Late {
+    fn error(&self, picked: &Picked) -> SendError {
+        let address = &picked.endpoint().address;
+        let failure = match self {
+            Self::Attempt(limit) => {
+                Failure::new(Reason::AttemptTimeout, format!("{address} did not answer within {limit:?}"))
+            }
+            Self::Exchange(bound) => bound.failure(&format!("response of {address}")),
+        };
+        let detail = failure.detail.unwrap_or_default();
+        SendError { reason: failure.reason, detail, unsent: None, unprocessed: false }
     }
 }
 

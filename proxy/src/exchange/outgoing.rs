@@ -12,7 +12,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response, header};
 use http_body::{Body as _, Frame, SizeHint};
-use outrigger_config::model::Timeouts;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::received::Fate;
@@ -23,6 +22,7 @@ use crate::drain::Active;
 use crate::failure::{Failure, Reason, is_grpc};
 use crate::mesh::Destination;
 use crate::policy::access::Admitted;
+use crate::policy::deadline::{Bound, Deadline};
 use crate::telemetry::{Record, Way};
 use crate::upstream::Picked;
 
@@ -44,7 +44,7 @@ pub struct Held {
     pub(super) admitted: Option<Admitted>,
     pub(super) tunnel: Option<Box<Opened>>,
     pub(super) request_body: Option<Rc<Cell<Fate>>>,
-    limit: Option<Limit>,
+    limits: Option<Box<Limits>>,
     _in_flight: InFlight,
     _active: Option<Active>,
 }
@@ -68,7 +68,7 @@ impl Held {
             admitted: None,
             tunnel: None,
             request_body: None,
-            limit: None,
+            limits: None,
             _in_flight: connection.begin(),
             _active: connection.active(),
         }
@@ -83,14 +83,20 @@ impl Held {
         }
     }
 
-    /// The limits that go on behind the head: `request` for an answer of known length, `stream_idle` for a stream.
-    pub(super) fn limit(&mut self, response: &Response<Body>, timeouts: Timeouts) {
+    /// The limits that go on behind the head: of the pauses of a stream, and of the whole.
+    pub(super) fn limit(&mut self, response: &Response<Body>, idle: Option<Duration>, deadline: &Deadline) {
+        if response.body().is_end_stream() {
+            return;
+        }
         let stream = is_stream(response.headers());
-        let after = if stream { timeouts.stream_idle } else { timeouts.request };
-        self.limit = after.map(|after| {
-            let from = if stream { Instant::now() } else { self.record.begun() };
-            Limit { sleep: Box::pin(sleep_until(from + after)), after, each_pause: stream }
+        let pause = idle.filter(|_| stream).map(|after| {
+            let sleep = Box::pin(sleep_until(Instant::now() + after));
+            Pause { sleep, after }
         });
+        let end = deadline.of_body(stream).map(|bound| (Box::pin(sleep_until(bound.at())), bound));
+        if pause.is_some() || end.is_some() {
+            self.limits = Some(Box::new(Limits { pause, end, grpc: is_grpc(response.headers()) }));
+        }
     }
 
     fn see(&mut self, frame: &Frame<Bytes>) {
@@ -115,26 +121,37 @@ fn is_stream(headers: &HeaderMap) -> bool {
     !headers.contains_key(header::CONTENT_LENGTH) || is_grpc(headers)
 }
 
-/// One limit holds for a body: on the whole of it, or on each pause of a stream.
+/// What holds for a body.
 #[derive(Debug)]
-struct Limit {
-    sleep: Pin<Box<Sleep>>,
-    after: Duration,
-    each_pause: bool,
+struct Limits {
+    pause: Option<Pause>,
+    end: Option<(Pin<Box<Sleep>>, Bound)>,
+    /// Its end can be told by trailers.
+    grpc: bool,
 }
 
-impl Limit {
-    /// Ready when it is exceeded.
+/// Between two frames of a stream.
+#[derive(Debug)]
+struct Pause {
+    sleep: Pin<Box<Sleep>>,
+    after: Duration,
+}
+
+impl Limits {
+    /// Ready when one is exceeded.
     fn poll(&mut self, cx: &mut Context<'_>, moved: bool) -> Poll<Failure> {
-        if moved && self.each_pause {
-            self.sleep.as_mut().reset(Instant::now() + self.after);
+        if let Some((sleep, bound)) = &mut self.end
+            && sleep.as_mut().poll(cx).is_ready()
+        {
+            return Poll::Ready(bound.failure("end of the response"));
         }
-        std::task::ready!(self.sleep.as_mut().poll(cx));
-        let (what, after) = (if self.each_pause { "go on" } else { "end" }, self.after);
-        Poll::Ready(Failure::new(
-            Reason::RequestTimeout,
-            format!("the response did not {what} within {after:?}"),
-        ))
+        let Some(Pause { sleep, after }) = &mut self.pause else { return Poll::Pending };
+        if moved {
+            sleep.as_mut().reset(Instant::now() + *after);
+        }
+        std::task::ready!(sleep.as_mut().poll(cx));
+        let detail = format!("the response did not go on within {after:?}");
+        Poll::Ready(Failure::new(Reason::RequestTimeout, detail))
     }
 }
 
@@ -168,7 +185,7 @@ impl http_body::Body for Outgoing {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let Self { body, held } = &mut *self;
-        let polled = Pin::new(body).poll_frame(cx);
+        let polled = Pin::new(&mut *body).poll_frame(cx);
         let Some(held) = held else { return polled };
         if !matches!(polled, Poll::Ready(None))
             && let Some(admitted) = &held.admitted
@@ -177,12 +194,18 @@ impl http_body::Body for Outgoing {
             held.record.fail(&failure);
             return Poll::Ready(Some(Err(BodyError::Ended(failure.reason))));
         }
-        if let Some(limit) = &mut held.limit
+        if let Some(limits) = &mut held.limits
             && !matches!(polled, Poll::Ready(None))
-            && let Poll::Ready(failure) = limit.poll(cx, polled.is_ready())
+            && let Poll::Ready(failure) = limits.poll(cx, polled.is_ready())
         {
             held.record.fail(&failure);
-            return Poll::Ready(Some(Err(BodyError::Ended(failure.reason))));
+            if !limits.grpc {
+                return Poll::Ready(Some(Err(BodyError::Ended(failure.reason))));
+            }
+            // The endpoint's stream ends with its body.
+            *body = Body::empty();
+            held.record.grpc_status(failure.reason.grpc_status());
+            return Poll::Ready(Some(Ok(Frame::trailers(failure.trailers()))));
         }
         match &polled {
             Poll::Pending => {}

@@ -7,13 +7,14 @@ use std::time::Duration;
 
 use http::header::{CONNECTION, HeaderValue, UPGRADE};
 use http::{Request, Response, StatusCode};
-use outrigger_config::model::Timeouts;
+use tokio::time::sleep_until;
 
 use super::is_connect;
 use super::outgoing::Held;
 use crate::body::Body;
 use crate::downstream::counted::{Counted, Pauses};
 use crate::failure::{Failure, Reason};
+use crate::policy::deadline::{Bound, Deadline};
 use crate::telemetry::Way;
 use crate::upgrade::{self, Upgrade};
 use crate::upstream::relay::{Resettable, relay};
@@ -45,7 +46,8 @@ impl Tunnel {
     pub fn open(
         self,
         response: &mut Response<Body>,
-        timeouts: Timeouts,
+        idle: Option<Duration>,
+        deadline: &Deadline,
         held: &mut Held,
     ) -> Result<(), Failure> {
         let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
@@ -56,7 +58,7 @@ impl Tunnel {
         let refused = |why: &str| Failure::new(Reason::UpgradeFailed, why);
         let client = self.client.ok_or_else(|| refused("it switched protocols, which nobody asked for"))?;
         let server = upgrade::take(response).ok_or_else(|| refused("it agreed but opened no tunnel"))?;
-        held.tunnel = Some(Box::new(Opened { client, server, idle: timeouts.stream_idle }));
+        held.tunnel = Some(Box::new(Opened { client, server, idle, bound: deadline.of_body(true) }));
         Ok(())
     }
 }
@@ -67,6 +69,8 @@ pub struct Opened {
     client: Upgrade,
     server: Upgrade,
     idle: Option<Duration>,
+    /// Of its whole life.
+    bound: Option<Bound>,
 }
 
 impl Opened {
@@ -93,21 +97,32 @@ impl Opened {
                     None => std::future::pending().await,
                 }
             };
-            let relayed = tokio::select! {
-                failure = revoked => {
-                    client.reset();
-                    server.reset();
-                    held.record.fail(&failure);
+            let expired = async {
+                match self.bound {
+                    Some(bound) => {
+                        sleep_until(bound.at()).await;
+                        bound.failure("end of the tunnel")
+                    }
+                    None => std::future::pending().await,
+                }
+            };
+            let failure = tokio::select! {
+                failure = revoked => failure,
+                failure = expired => failure,
+                relayed = relayed => {
+                    match relayed {
+                        // One side broke it off, as the protocols in tunnels often do: the end of a tunnel is no failure of ours.
+                        Some(_) => held.record.complete(),
+                        None => {
+                            held.record.fail(&Failure::new(Reason::RequestTimeout, "nothing moved for too long"));
+                        }
+                    }
                     return;
                 }
-                relayed = relayed => relayed,
             };
-            match relayed {
-                Some(Ok(_)) => held.record.complete(),
-                // One side broke it off, as the protocols in tunnels often do: the end of a tunnel is no failure of ours.
-                Some(Err(_)) => held.record.complete(),
-                None => held.record.fail(&Failure::new(Reason::RequestTimeout, "nothing moved for too long")),
-            }
+            client.reset();
+            server.reset();
+            held.record.fail(&failure);
         });
     }
 }

@@ -60,6 +60,14 @@ impl Failure {
         }
         response
     }
+
+    /// How a gRPC call ends that has begun to be answered.
+    pub fn trailers(&self) -> HeaderMap {
+        let mut trailers = HeaderMap::with_capacity(2);
+        trailers.insert(GRPC_STATUS, HeaderValue::from(self.reason.grpc_status()));
+        trailers.insert(GRPC_MESSAGE_NAME, HeaderValue::from_static(self.reason.word()));
+        trailers
+    }
 }
 
 /// `application/grpc` and its kin (`application/grpc+proto`), but not gRPC-Web, whose callers read HTTP.

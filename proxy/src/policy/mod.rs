@@ -3,4 +3,5 @@
 //! Every type is compiled when configuration is loaded; none opens a connection or holds a body.
 
 pub mod access;
+pub mod deadline;
 pub mod retry;

@@ -187,7 +187,7 @@ impl Metrics {
         Arc::new(Attempts {
             metrics: self.clone(),
             service,
-            cells: Default::default(),
+            cells: std::array::from_fn(|_| OnceLock::new()),
             suppressed: Default::default(),
         })
     }

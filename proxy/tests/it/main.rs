@@ -4,6 +4,7 @@ mod access;
 mod admin;
 mod basics;
 mod bytes;
+mod deadlines;
 mod destinations;
 mod failing;
 mod grpc;

@@ -4,7 +4,6 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::manifest::check::{Check, Findings};
-use crate::manifest::field::NotYet;
 use crate::manifest::path::FieldPath;
 use crate::manifest::value::Duration;
 
@@ -25,8 +24,9 @@ pub struct TimeoutSection {
     /// How long a stream, tunnel or TCP connection may carry nothing. Default: no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idle: Option<Duration>,
+    /// An HTTP exchange from its first byte to its last, streams and tunnels included. Default: no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub stream: Option<NotYet>,
+    pub stream: Option<Duration>,
 }
 
 impl Check for TimeoutSection {
@@ -41,6 +41,14 @@ impl Check for TimeoutSection {
             && attempt > request
         {
             findings.error(at.key("perTry"), "one attempt cannot take longer than the whole request");
+        }
+        if let (Some(request), Some(stream)) = (limit(self.request), limit(self.stream))
+            && stream < request
+        {
+            findings.error(
+                at.key("stream"),
+                "the answer cannot be awaited for longer than the whole of it lives",
+            );
         }
     }
 }

@@ -57,6 +57,7 @@ fn timeout(manifest: &Manifest) -> TimeoutSection {
             request: limit(manifest.request),
             backend_request: limit(manifest.per_try),
             stream_idle: limit(manifest.idle),
+            stream: limit(manifest.stream),
         },
         connect: manifest.connect.map(Duration::get),
     }

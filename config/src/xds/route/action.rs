@@ -9,7 +9,9 @@ use super::super::pb::route as proto;
 use super::super::{fields, own};
 use super::proto::redirect_action::{PathRewriteSpecifier, SchemeRewriteSpecifier};
 use super::proto::route::Action as Proto;
-use super::proto::route_action::{ClusterNotFoundResponseCode, HostRewriteSpecifier, RequestMirrorPolicy};
+use super::proto::route_action::{
+    ClusterNotFoundResponseCode, HostRewriteSpecifier, MaxStreamDuration, RequestMirrorPolicy,
+};
 use super::rewrite::{self, PathFields};
 use super::{Decoded, RedirectCode, backends, retry};
 use crate::model::{
@@ -46,6 +48,10 @@ fn common(route: &Route) -> proto::RouteAction {
     proto::RouteAction {
         timeout: or_none(route.timeouts.request),
         idle_timeout: or_none(route.timeouts.stream_idle),
+        max_stream_duration: route.timeouts.stream.map(|stream| MaxStreamDuration {
+            max_stream_duration: Some(fields::duration(stream)),
+            ..Default::default()
+        }),
         retry_policy: retry::encode(route.retry.as_deref(), route.timeouts.backend_request),
         request_mirror_policies: route
             .mirrors
@@ -153,15 +159,16 @@ fn decode_forward(
         read {
             prefix_rewrite, regex_rewrite, path_rewrite, host_rewrite_specifier, cluster_specifier, upgrade_configs
         }
-        // The last four are read by `decode_common`.
+        // The last five are read by `decode_common`.
         ignore {
-            cluster_not_found_response_code, priority, request_mirror_policies, timeout, idle_timeout, retry_policy
+            cluster_not_found_response_code, priority, request_mirror_policies, timeout, idle_timeout, retry_policy,
+            max_stream_duration
         }
         refuse {
             metadata_match, path_rewrite_policy, append_x_forwarded_host, flush_timeout, early_data_policy,
             retry_policy_typed_config, rate_limits, include_vh_rate_limits, hash_policy, cors,
             max_grpc_timeout, grpc_timeout_offset, internal_redirect_policy, internal_redirect_action,
-            max_internal_redirects, hedge_policy, max_stream_duration
+            max_internal_redirects, hedge_policy
         }
     };
     if let Some(i) = upgrade_configs.iter().position(|upgrade| {
@@ -215,13 +222,34 @@ fn decode_common(
         Some(policy) => retry::decode(policy, foreign, &at.field("retry_policy"))?,
         None => (None, None),
     };
+    let stream = decode_stream(action.max_stream_duration, &at.field("max_stream_duration"))?;
     let unless_zero = |limit: Duration| (!limit.is_zero()).then_some(limit);
     let timeouts = Timeouts {
         request: unless_zero(request.unwrap_or(ENVOY_REQUEST_TIMEOUT)),
         backend_request: backend_request.and_then(unless_zero),
         stream_idle: stream_idle.and_then(unless_zero),
+        stream: stream.and_then(unless_zero),
     };
     Ok((mirrors, timeouts, retry))
+}
+
+/// A caller's `grpc-timeout` holds here in any case; a ceiling of 0 asks for that.
+fn decode_stream(limits: Option<MaxStreamDuration>, at: &At<'_>) -> Result<Option<Duration>, Unsupported> {
+    take! { at, limits.unwrap_or_default() => MaxStreamDuration;
+        read { max_stream_duration, grpc_timeout_header_max, grpc_timeout_header_offset }
+        ignore {}
+        refuse {}
+    };
+    for (name, given) in [
+        ("grpc_timeout_header_max", grpc_timeout_header_max),
+        ("grpc_timeout_header_offset", grpc_timeout_header_offset),
+    ] {
+        let at = at.field(name);
+        if fields::optional_duration(given, &at)?.is_some_and(|given| !given.is_zero()) {
+            return Err(at.refuse("only 0 is supported"));
+        }
+    }
+    fields::optional_duration(max_stream_duration, &at.field("max_stream_duration"))
 }
 
 fn decode_redirect(
