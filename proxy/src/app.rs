@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use outrigger_config::model::DestinationName;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use crate::admin;
@@ -300,7 +300,8 @@ impl Lane {
     async fn run(mut self, shared: Arc<Shared>) {
         let worker = Worker::new(shared, self.index);
         tokio::task::spawn_local(worker.access.clone().follow());
-        let mut accepting: Vec<(Role, tokio::task::AbortHandle)> = Vec::new();
+        // Dropping a sender closes its socket.
+        let mut accepting: Vec<(Role, oneshot::Sender<()>)> = Vec::new();
         loop {
             tokio::select! {
                 Some(command) = self.commands.recv() => match command {
@@ -314,15 +315,14 @@ impl Lane {
                         };
                         let (worker, served) = (worker.clone(), role.clone());
                         let serve = move |accepted| { tokio::task::spawn_local(downstream::serve(accepted, worker.clone())); };
-                        let accept = downstream::accept::accept(socket, served, self.lanes.clone(), self.index, serve);
-                        accepting.push((role, tokio::task::spawn_local(accept).abort_handle()));
+                        let (open, closed) = oneshot::channel();
+                        let closed = async move { _ = closed.await };
+                        let lanes = self.lanes.clone();
+                        let accept = downstream::accept::accept(socket, served, lanes, self.index, closed, serve);
+                        tokio::task::spawn_local(accept);
+                        accepting.push((role, open));
                     }
-                    Command::Close { role } => accepting.retain(|(open, task)| {
-                        if *open == role {
-                            task.abort();
-                        }
-                        *open != role
-                    }),
+                    Command::Close { role } => accepting.retain(|(open, _)| *open != role),
                 },
                 Some(handed) = self.handed.recv() => match handed.accept() {
                     Ok(accepted) => { tokio::task::spawn_local(downstream::serve(accepted, worker.clone())); }

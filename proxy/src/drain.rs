@@ -17,10 +17,10 @@ pub enum Phase {
     Running,
     /// Everything as before, while those who call this instance learn that it is leaving.
     Announcing,
-    /// New connections are still taken, for callers who have not heard; every HTTP/1 answer carries `Connection: close`, every
-    /// HTTP/2 connection gets the two-step GOAWAY (RFC 9113 §6.8).
+    /// New connections are refused: a caller that has not heard sends its request elsewhere, for nothing of it has arrived. What is open goes
+    /// on: every HTTP/1 answer carries `Connection: close`, every HTTP/2 connection gets the two-step GOAWAY (RFC 9113 §6.8).
     Draining,
-    /// What is open is closed, nothing is accepted. The process ends now if it is to end.
+    /// What is open is closed. The process ends now if it is to end.
     Ended,
 }
 

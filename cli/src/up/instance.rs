@@ -26,8 +26,6 @@ use super::readiness::{Check, Standing};
 const ON_ITS_WAY: Duration = Duration::from_secs(1);
 /// What a sidecar gets to end after its app: the last answers are on their way to slow readers.
 const SIDECAR_GRACE: Duration = Duration::from_secs(5);
-/// The same where callers have not heard: they go on sending what only a closed port makes them send elsewhere.
-const UNHEARD_GRACE: Duration = Duration::from_millis(500);
 
 /// What `outrigger status` and the table show of an instance.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -186,10 +184,9 @@ impl Life {
     async fn drain(&self, sidecar: Kept, app: Option<Kept>) {
         let (spec, log) = (&self.spec, &self.around.log);
         self.report.borrow_mut().state = "Draining".into();
-        let mut grace = SIDECAR_GRACE;
         if self.published == State::Ready {
             if let Err(error) = self.be_heard_draining().await {
-                grace = UNHEARD_GRACE;
+                // They learn it from a closed port.
                 log.say(&format!("{}: not all callers know that it drains: {error:#}", spec.name));
             }
             if let Err(error) = drain_sidecar(SocketAddr::from((self.addresses.pod, 15000))).await {
@@ -199,7 +196,7 @@ impl Life {
         if let Some(app) = app {
             app.stop(spec.grace).await;
         }
-        sidecar.stop(grace).await;
+        sidecar.stop(SIDECAR_GRACE).await;
         self.around.children.dismiss(self.addresses.pod);
         self.report.borrow_mut().state = "Stopped".into();
     }

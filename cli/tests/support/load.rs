@@ -102,12 +102,6 @@ impl Load {
         self.tally.lock().expect("not poisoned").bodies.clear();
     }
 
-    /// Forgets everything seen so far, once what is under way has had its time.
-    pub fn forget(&self) {
-        std::thread::sleep(Duration::from_secs(1));
-        *self.tally.lock().expect("not poisoned") = Tally::default();
-    }
-
     pub fn finish(mut self) -> Tally {
         self.stop.store(true, Ordering::Relaxed);
         self.thread.take().expect("still running").join().expect("no panic");

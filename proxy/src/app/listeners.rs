@@ -1,6 +1,6 @@
 //! The ports that follow the configuration: a gateway's, and the workload's where nothing redirects.
 //!
-//! Owns their sockets' coming and going. A port that cannot be bound is reported and tried again with the next change; the others work.
+//! Owns their sockets' coming and going, and that no inbound socket outlives the moment a drain refuses new connections. A port that cannot be bound is reported and tried again with the next change; the others work.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -63,7 +63,7 @@ impl Listeners {
         (listeners, offers)
     }
 
-    /// Until the drain is over; then everything is closed.
+    /// Until a drain refuses new connections: then every inbound socket is closed, those of redirected traffic, too.
     pub async fn follow(mut self) {
         let (mut inbound, mut gateway) = (self.shared.mesh.inbound(), self.shared.mesh.gateway());
         let mut drain = self.shared.drain.watch();
@@ -88,9 +88,10 @@ impl Listeners {
                 changed = inbound.changed() => changed.is_ok(),
                 changed = gateway.changed() => changed.is_ok(),
                 () = sleep_until(again), if missing => true,
-                () = drain.reached(Phase::Ended) => false,
+                () = drain.reached(Phase::Draining) => false,
             };
             if !changed {
+                self.tell(|| Command::Close { role: Role::Inbound });
                 return self.become_so(BTreeMap::new());
             }
         }

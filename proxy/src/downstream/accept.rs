@@ -6,6 +6,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -108,22 +109,34 @@ impl<T> Handed<T> {
     }
 }
 
-/// Accepts until it is dropped. `serve` gets what stays with this worker.
+/// Accepts until `closed` is done, and then what waits already. `serve` gets what stays with this worker.
 pub async fn accept<T: Clone>(
     socket: TcpListener,
     listener: T,
     lanes: Lanes<T>,
     own: usize,
+    closed: impl Future<Output = ()>,
     mut serve: impl FnMut(Accepted<T>),
 ) {
+    let mut closed = pin!(closed);
+    let mut place = |stream, peer| {
+        if let Some(accepted) = lanes.place(own, stream, peer, listener.clone()) {
+            serve(accepted);
+        }
+    };
     let mut pause = SHORTEST_PAUSE;
     loop {
-        match socket.accept().await {
+        let accepted = tokio::select! {
+            accepted = socket.accept() => accepted,
+            () = closed.as_mut() => {
+                waiting(socket).for_each(|(stream, peer)| place(stream, peer));
+                return;
+            }
+        };
+        match accepted {
             Ok((stream, peer)) => {
                 pause = SHORTEST_PAUSE;
-                if let Some(accepted) = lanes.place(own, stream, peer, listener.clone()) {
-                    serve(accepted);
-                }
+                place(stream, peer);
             }
             Err(error) if concerns_one_connection(&error) => {}
             Err(error) => {
@@ -136,6 +149,20 @@ pub async fn accept<T: Clone>(
         }
     }
 }
+
+/// What the kernel accepted for us before the socket closes, which would reset it: its clients may have sent requests by now.
+fn waiting(socket: TcpListener) -> impl Iterator<Item = (TcpStream, SocketAddr)> {
+    let socket = socket.into_std().ok();
+    let next = move || {
+        let (stream, peer) = socket.as_ref()?.accept().ok()?;
+        stream.set_nonblocking(true).ok()?;
+        Some((TcpStream::from_std(stream).ok()?, peer))
+    };
+    std::iter::from_fn(next).take(QUEUE)
+}
+
+/// More than these cannot have waited; who comes on top came too late.
+const QUEUE: usize = super::listen::BACKLOG as usize;
 
 /// accept(2), "Error handling": these are pending errors of the connection, not of the listening socket.
 fn concerns_one_connection(error: &io::Error) -> bool {
@@ -190,6 +217,23 @@ mod tests {
         let (_client, stream, peer) = connection(&socket).await;
         assert!(lanes.place(0, stream, peer, 8).is_some(), "what ended makes room");
         assert_eq!(lanes.open(), 4);
+    }
+
+    #[tokio::test]
+    async fn what_waits_when_a_socket_closes_is_served_and_what_comes_later_refused() {
+        let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let at = socket.local_addr().unwrap();
+        let mut clients = Vec::new();
+        for _ in 0..20 {
+            // In the queue, and not accepted: nobody does yet.
+            clients.push(TcpStream::connect(at).await.unwrap());
+        }
+        let (lanes, _receivers) = Lanes::new(1);
+        let mut served = Vec::new();
+        accept(socket, (), lanes, 0, async {}, |accepted| served.push(accepted)).await;
+        assert_eq!(served.len(), 20);
+        let refused = TcpStream::connect(at).await.unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
     }
 
     #[tokio::test]

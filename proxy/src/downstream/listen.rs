@@ -11,7 +11,7 @@ use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::TcpStream;
 
 /// Waiting connections the kernel holds for one socket; bounded again by `net.core.somaxconn`.
-const BACKLOG: i32 = 4096;
+pub(super) const BACKLOG: i32 = 4096;
 
 /// `count` sockets on one address; port 0 chooses a port, the same for all.
 pub fn bind(address: SocketAddr, count: usize) -> io::Result<Vec<TcpListener>> {
