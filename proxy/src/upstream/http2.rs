@@ -11,12 +11,14 @@ mod stream;
 use std::cell::Cell;
 use std::fmt;
 use std::future::{Future as _, poll_fn};
+use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -39,6 +41,10 @@ const PING_INTERVAL: Duration = Duration::from_secs(10);
 /// A connection whose ping is not answered for this long is dead.
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
 
+/// How long requests may wait on a connection of which nothing is heard, neither answers nor the bodies of others, before the next ones go over another: an endpoint whose
+/// packets are lost is met by the timeout of that one's opening, and left for another endpoint.
+pub(super) const SILENCE: Duration = Duration::from_secs(4);
+
 /// A connection. Closed by dropping it: its streams end first.
 #[derive(Debug)]
 pub(super) struct Http2 {
@@ -52,6 +58,12 @@ struct State {
     streams: Cell<usize>,
     /// When the last stream ended.
     idle_since: Cell<Instant>,
+    /// Requests of which no answer has begun.
+    waiting: Cell<usize>,
+    /// Whether anything came since it was last looked at.
+    heard: Cell<bool>,
+    /// Nothing came for [`SILENCE`], although answers are awaited: it may be dead, and until something comes no other request shall wait with them.
+    silent: Cell<bool>,
     /// No new stream can be opened: it is closed, or going away.
     closed: Cell<bool>,
     /// Told when a slot becomes free and when the connection ends.
@@ -80,16 +92,20 @@ impl Http2 {
             }
             failed(&error)
         };
-        let (sender, mut connection) = connect::http2()
-            .handshake::<_, Bytes>(Coalesced::new(transport, flusher))
-            .await
-            .map_err(broken)?;
         let state = Rc::new(State {
             streams: Cell::new(0),
+            waiting: Cell::new(0),
+            heard: Cell::new(true),
+            silent: Cell::new(false),
             idle_since: Cell::new(Instant::now()),
             closed: Cell::new(false),
             changed,
         });
+        let transport = Heard { io: transport, state: Rc::clone(&state) };
+        let (sender, mut connection) = connect::http2()
+            .handshake::<_, Bytes>(Coalesced::new(transport, flusher))
+            .await
+            .map_err(broken)?;
         let settle = poll_fn(|cx| {
             // Until then no stream may be opened, by the builder's settings.
             let ended = Pin::new(&mut connection).poll(cx);
@@ -112,6 +128,7 @@ impl Http2 {
                     tracing::debug!(%error, "an upstream HTTP/2 connection ended");
                 },
                 () = keep_alive(pings) => tracing::debug!("an upstream HTTP/2 connection does not answer pings"),
+                () = listen(&driven) => {}
             }
             driven.closed.set(true);
             driven.changed.notify_waiters();
@@ -122,7 +139,7 @@ impl Http2 {
     /// A place for one more stream, if there is one.
     pub(super) fn slot(&self) -> Option<(Sender, Slot)> {
         let state = &self.state;
-        if state.closed.get() || state.streams.get() >= self.limit() {
+        if state.closed.get() || state.silent.get() || state.streams.get() >= self.limit() {
             return None;
         }
         state.streams.set(state.streams.get() + 1);
@@ -158,6 +175,21 @@ impl Slot {
     pub(super) fn close_connection(&self) {
         self.state.closed.set(true);
     }
+
+    /// From the request on until its answer begins or it is given up.
+    pub(super) fn waiting(&self) -> Waiting {
+        self.state.waiting.set(self.state.waiting.get() + 1);
+        Waiting(Rc::clone(&self.state))
+    }
+}
+
+/// A request whose answer has not begun.
+pub(super) struct Waiting(Rc<State>);
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.waiting.set(self.0.waiting.get() - 1);
+    }
 }
 
 impl Drop for Slot {
@@ -168,6 +200,17 @@ impl Drop for Slot {
             state.idle_since.set(Instant::now());
         }
         state.changed.notify_one();
+    }
+}
+
+/// Never ends; sets and clears what [`State::silent`] says.
+async fn listen(state: &State) {
+    let mut looks = 0;
+    loop {
+        tokio::time::sleep(SILENCE / 2).await;
+        let quiet = !state.heard.replace(false) && state.waiting.get() > 0;
+        looks = if quiet { looks + 1 } else { 0 };
+        state.silent.set(looks >= 2);
     }
 }
 
@@ -182,5 +225,53 @@ async fn keep_alive(pings: Option<h2::PingPong>) {
             Ok(Err(_)) => return std::future::pending().await,
             Err(_) => return,
         }
+    }
+}
+
+/// A transport that notes when something comes.
+struct Heard {
+    io: Transport,
+    state: Rc<State>,
+}
+
+impl AsyncRead for Heard {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        let polled = Pin::new(&mut self.io).poll_read(cx, buf);
+        if buf.filled().len() > before {
+            self.state.heard.set(true);
+            self.state.silent.set(false);
+        }
+        polled
+    }
+}
+
+impl AsyncWrite for Heard {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
     }
 }

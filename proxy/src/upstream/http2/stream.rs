@@ -75,7 +75,10 @@ pub(in crate::upstream) async fn send(
         let body = exchange.into_body().expect("nothing was taken from the body yet");
         return Sent::Gone(Request::from_parts(head, body));
     }
-    let error = match poll_fn(|cx| exchange.poll(cx)).await {
+    let waiting = slot.waiting();
+    let answer = poll_fn(|cx| exchange.poll(cx)).await;
+    drop(waiting);
+    let error = match answer {
         Ok(response) => return Sent::Done(receive(response, exchange, slot, endpoint)),
         Err(Broken::Body(error)) => {
             return Sent::Done(Err(SendError::lost(error.reason(), error.to_string())));

@@ -6,6 +6,7 @@ use rand::RngExt as _;
 
 use super::*;
 use crate::failure::Reason;
+use crate::upstream::http2::SILENCE;
 
 /// An HTTP/2 server; `answer` is told the number of the connection (from 1).
 async fn http2_server<F, R>(build: impl Fn(&mut h2::server::Builder) + 'static, answer: F) -> SocketAddr
@@ -816,4 +817,40 @@ async fn a_body_cut_short_is_an_error() {
         let response = Client::of(address).send(Http2, get("/")).await.expect("it answers");
         assert!(response.into_body().collect().await.is_err(), "{reason:?}");
     }
+}
+
+/// Requirements 2.9: packets to an endpoint are lost. What comes now does not wait behind what waits already.
+#[tokio::test(flavor = "local", start_paused = true)]
+async fn a_connection_gone_silent_gets_no_request_until_it_speaks() {
+    let carried = Rc::new(RefCell::new(Vec::new()));
+    let log = Rc::clone(&carried);
+    let address = scripted(move |number, stream| {
+        let log = Rc::clone(&log);
+        async move {
+            let mut frames = Frames::over(stream).await;
+            while let Some((kind, _, stream, _)) = frames.read().await {
+                if kind != 1 {
+                    continue;
+                }
+                log.borrow_mut().push(number);
+                if log.borrow().len() == 2 {
+                    tokio::time::sleep(Duration::from_secs(20)).await;
+                }
+                frames.answer(stream).await;
+            }
+        }
+    })
+    .await;
+    let client = Rc::new(Client::of(address));
+    client.get(Http2, "/").await.expect("it answers");
+    let waiting = tokio::task::spawn_local({
+        let client = Rc::clone(&client);
+        async move { client.get(Http2, "/").await }
+    });
+    // It is looked at twice within that time.
+    tokio::time::sleep(2 * SILENCE).await;
+    client.get(Http2, "/").await.expect("another connection answers");
+    waiting.await.expect("no panic").expect("it was only slow");
+    client.get(Http2, "/").await.expect("it answers again");
+    assert_eq!(*carried.borrow(), [1, 1, 2, 1], "by connection");
 }
