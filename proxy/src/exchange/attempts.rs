@@ -1,8 +1,9 @@
 //! Until an endpoint answers: which one, over which version, how often, and within what time.
 //!
 //! Without a policy only a request is tried again that certainly was not processed and is whole: the endpoint could not be reached, refused the
-//! stream, or the request was handed back unsent. A policy adds failures that may have been processed; for those the head and, up to a limit, the
-//! body are kept from the beginning. Every repetition draws on the destination's budget, whoever asks for it, unless the endpoint was not even reached.
+//! stream, or the request was handed back unsent. So is a safe one without a body that met an idle connection just being closed. A policy adds
+//! failures that may have been processed; for those the head and, up to a limit, the body are kept from the beginning. Every repetition draws on the
+//! destination's budget, whoever asks for it, unless the endpoint was not even reached.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -73,6 +74,8 @@ enum Cause {
     /// Nothing happened; where the request came back whole it is here. `unreached`: there was not even a connection, so that the endpoint
     /// carried no load and another attempt adds none.
     Unprocessed { request: Option<Box<Request<Body>>>, unreached: bool },
+    /// An idle connection ended under it; see [`SendError::again`].
+    Stale(Box<Request<Body>>),
     /// The policy names this failure.
     Named(Failed),
 }
@@ -209,6 +212,8 @@ impl<'a> Attempts<'a> {
             // An app that is not there answers fast through whatever stands before it.
             Ok(response) if is_gateway_error(response.status()) => picked.failed(now - begun, now),
             Ok(_) => picked.observe(now - begun, now),
+            // It closed a connection that nobody used: no failure.
+            Err(error) if error.again.is_some() => {}
             // Who gives less time than it usually takes learns nothing about the endpoint.
             Err(error)
                 if error.reason == Reason::DeadlineExceeded
@@ -256,6 +261,8 @@ impl<'a> Attempts<'a> {
         let cause = if error.unsent.is_some() || (error.unprocessed && whole) {
             let unreached = matches!(error.reason, Reason::ConnectFailed | Reason::ConnectTimeout);
             Some(Cause::Unprocessed { request: error.unsent.take(), unreached })
+        } else if let Some(request) = error.again.take() {
+            Some(Cause::Stale(request))
         } else {
             self.policy.and_then(|policy| policy.judge_error(&error)).map(Cause::Named)
         };
@@ -274,6 +281,7 @@ impl<'a> Attempts<'a> {
         let (wait, mut request) = match cause {
             Cause::Unprocessed { request: Some(request), .. } => (Duration::ZERO, *request),
             Cause::Unprocessed { request: None, .. } => (Duration::ZERO, original()?),
+            Cause::Stale(request) => (Duration::ZERO, *request),
             Cause::Named(failed) => {
                 let policy = self.policy.expect("only a policy names failures");
                 self.eligible.check(failed)?;
@@ -372,7 +380,7 @@ impl Late {
             Self::Exchange(bound) => bound.failure(&format!("response of {address}")),
         };
         let detail = failure.detail.unwrap_or_default();
-        SendError { reason: failure.reason, detail, unsent: None, unprocessed: false }
+        SendError { reason: failure.reason, detail, unsent: None, unprocessed: false, again: None }
     }
 }
 

@@ -231,6 +231,20 @@ pub(super) fn frame(request: &mut Request<Body>) {
     *request.uri_mut() = Uri::from_parts(parts).unwrap_or_default();
 }
 
+/// The request once more, where it may be sent twice without harm and has no body (RFC 9110 §9.2.1).
+pub(super) fn safe_copy(request: &Request<Body>) -> Option<Box<Request<Body>>> {
+    if !request.method().is_safe() || !request.body().is_end_stream() {
+        return None;
+    }
+    let mut copy = Request::new(Body::empty());
+    *copy.method_mut() = request.method().clone();
+    *copy.uri_mut() = request.uri().clone();
+    *copy.version_mut() = request.version();
+    *copy.headers_mut() = request.headers().clone();
+    *copy.extensions_mut() = request.extensions().clone();
+    Some(Box::new(copy))
+}
+
 /// HTTP/2 clients may send each cookie as a field of its own; HTTP/1 wants one (RFC 9113 §8.2.3).
 fn join_cookies(headers: &mut HeaderMap) {
     if headers.get_all(COOKIE).iter().nth(1).is_none() {

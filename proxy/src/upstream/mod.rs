@@ -56,17 +56,20 @@ pub struct SendError {
     /// The endpoint certainly did not process it: nothing was written, or it said so (REFUSED_STREAM, GOAWAY).
     /// True whenever `unsent` is `Some`; also without it, when the body was already streaming out.
     pub unprocessed: bool,
+    /// A copy of the request where a connection that had been idle ended without a word of an answer: most likely the endpoint closed it before
+    /// the request came. It is safe and has no body, so that it may be sent again even if it was read (RFC 9112 §9.3.1).
+    pub again: Option<Box<Request<Body>>>,
 }
 
 impl SendError {
     fn unsent(failure: Failure, request: Request<Body>) -> Self {
         let Failure { reason, detail } = failure;
         let detail = detail.unwrap_or_default();
-        Self { reason, detail, unsent: Some(Box::new(request)), unprocessed: true }
+        Self { reason, detail, unsent: Some(Box::new(request)), unprocessed: true, again: None }
     }
 
     fn lost(reason: Reason, detail: impl Into<Box<str>>) -> Self {
-        Self { reason, detail: detail.into(), unsent: None, unprocessed: false }
+        Self { reason, detail: detail.into(), unsent: None, unprocessed: false, again: None }
     }
 }
 

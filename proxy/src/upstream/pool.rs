@@ -206,10 +206,14 @@ impl Pools {
     ) -> Result<Response<Body>, SendError> {
         http1::frame(&mut request);
         let idle_timeout = cluster.settings().idle_timeout;
-        while let Some(connection) = self.idle(endpoint.id) {
+        while let Some((connection, rested)) = self.idle(endpoint.id) {
+            let copy = if rested >= RISKY { http1::safe_copy(&request) } else { None };
             match connection.send(request, idle_timeout, endpoint).await {
                 // It was closed at this very moment: not a byte went out, so that any request can take the next connection.
                 Err(SendError { unsent: Some(unsent), .. }) => request = *unsent,
+                Err(error) if error.reason == Reason::UpstreamReset => {
+                    return Err(SendError { again: copy, ..error });
+                }
                 done => return done,
             }
         }
@@ -230,15 +234,16 @@ impl Pools {
         &self.kept
     }
 
-    /// The idle connection used last that can still be used.
-    fn idle(&self, endpoint: EndpointId) -> Option<Http1> {
+    /// The idle connection used last that can still be used, and for how long it was idle.
+    fn idle(&self, endpoint: EndpointId) -> Option<(Http1, Duration)> {
         let mut http1 = self.http1.borrow_mut();
         let idle = http1.get_mut(&endpoint)?;
         let now = Instant::now();
         while let Some(Idle { connection, since, until }) = idle.pop() {
-            let trusted = connection.is_proven() && now.duration_since(since) < WARM;
+            let rested = now.duration_since(since);
+            let trusted = connection.is_proven() && rested < WARM;
             if now < until && connection.is_ready() && (trusted || connection.is_quiet()) {
-                return Some(connection);
+                return Some((connection, rested));
             }
         }
         None
@@ -407,6 +412,10 @@ impl Group {
 /// An idle connection this fresh is used without asking the kernel whether it is still open, if it was used again before: the call
 /// costs a system call a request, and an endpoint that closes a connection does so at once or after having kept it for a while.
 const WARM: Duration = Duration::from_millis(20);
+
+/// An endpoint may be closing a connection that was idle for so long, and its word of that be still on its way. What is sent over a younger one is not
+/// copied: that would cost every request of a busy caller.
+const RISKY: Duration = Duration::from_millis(50);
 
 /// How often idle connections are looked through. The exact time is checked when one is taken.
 const SWEEP: Duration = Duration::from_millis(500);

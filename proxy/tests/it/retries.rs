@@ -128,6 +128,39 @@ async fn a_post_that_was_read_and_reset_arrives_exactly_once() {
     assert_eq!((answer.status, copies.load(Ordering::Relaxed)), (502, 3));
 }
 
+/// Requirements 2.1: an app closes a connection that was idle just as a request is on its way there. What it saw of that nobody can know; a GET is
+/// sent again, a POST is not.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_that_is_closed_while_idle_costs_no_safe_request() {
+    let copies = Arc::new(AtomicUsize::new(0));
+    let counted = copies.clone();
+    let at = bytes_app(move |mut stream| {
+        let counted = counted.clone();
+        async move {
+            let mut head = [0; 1024];
+            let _ = stream.read(&mut head).await;
+            stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await.unwrap();
+            if stream.read(&mut head).await.is_ok_and(|count| count > 0) {
+                counted.fetch_add(1, Ordering::Relaxed);
+            }
+            let _ = stream.set_zero_linger();
+        }
+    })
+    .await;
+    let caller = caller(&[Service::new("flaky:80", &[at])]);
+    let mut client = Http1::connect(caller.outbound[0]).await;
+    for round in 1..=5 {
+        assert_eq!(client.get("http://flaky/", "flaky").await.status, 200, "round {round}");
+        // Longer than a connection has to be idle to be suspected.
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let met = copies.load(Ordering::Relaxed);
+    assert!(met >= 2, "{met} requests met a connection that was closed");
+    let response = client.send(post("money")).await;
+    assert_eq!(response.status(), 502);
+    assert_eq!(copies.load(Ordering::Relaxed), met + 1, "it arrived once");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_body_is_repeated_byte_for_byte_up_to_the_limit() {
     let (at, seen) = flaky(1).await;
@@ -263,7 +296,7 @@ async fn grpc_statuses_are_retried_until_a_message_went_to_the_caller() {
 }
 
 /// `outrigger_retries_suppressed_total` by its cause.
-async fn suppressed(proxy: &outrigger_proxy::app::Running, cause: &str) -> u64 {
+pub async fn suppressed(proxy: &outrigger_proxy::app::Running, cause: &str) -> u64 {
     let mut stream = tokio::net::TcpStream::connect(proxy.metrics).await.unwrap();
     stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.unwrap();
     let mut page = String::new();
