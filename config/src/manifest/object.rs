@@ -27,7 +27,8 @@ pub enum Manifest {
     TcpRoute(TcpRoute),
     TlsRoute(TlsRoute),
     ReferenceGrant(ReferenceGrant),
-    TrafficPolicy(TrafficPolicy),
+    /// Boxed: with its sections it is far larger than the others.
+    TrafficPolicy(Box<TrafficPolicy>),
     AccessPolicy(AccessPolicy),
     Mesh(Mesh),
     Workload(Workload),

@@ -158,7 +158,9 @@ impl Reader {
             Kind::TcpRoute => self.decoded(kind, root, Manifest::TcpRoute),
             Kind::TlsRoute => self.decoded(kind, root, Manifest::TlsRoute),
             Kind::ReferenceGrant => self.decoded(kind, root, Manifest::ReferenceGrant),
-            Kind::TrafficPolicy => self.decoded(kind, root, Manifest::TrafficPolicy),
+            Kind::TrafficPolicy => {
+                self.decoded(kind, root, |policy| Manifest::TrafficPolicy(Box::new(policy)))
+            }
             Kind::AccessPolicy => self.decoded(kind, root, Manifest::AccessPolicy),
             Kind::Mesh => self.decoded(kind, root, Manifest::Mesh),
             Kind::Workload => self.decoded(kind, root, Manifest::Workload),
