@@ -21,24 +21,41 @@ use crate::client;
 /// For what is sure to come; only a defect takes longer.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
+/// The programs that are measured.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Programs {
+    /// Of the control plane, and of whole meshes.
+    #[arg(long, value_name = "FILE")]
+    pub outrigger: PathBuf,
+    /// Of sidecars and gateways.
+    #[arg(long, value_name = "FILE")]
+    pub proxy: PathBuf,
+    /// The proxy as built with the `quick` profile, in a tenth of the time of what is shipped: for development.
+    #[arg(long, global = true)]
+    pub quick: bool,
+}
+
 pub struct Ground {
-    programs: PathBuf,
+    programs: Programs,
     folder: TempDir,
     /// The first three bytes of its addresses.
     network: [u8; 3],
 }
 
 impl Ground {
-    pub fn new(programs: &Path) -> anyhow::Result<Self> {
-        for program in ["outrigger", "outrigger-proxy"] {
-            ensure!(programs.join(program).is_file(), "no {program} in {}", programs.display());
+    pub fn new(programs: &Programs) -> anyhow::Result<Self> {
+        for program in [&programs.outrigger, &programs.proxy] {
+            ensure!(program.is_file(), "{} is no program", program.display());
         }
         let mut rng = rand::rng();
         // `outrigger up` takes 127.64 to 127.127.
         let network = [127, rng.random_range(128..=254), rng.random_range(0..=255)];
-        let folder = tempfile::Builder::new().prefix("outrigger-bench").tempdir()?;
+        // A proxy keeps its key nowhere but in memory.
+        let memory = Path::new("/dev/shm");
+        let under = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
+        let folder = tempfile::Builder::new().prefix("outrigger-bench").tempdir_in(under)?;
         fs::create_dir(folder.path().join("manifests"))?;
-        Ok(Self { programs: programs.to_owned(), folder, network })
+        Ok(Self { programs: programs.clone(), folder, network })
     }
 
     /// Address `host` of the network; 1 is the control plane's.
@@ -60,27 +77,41 @@ impl Ground {
         Ok(Instant::now())
     }
 
-    /// A control plane over the manifests, once it can be asked.
+    /// A control plane over the manifests, the mesh's authority as well, once it can be asked.
     pub async fn control(&self) -> anyhow::Result<Process> {
-        let mut command = Command::new(self.programs.join("outrigger"));
+        let mut command = Command::new(&self.programs.outrigger);
         command.arg("control").arg("--manifests").arg(self.path("manifests"));
-        command.args(["--address", &self.ip(1).to_string()]);
-        let process = self.start(command, "control")?;
+        command.args(["--address", &self.ip(1).to_string(), "--no-plaintext"]);
+        command.arg("--ca-dir").arg(self.path("ca"));
+        let process = self.start(&mut command, "control")?;
         process.listens((self.ip(1), ADS_PORT).into()).await?;
         Ok(process)
     }
 
-    /// The arguments of a sidecar at address `host`, which asks the control plane.
-    pub fn sidecar(&self, workload: &str, host: u8) -> Command {
-        let mut command = Command::new(self.programs.join("outrigger-proxy"));
-        command.args(["--control", &SocketAddr::from((self.ip(1), ADS_PORT)).to_string()]);
+    /// The arguments of a sidecar at address `host`, which asks the control plane for everything, its certificate as well. The control
+    /// plane has to have been there: it made what signs the sidecar's token.
+    pub fn sidecar(&self, workload: &str, host: u8) -> anyhow::Result<Command> {
+        let (ca, token) = (self.path("ca"), self.path(&format!("{workload}.token")));
+        let mut sign = self.outrigger();
+        sign.args(["ca", "token", "--workload", workload, "--service-account", "default", "--token-key"]);
+        let signed = sign.arg(ca.join("token.key")).output().context("signing a token")?;
+        ensure!(signed.status.success(), "no token: {}", String::from_utf8_lossy(&signed.stderr));
+        fs::write(&token, signed.stdout)?;
+        let mut command = Command::new(&self.programs.proxy);
+        command.args(["--control", &SocketAddr::from((self.ip(1), ADS_PORT)).to_string(), "--control-root"]);
+        command.arg(ca.join("roots.pem")).arg("--token").arg(token);
         command.args(["--workload", workload, "--pod-address", &self.ip(host).to_string()]);
-        command
+        Ok(command)
     }
 
     /// A sidecar as [`Self::sidecar`] describes it, once it says that it is ready.
     pub async fn ready_sidecar(&self, workload: &str, host: u8) -> anyhow::Result<Process> {
-        let process = self.start(self.sidecar(workload, host), workload)?;
+        self.start_ready(&mut self.sidecar(workload, host)?, workload, host).await
+    }
+
+    /// Starts the proxy that is to be at `host`, and waits until it says that it is ready.
+    pub async fn start_ready(&self, command: &mut Command, name: &str, host: u8) -> anyhow::Result<Process> {
+        let process = self.start(command, name)?;
         self.ready(&process, host).await?;
         Ok(process)
     }
@@ -102,7 +133,7 @@ impl Ground {
     pub async fn up(&self) -> anyhow::Result<Up<'_>> {
         let mut command = self.outrigger();
         command.arg("up").arg(self.path("manifests"));
-        let up = Up { ground: self, process: self.start(command, "up")? };
+        let up = Up { ground: self, process: self.start(&mut command, "up")? };
         let begun = Instant::now();
         loop {
             let ready = |list: &Value| {
@@ -118,7 +149,7 @@ impl Ground {
     }
 
     fn outrigger(&self) -> Command {
-        let mut command = Command::new(self.programs.join("outrigger"));
+        let mut command = Command::new(&self.programs.outrigger);
         command.env("XDG_RUNTIME_DIR", self.folder.path());
         command
     }
@@ -132,7 +163,7 @@ impl Ground {
         (self.ip(host), 15000).into()
     }
 
-    pub fn start(&self, mut command: Command, name: &str) -> anyhow::Result<Process> {
+    pub fn start(&self, command: &mut Command, name: &str) -> anyhow::Result<Process> {
         let log = self.path(&format!("{name}.log"));
         let file = File::create(&log)?;
         let child = command
@@ -170,7 +201,7 @@ impl Drop for Up<'_> {
     }
 }
 
-const ADS_PORT: u16 = 15010;
+const ADS_PORT: u16 = 15012;
 const METRICS_PORT: u16 = 15020;
 
 /// A child process; killed when dropped.
@@ -207,11 +238,23 @@ impl Process {
         Ok(Resident { all: field("VmRSS")?, own: field("RssAnon")? })
     }
 
+    /// CPU time of all its threads so far, user and system, as the scheduler counts it (proc(5), schedstat).
+    pub fn cpu(&self) -> anyhow::Result<Duration> {
+        let mut sum = Duration::ZERO;
+        for thread in fs::read_dir(format!("/proc/{}/task", self.child.id()))? {
+            let file = thread?.path().join("schedstat");
+            let text = fs::read_to_string(&file).with_context(|| format!("reading {}", file.display()))?;
+            let on_cpu = text.split(' ').next().and_then(|nanoseconds| nanoseconds.parse().ok());
+            sum += Duration::from_nanos(on_cpu.with_context(|| format!("{}: {text:?}", file.display()))?);
+        }
+        Ok(sum)
+    }
+
     pub fn log_text(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
 
-    async fn listens(&self, address: SocketAddr) -> anyhow::Result<()> {
+    pub async fn listens(&self, address: SocketAddr) -> anyhow::Result<()> {
         let begun = Instant::now();
         while TcpStream::connect(address).await.is_err() {
             self.check(begun, "does not listen")?;

@@ -5,22 +5,23 @@
 
 mod app;
 mod client;
+mod compare;
 mod drills;
 mod ground;
 mod manifests;
 mod memory;
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::ground::Programs;
+
 #[derive(Debug, Parser)]
 #[command(name = "outrigger-bench", about = "Measures what Outrigger promises in figures")]
 struct Cli {
-    /// Folder of the programs to measure: `outrigger` and `outrigger-proxy`.
-    #[arg(long, value_name = "DIR")]
-    programs: PathBuf,
+    #[command(flatten)]
+    programs: Programs,
     #[command(subcommand)]
     what: What,
 }
@@ -29,15 +30,20 @@ struct Cli {
 enum What {
     Memory(memory::Args),
     Drills(drills::Args),
+    Compare(compare::Args),
 }
 
 fn main() -> anyhow::Result<ExitCode> {
     let cli = Cli::parse();
+    if matches!(cli.what, What::Compare(_)) {
+        compare::machine::prepare()?;
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let met = runtime.block_on(async {
         match cli.what {
             What::Memory(args) => memory::run(&cli.programs, args).await,
             What::Drills(args) => drills::run(&cli.programs, args).await,
+            What::Compare(args) => compare::run(&cli.programs, args).await,
         }
     })?;
     Ok(if met { ExitCode::SUCCESS } else { ExitCode::FAILURE })

@@ -1,6 +1,6 @@
 //! Generated manifests, in the form Kubernetes has them: a Service and its EndpointSlice.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 /// A Service of one port, and where it is answered.
 pub fn service(name: &str, port_name: &str, port: u16, endpoints: &[SocketAddr]) -> String {
@@ -25,12 +25,35 @@ pub fn service(name: &str, port_name: &str, port: u16, endpoints: &[SocketAddr])
 }
 
 /// The workload a sidecar stands beside.
-pub fn workload(name: &str, address: std::net::IpAddr) -> String {
+pub fn workload(name: &str, address: IpAddr) -> String {
     format!(
         "apiVersion: outrigger.dev/v1alpha1\n\
          kind: Workload\n\
          metadata: {{name: {name}}}\n\
          spec: {{address: \"{address}\", ports: [{{name: http, port: 8080}}]}}\n\
+         ---\n"
+    )
+}
+
+/// A Service of port 80 whose instances are the workloads with the label `app: APP`.
+pub fn selecting(name: &str, app: &str) -> String {
+    format!(
+        "apiVersion: v1\n\
+         kind: Service\n\
+         metadata: {{name: {name}}}\n\
+         spec: {{selector: {{app: {app}}}, ports: [{{name: http, port: 80, targetPort: 8080}}]}}\n\
+         ---\n"
+    )
+}
+
+/// An instance of `app` with a sidecar of its own at `address`, before an app at `behind`.
+pub fn meshed(name: &str, app: &str, address: IpAddr, behind: IpAddr) -> String {
+    format!(
+        "apiVersion: outrigger.dev/v1alpha1\n\
+         kind: Workload\n\
+         metadata: {{name: {name}, labels: {{app: {app}}}, annotations: {{outrigger.dev/meshed: \"true\"}}}}\n\
+         spec: {{address: \"{address}\", appAddress: \"{behind}\", ports: [{{name: http, port: 8080}}]}}\n\
+         status: {{state: Ready}}\n\
          ---\n"
     )
 }

@@ -1,10 +1,9 @@
 //! What a sidecar keeps in memory: idle, and with ten services in use in a small mesh and in a large one.
 //!
-//! Two control planes, alike but for the number of services, and a sidecar of each. Both carry the same requests, to ten
-//! services with three endpoints each.
+//! Two control planes, alike but for the number of services, and a sidecar of each. Both carry the same requests over mTLS, to ten
+//! services with three instances each, which have sidecars of their own.
 
 use std::net::SocketAddr;
-use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
@@ -14,7 +13,7 @@ use tokio::time::sleep;
 
 use crate::app::App;
 use crate::client::{self, Client};
-use crate::ground::{Ground, Process, Resident};
+use crate::ground::{Ground, Process, Programs, Resident};
 use crate::manifests;
 
 /// Print what a sidecar keeps in memory, by the size of the mesh
@@ -31,6 +30,8 @@ pub struct Args {
 /// Services in the small mesh.
 const FEW: usize = 20;
 const USED: usize = 10;
+/// Of each service in use.
+const INSTANCES: u8 = 3;
 /// Connections of the app at a time.
 const CONNECTIONS: usize = 16;
 
@@ -38,7 +39,7 @@ const CONNECTIONS: usize = 16;
 const IDLE_LIMIT: f64 = 15.0;
 const DIFFERENCE_LIMIT: f64 = 2.0;
 
-pub async fn run(programs: &Path, args: Args) -> anyhow::Result<bool> {
+pub async fn run(programs: &Programs, args: Args) -> anyhow::Result<bool> {
     ensure!(args.services > FEW, "the large mesh has more than {FEW} services");
     // A round on ground of its own first: the pages of the program are then in the page cache for both.
     measure(programs, FEW, 1).await?;
@@ -94,19 +95,31 @@ struct Figures {
     resources: usize,
 }
 
-async fn measure(programs: &Path, services: usize, requests: usize) -> anyhow::Result<Figures> {
+async fn measure(programs: &Programs, services: usize, requests: usize) -> anyhow::Result<Figures> {
     let ground = Ground::new(programs)?;
-    let endpoints: Vec<SocketAddr> = (100..103).map(|host| (ground.ip(host), 8080).into()).collect();
-    let mut apps = Vec::new();
-    for endpoint in &endpoints {
-        apps.push(App::http(*endpoint, "the answer of an app").await?);
-    }
     let mut mesh = manifests::workload("caller", ground.ip(2));
+    let mut apps = Vec::new();
+    for n in 0..INSTANCES {
+        let app = ground.ip(110 + n);
+        apps.push(App::http((app, 8080).into(), "the answer of an app").await?);
+        mesh.push_str(&manifests::meshed(&format!("callee-{n}"), "callee", ground.ip(100 + n), app));
+    }
+    let elsewhere: Vec<SocketAddr> = (120..123).map(|host| (ground.ip(host), 8080).into()).collect();
     for n in 0..services {
-        mesh.push_str(&manifests::service(&name(n), "http", 80, &endpoints));
+        mesh.push_str(&match n < USED {
+            true => manifests::selecting(&name(n), "callee"),
+            false => manifests::service(&name(n), "http", 80, &elsewhere),
+        });
     }
     ground.write("mesh.yaml", &mesh)?;
     let control = ground.control().await?;
+    let mut callees = Vec::new();
+    for n in 0..INSTANCES {
+        let (workload, host) = (format!("callee-{n}"), 100 + n);
+        let mut command = ground.sidecar(&workload, host)?;
+        let callee = ground.start_ready(command.arg("--inbound-listen"), &workload, host).await?;
+        callees.push(callee);
+    }
     let sidecar = ground.ready_sidecar("caller", 2).await?;
     let idle = settled(&sidecar).await?;
     let mut clients = tokio::task::JoinSet::new();

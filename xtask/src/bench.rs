@@ -1,15 +1,38 @@
-//! `cargo xtask bench WHAT`: builds the programs like a release, but faster, and measures them (benches/README.md).
+//! `cargo xtask bench WHAT`: builds the programs and measures them (benches/README.md).
+//!
+//! What is compared with others, and what memory is promised of, is the proxy as it is shipped: built with the `release` profile, which
+//! takes ten times as long as `quick`, with which all else is built. `--quick` builds that one so, too.
 
 use anyhow::Result;
 
 use crate::exec::{self, cargo, command, target};
+use crate::{debian, peers};
 
 /// Everything after `bench` is the harness's own command line.
 pub fn run(arguments: &[String]) -> Result<()> {
-    let packages = ["outrigger", "outrigger-proxy", "outrigger-benches"];
-    let mut build = cargo(&["build", "--locked", "--profile", "quick"]);
-    build.args(packages.iter().flat_map(|package| ["--package", package]));
-    exec::run(&mut build)?;
-    let programs = target("quick");
-    exec::run(command(programs.join("outrigger-bench"), &["--programs"]).arg(&programs).args(arguments))
+    let what = arguments.first().map(String::as_str);
+    if what == Some("compare") {
+        debian::ensure_compared()?;
+        peers::ensure()?;
+    }
+    let quick = arguments.iter().any(|argument| argument == "--quick");
+    let profile = match what {
+        Some("compare" | "memory") if !quick => "release",
+        _ => "quick",
+    };
+    build("quick", &["outrigger", "outrigger-benches"])?;
+    build(profile, &["outrigger-proxy"])?;
+    let mut bench = command(target("quick/outrigger-bench"), &[]);
+    bench.arg("--outrigger").arg(target("quick/outrigger"));
+    bench.arg("--proxy").arg(target(profile).join("outrigger-proxy"));
+    bench.args(arguments);
+    if what == Some("compare") {
+        bench.arg("--envoy").arg(peers::envoy()?);
+    }
+    exec::run(&mut bench)
+}
+
+fn build(profile: &str, packages: &[&str]) -> Result<()> {
+    let mut build = cargo(&["build", "--locked", "--profile", profile]);
+    exec::run(build.args(packages.iter().flat_map(|package| ["--package", package])))
 }

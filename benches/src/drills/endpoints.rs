@@ -1,6 +1,5 @@
 //! Endpoints that go without a word, and requests that wait for one to come.
 
-use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
@@ -12,11 +11,11 @@ use tokio::time::{Instant, sleep};
 use super::Row;
 use crate::app::App;
 use crate::client::{self, Client};
-use crate::ground::{Ground, PATIENCE};
+use crate::ground::{Ground, PATIENCE, Programs};
 use crate::manifests;
 
 /// `kill -9` of one app of three under `outrigger up`, until the gateway no longer counts it among the healthy.
-pub async fn dies(programs: &Path) -> anyhow::Result<Vec<Row>> {
+pub async fn dies(programs: &Programs) -> anyhow::Result<Vec<Row>> {
     let ground = Ground::new(programs)?;
     ground.write("mesh.yaml", THREE)?;
     let mesh = ground.up().await?;
@@ -59,7 +58,7 @@ async fn healthy(admin: std::net::SocketAddr) -> anyhow::Result<usize> {
 }
 
 /// A request to a service without an endpoint: answered at once when one comes, and refused when none does.
-pub async fn none_ready(programs: &Path) -> anyhow::Result<Vec<Row>> {
+pub async fn none_ready(programs: &Programs) -> anyhow::Result<Vec<Row>> {
     let ground = Ground::new(programs)?;
     let app = (ground.ip(10), 8080).into();
     let _app = App::http(app, "here").await?;

@@ -1,6 +1,5 @@
 //! The first use of a service asks the control plane for it, in a mesh of many.
 
-use std::path::Path;
 use std::time::Duration;
 
 use anyhow::ensure;
@@ -9,13 +8,13 @@ use tokio::time::Instant;
 use super::Row;
 use crate::app::App;
 use crate::client;
-use crate::ground::Ground;
+use crate::ground::{Ground, Programs};
 use crate::manifests;
 
 const SERVICES: usize = 1_000;
 const USED: usize = 20;
 
-pub async fn run(programs: &Path) -> anyhow::Result<Vec<Row>> {
+pub async fn run(programs: &Programs) -> anyhow::Result<Vec<Row>> {
     let ground = Ground::new(programs)?;
     let app = (ground.ip(10), 8080).into();
     let _app = App::http(app, "here").await?;

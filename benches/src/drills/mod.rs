@@ -10,12 +10,13 @@ mod first_use;
 mod leaving;
 mod starting;
 
-use std::path::Path;
 use std::pin::Pin;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use comfy_table::Table;
+
+use crate::ground::Programs;
 
 /// Check every promise with a time in it
 #[derive(Debug, clap::Args)]
@@ -38,7 +39,7 @@ pub struct Row {
 }
 
 /// A name, and what measures.
-type Drill = (&'static str, fn(&Path) -> Measuring<'_>);
+type Drill = (&'static str, fn(&Programs) -> Measuring<'_>);
 type Measuring<'a> = Pin<Box<dyn Future<Output = anyhow::Result<Vec<Row>>> + 'a>>;
 
 /// In the order of a mesh's life.
@@ -54,7 +55,7 @@ const DRILLS: [Drill; 9] = [
     ("drain", |programs| Box::pin(leaving::run(programs))),
 ];
 
-pub async fn run(programs: &Path, args: Args) -> anyhow::Result<bool> {
+pub async fn run(programs: &Programs, args: Args) -> anyhow::Result<bool> {
     for name in &args.names {
         let known = DRILLS.map(|(known, _)| known);
         ensure!(known.contains(&name.as_str()), "no drill {name}; there are {}", known.join(", "));

@@ -9,35 +9,37 @@ use tokio::time::{Instant, sleep};
 use super::Row;
 use crate::app::App;
 use crate::client;
-use crate::ground::{Ground, PATIENCE};
+use crate::ground::{Ground, PATIENCE, Programs};
 use crate::manifests;
 
 /// No figure is promised elsewhere: a pod waits for its sidecar before its app starts, and nobody should notice.
 const START: Duration = Duration::from_millis(500);
 
-pub async fn start(programs: &Path) -> anyhow::Result<Vec<Row>> {
+pub async fn start(programs: &Programs) -> anyhow::Result<Vec<Row>> {
     let ground = Ground::new(programs)?;
     ground.write("mesh.yaml", &manifests::workload("caller", ground.ip(2)))?;
     let _control = ground.control().await?;
+    let mut command = ground.sidecar("caller", 2)?;
     let begun = Instant::now();
-    let _sidecar = ground.ready_sidecar("caller", 2).await?;
+    let _sidecar = ground.start_ready(&mut command, "caller", 2).await?;
     Ok(vec![Row { promise: "a sidecar is ready, from its start", within: START, measured: begun.elapsed() }])
 }
 
-pub async fn disk_copy(programs: &Path) -> anyhow::Result<Vec<Row>> {
+pub async fn disk_copy(programs: &Programs) -> anyhow::Result<Vec<Row>> {
     let ground = Ground::new(programs)?;
     let app = (ground.ip(10), 8080).into();
     let _app = App::http(app, "here").await?;
     let mesh = manifests::workload("caller", ground.ip(2)) + &manifests::service("echo", "http", 80, &[app]);
     ground.write("mesh.yaml", &mesh)?;
     let control = ground.control().await?;
+    std::fs::create_dir(ground.path("identity"))?;
     let sidecar = || {
-        let mut command = ground.sidecar("caller", 2);
+        let mut command = ground.sidecar("caller", 2)?;
         command.arg("--state-dir").arg(ground.path("state"));
-        ground.start(command, "caller")
+        command.arg("--identity-dir").arg(ground.path("identity"));
+        anyhow::Ok(command)
     };
-    let first = sidecar()?;
-    ground.ready(&first, 2).await?;
+    let first = ground.start_ready(&mut sidecar()?, "caller", 2).await?;
     let uri = "http://echo.default.svc.cluster.local/";
     let (status, _) = client::get(ground.outbound(2), uri).await?;
     ensure!(status == 200, "{status} beside the control plane");
@@ -49,8 +51,9 @@ pub async fn disk_copy(programs: &Path) -> anyhow::Result<Vec<Row>> {
     }
     drop(control);
     drop(first);
+    let mut again = sidecar()?;
     let begun = Instant::now();
-    let _second = sidecar()?;
+    let _second = ground.start(&mut again, "caller")?;
     loop {
         if let Ok((200, _)) = client::get(ground.outbound(2), uri).await {
             break;
