@@ -10,11 +10,11 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, Bytes};
 use h2::{RecvStream, SendStream};
 use http::Response;
-use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::oneshot;
 
 use crate::body::Body;
+use crate::downstream::tunnel::{ClientTunnel, Ends};
 use crate::upstream::http1::{Released, SharedIo};
 use crate::upstream::http2::Slot;
 use crate::upstream::relay::Resettable;
@@ -33,13 +33,13 @@ enum Kind {
     /// HTTP/2 upstream: the stream is the tunnel.
     Stream(Box<Stream>),
     /// Downstream: hyper hands it over when the response's head is written.
-    Hyper(hyper::upgrade::OnUpgrade),
+    Client(hyper::upgrade::OnUpgrade, Ends),
 }
 
 impl Upgrade {
     /// Of a request that came in through hyper.
-    pub fn downstream(upgrade: hyper::upgrade::OnUpgrade) -> Self {
-        Self(Kind::Hyper(upgrade))
+    pub fn downstream(upgrade: hyper::upgrade::OnUpgrade, ends: Ends) -> Self {
+        Self(Kind::Client(upgrade, ends))
     }
 
     pub(crate) fn released(released: oneshot::Receiver<Released>) -> Self {
@@ -58,8 +58,9 @@ impl Upgrade {
                 Err(_) => return Err(io::ErrorKind::ConnectionReset.into()),
             },
             Kind::Stream(stream) => Tunnel::Stream(stream),
-            Kind::Hyper(upgrade) => {
-                Tunnel::Hyper(Box::new(TokioIo::new(upgrade.await.map_err(io::Error::other)?)))
+            Kind::Client(upgrade, ends) => {
+                let upgraded = upgrade.await.map_err(io::Error::other)?;
+                Tunnel::Client(Box::new(ClientTunnel::new(upgraded, ends)))
             }
         };
         Ok(Upgraded(tunnel))
@@ -84,7 +85,7 @@ enum Tunnel {
         unread: Bytes,
     },
     Stream(Box<Stream>),
-    Hyper(Box<TokioIo<hyper::upgrade::Upgraded>>),
+    Client(Box<ClientTunnel>),
 }
 
 /// A stream of an HTTP/2 connection used as a tunnel.
@@ -101,8 +102,7 @@ impl Resettable for Upgraded {
         match &mut self.0 {
             Tunnel::Socket { io, .. } => io.0.borrow_mut().reset(),
             Tunnel::Stream(stream) => stream.send.send_reset(h2::Reason::CANCEL),
-            // Dropped without a shutdown it ends the way hyper ends what is cancelled.
-            Tunnel::Hyper(_) => {}
+            Tunnel::Client(io) => io.reset(),
         }
     }
 }
@@ -122,7 +122,7 @@ impl AsyncRead for Upgraded {
                 Poll::Ready(Ok(()))
             }
             Tunnel::Stream(stream) => stream.poll_read(cx, buf),
-            Tunnel::Hyper(io) => Pin::new(io).poll_read(cx, buf),
+            Tunnel::Client(io) => Pin::new(io).poll_read(cx, buf),
         }
     }
 }
@@ -132,7 +132,7 @@ impl AsyncWrite for Upgraded {
         match &mut self.0 {
             Tunnel::Socket { io, .. } => Pin::new(io).poll_write(cx, buf),
             Tunnel::Stream(stream) => stream.poll_write(cx, buf),
-            Tunnel::Hyper(io) => Pin::new(io).poll_write(cx, buf),
+            Tunnel::Client(io) => Pin::new(io).poll_write(cx, buf),
         }
     }
 
@@ -140,7 +140,7 @@ impl AsyncWrite for Upgraded {
         match &mut self.0 {
             Tunnel::Socket { io, .. } => Pin::new(io).poll_flush(cx),
             Tunnel::Stream(_) => Poll::Ready(Ok(())),
-            Tunnel::Hyper(io) => Pin::new(io).poll_flush(cx),
+            Tunnel::Client(io) => Pin::new(io).poll_flush(cx),
         }
     }
 
@@ -148,7 +148,7 @@ impl AsyncWrite for Upgraded {
         match &mut self.0 {
             Tunnel::Socket { io, .. } => Pin::new(io).poll_shutdown(cx),
             Tunnel::Stream(stream) => Poll::Ready(stream.send.send_data(Bytes::new(), true).map_err(broken)),
-            Tunnel::Hyper(io) => Pin::new(io).poll_shutdown(cx),
+            Tunnel::Client(io) => Pin::new(io).poll_shutdown(cx),
         }
     }
 }

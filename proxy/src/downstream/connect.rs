@@ -8,11 +8,11 @@ use std::sync::Arc;
 
 use http::{Method, Request, Response};
 use hyper::body::Incoming;
-use hyper_util::rt::TokioIo;
 
 use super::connection::{Arrival, look_up};
 use super::replay::Replay;
 use super::tcp::{self, Dialled};
+use super::tunnel::{ClientTunnel, Ends};
 use super::{Connection, Stream, outbound};
 use crate::body::Body;
 use crate::exchange::{Authority, Outgoing};
@@ -28,7 +28,11 @@ enum Far {
 }
 
 /// Answers 200 once the destination may be called and, outside the mesh, is there; then takes over what follows.
-pub async fn answer(mut request: Request<Incoming>, connection: Rc<Connection>) -> Response<Outgoing> {
+pub async fn answer(
+    mut request: Request<Incoming>,
+    connection: Rc<Connection>,
+    ends: Ends,
+) -> Response<Outgoing> {
     let listening = &connection.worker.shared.listening;
     let name = Authority::of(&request).destination(443).map(|name| listening.meant_by(name));
     let found = match &name {
@@ -61,7 +65,7 @@ pub async fn answer(mut request: Request<Incoming>, connection: Rc<Connection>) 
         let _in_flight = in_flight;
         match upgrade.await {
             // Boxed: what is inside may be HTTP with a CONNECT of its own.
-            Ok(upgraded) => Box::pin(far.carry(TokioIo::new(upgraded), arrival)).await,
+            Ok(upgraded) => Box::pin(far.carry(ClientTunnel::new(upgraded, ends), arrival)).await,
             Err(error) => tracing::debug!(%error, "a CONNECT ended before its tunnel stood"),
         }
     });

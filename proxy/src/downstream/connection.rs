@@ -166,10 +166,12 @@ impl Connection {
         self.worker.access.admit(&self.peer, self.port, request, record).map(Some)
     }
 
-    /// Resolves when its peer may do nothing here any more, and what it was doing had a moment to end by itself.
+    /// Resolves when its peer may do nothing here any more, and what it was doing had a moment to end by itself. The peer is told at once that the
+    /// connection ends, so that what it asks next comes on another one and is answered there.
     pub(super) async fn revoked(&self) {
         let Some(admitted) = &self.admitted else { return std::future::pending().await };
         admitted.revoked().await;
+        self.draining.set(true);
         tokio::time::sleep(LAST_WORDS).await;
     }
 

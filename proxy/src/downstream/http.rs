@@ -18,6 +18,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::patience::{Late, Timer, Watched};
+use super::tunnel::Ends;
 use super::{Connection, Stream, connect};
 use crate::body::Body;
 use crate::coalesce::Coalesced;
@@ -33,8 +34,9 @@ pub async fn serve(io: impl Stream, connection: Rc<Connection>) {
     if connection.http2 { serve_http2(io, connection).await } else { serve_http1(io, connection).await }
 }
 
-async fn serve_http1(io: impl Stream, connection: Rc<Connection>) {
-    let service = service_fn(|request| handle(request, connection.clone()));
+async fn serve_http1<IO: Stream>(io: IO, connection: Rc<Connection>) {
+    let ends = Ends::with_connection::<IO>();
+    let service = service_fn(|request| handle(request, connection.clone(), ends));
     let io = TokioIo::new(Watched::new(io, connection.pulse.clone()));
     let mut codec = http1().serve_connection(io, service).with_upgrades();
     let mut timer = Timer::start();
@@ -78,7 +80,7 @@ async fn serve_http1(io: impl Stream, connection: Rc<Connection>) {
 }
 
 async fn serve_http2(io: impl Stream, connection: Rc<Connection>) {
-    let service = service_fn(|request| handle(request, connection.clone()));
+    let service = service_fn(|request| handle(request, connection.clone(), Ends::with_stream()));
     let io = Coalesced::new(io, connection.worker.flusher.clone());
     let io = TokioIo::new(Watched::new(io, connection.pulse.clone()));
     let mut codec = pin!(http2(connection.direction).serve_connection(io, service));
@@ -132,13 +134,14 @@ async fn drain_over(connection: &Connection) {
 async fn handle(
     mut request: Request<Incoming>,
     connection: Rc<Connection>,
+    ends: Ends,
 ) -> Result<Response<Outgoing>, Infallible> {
     let connect = *request.method() == Method::CONNECT;
     if connect && connection.is_asked() && !exchange::is_extended_connect(&request) {
-        return Ok(connect::answer(request, connection).await);
+        return Ok(connect::answer(request, connection, ends).await);
     }
     let tunnel = (connect || request.headers().contains_key(UPGRADE))
-        .then(|| Upgrade::downstream(hyper::upgrade::on(&mut request)));
+        .then(|| Upgrade::downstream(hyper::upgrade::on(&mut request), ends));
     Ok(exchange::serve(request.map(Body::from_incoming), tunnel, &connection).await)
 }
 

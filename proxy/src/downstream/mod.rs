@@ -21,13 +21,13 @@ mod replay;
 mod sniff;
 mod tcp;
 mod tls;
+pub(crate) mod tunnel;
 
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
@@ -167,12 +167,6 @@ impl Own {
 /// Whether a wildcard socket certainly hears this address. Addresses of interfaces are not looked up.
 fn is_local(ip: IpAddr) -> bool {
     ip.is_loopback() || ip.is_unspecified()
-}
-
-impl Resettable for TokioIo<hyper::upgrade::Upgraded> {
-    fn reset(&mut self) {
-        // Dropped without a shutdown it ends the way its codec ends what is cancelled.
-    }
 }
 
 impl<T: Resettable> Resettable for replay::Replay<T> {

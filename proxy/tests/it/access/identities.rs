@@ -199,6 +199,30 @@ async fn a_revoked_caller_loses_everything_it_has_open_and_the_others_nothing() 
     assert_eq!(calls(world.through(0)).await, [true; 4]);
 }
 
+/// Connections of a caller that may do nothing any more are closed, but never under a request: it is answered there or on the next one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_revoked_caller_that_goes_on_asking_is_refused_and_never_cut_off() {
+    let world = World::start(&policy("rules: [{from: [{trustDomains: [cluster.local]}]}]")).await;
+    let lab = world.through(2);
+    let mut http2 = Http2::over(lab.http().await).await;
+    assert_eq!(http2.get("http://w/x").await.status, 200);
+    let before = world.callee.metric("outrigger_connections_opened_total", &["tls=\"mutual\""]).await;
+    world.replace(&policy("rules: [{from: [{namespaces: [default]}]}]")).await;
+    let opened =
+        async || world.callee.metric("outrigger_connections_opened_total", &["tls=\"mutual\""]).await;
+    let mut asked = 0;
+    within("another connection", async {
+        while opened().await == before || asked < 200 {
+            let request = Request::post("http://w/x").body(text("")).expect("valid");
+            let answer = Answer::read(http2.send(request).await).await;
+            assert_eq!((answer.status, answer.reason()), (403, "access_denied"), "{answer:?}");
+            asked += 1;
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn from_permissive_to_strict_nothing_ends_that_is_mtls() {
     let world = World::start(&policy("mtls: {mode: Permissive}")).await;
