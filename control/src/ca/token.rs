@@ -6,9 +6,9 @@
 //! A signed token is a JWT (RFC 7519, ES256) made for [`AUDIENCE`]; the claim `outrigger.dev` says whose it is.
 
 use std::fmt;
-use std::fs::OpenOptions;
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -114,10 +114,16 @@ impl TokenSigner {
         }
     }
 
-    /// The key of `file`, which has to be there.
+    /// The key of `file`, which has to be there and to be its owner's alone: whoever reads it may be any proxy.
     pub fn existing(file: &Path) -> io::Result<Self> {
-        let pem = std::fs::read_to_string(file)
-            .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", file.display())))?;
+        let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", file.display()));
+        let mut opened = File::open(file).map_err(named)?;
+        if opened.metadata().map_err(named)?.permissions().mode() & 0o077 != 0 {
+            let text = format!("{}: others may read the key in it; chmod 600", file.display());
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, text));
+        }
+        let mut pem = String::new();
+        opened.read_to_string(&mut pem).map_err(named)?;
         Ok(Self::of(&key_pair(&pem, file)?))
     }
 

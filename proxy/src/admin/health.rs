@@ -61,9 +61,19 @@ pub(super) fn live(_: &Asked, _: &State) -> Answer {
 pub(super) fn ready(_: &Asked, state: &State) -> Answer {
     let missing = not_ready(state);
     if missing.is_empty() {
-        return plain(StatusCode::OK, "ready\n");
+        let warned = warnings(state).into_iter().map(|why| format!("but {why}\n"));
+        return plain(
+            StatusCode::OK,
+            std::iter::once("ready\n".to_owned()).chain(warned).collect::<String>(),
+        );
     }
     plain(StatusCode::SERVICE_UNAVAILABLE, missing.iter().map(|why| format!("{why}\n")).collect::<String>())
+}
+
+/// What is not as it should be, and no reason to keep traffic away.
+pub(super) fn warnings(state: &State) -> Vec<String> {
+    let why = state.shared.identity.why_not_kept();
+    why.map(|why| format!("the certificate is not kept across restarts: {why}")).into_iter().collect()
 }
 
 /// Each reason why no traffic should come.
@@ -75,10 +85,11 @@ pub(super) fn not_ready(state: &State) -> Vec<String> {
     let mut missing = Vec::new();
     if !shared.mesh.is_configured() {
         let link = &shared.mesh.inventory().lock().link;
-        let why = link
-            .error
-            .as_deref()
-            .unwrap_or("it does not know this workload or gateway, or did not answer yet");
+        let why = match (&link.error, link.connected) {
+            (Some(error), _) => error,
+            (None, true) => "it is connected, and knows no such workload or gateway or has not answered yet",
+            (None, false) => "not reached yet",
+        };
         missing.push(format!("no configuration yet from {}: {why}", link.source));
     }
     if shared.identity.is_configured() {

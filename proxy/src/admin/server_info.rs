@@ -5,7 +5,7 @@ use serde_json::json;
 use super::State;
 use super::answer::{self, Answer, Asked};
 use super::config_dump::source;
-use super::health::not_ready;
+use super::health::{not_ready, warnings};
 
 pub(super) fn answer(_: &Asked, state: &State) -> Answer {
     let shared = &state.shared;
@@ -18,6 +18,7 @@ pub(super) fn answer(_: &Asked, state: &State) -> Answer {
         "phase": format!("{:?}", shared.drain.phase()),
         "ready": missing.is_empty(),
         "missing": missing,
+        "warnings": warnings(state),
         "configured": shared.mesh.is_configured(),
         "source": source,
         "captured": shared.canary.is_some(),

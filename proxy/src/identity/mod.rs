@@ -124,6 +124,11 @@ impl Identity {
         self.state.lock().kept = Some(kept);
     }
 
+    /// Why a restart would not find the certificate again, where that is so and this proxy's to see to.
+    pub fn why_not_kept(&self) -> Option<String> {
+        self.state.lock().kept.as_ref()?.as_ref().err().cloned()
+    }
+
     /// The certificate in use.
     pub fn svid(&self) -> Option<Arc<Svid>> {
         self.shown.svid()

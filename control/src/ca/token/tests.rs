@@ -34,6 +34,13 @@ fn a_token_says_whose_it_is() {
     }
     let key = dir.path().join("token.key");
     assert_eq!(std::fs::metadata(&key).unwrap().permissions().mode() & 0o777, 0o600);
+    for others in [0o640, 0o604, 0o660] {
+        std::fs::set_permissions(&key, std::fs::Permissions::from_mode(others)).unwrap();
+        let refused = TokenSigner::open(&key).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::PermissionDenied);
+        assert!(refused.to_string().ends_with("others may read the key in it; chmod 600"), "{refused}");
+    }
+    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o400)).unwrap();
     let again = TokenSigner::open(&key).unwrap();
     let token = again.sign(&reviews(), HOUR).unwrap();
     assert_eq!(signer.reviewer().judge(&token, SystemTime::now()), Ok(reviews()));
@@ -88,6 +95,7 @@ fn what_is_not_a_key_is_named() {
         (KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap().serialize_pem(), "P-256"),
     ] {
         std::fs::write(&file, content).unwrap();
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
         let error = TokenSigner::open(&file).unwrap_err().to_string();
         assert!(error.contains(want) && error.contains("token.key"), "{error}");
     }

@@ -203,6 +203,7 @@ async fn a_certificate_outlives_its_process_in_memory_and_nowhere_else() {
     until("it is kept", || file.exists()).await;
     assert_eq!(std::fs::metadata(&file).expect("there").permissions().mode() & 0o777, 0o600);
     let first = serial(&running);
+    assert_eq!(ready(&running).await, (200, "ready\n".to_owned()));
     drop(running);
 
     ca.away.store(true, Ordering::SeqCst);
@@ -224,5 +225,8 @@ async fn a_certificate_outlives_its_process_in_memory_and_nowhere_else() {
     let running = place.start(Vec::new());
     has_identity(&running).await;
     until("it says so", || running.shared.identity.report()["why_not_kept"].is_string()).await;
+    let (status, said) = ready(&running).await;
+    assert_eq!(status, 200, "{said}");
+    assert!(said.starts_with("ready\nbut the certificate is not kept across restarts: "), "{said}");
     assert!(!disk.path().join("identity").exists());
 }
