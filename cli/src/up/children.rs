@@ -214,8 +214,9 @@ fn ourselves(name: &str, arguments: Vec<String>) -> Spec {
     let program = std::env::current_exe().map_or_else(|_| "outrigger".into(), |path| path.into_os_string());
     let mut environment = Vec::new();
     if std::env::var_os(LOG_LEVEL).is_none() {
-        // What they do when all is well, `up` and `outrigger status` tell more briefly.
-        environment.push((LOG_LEVEL.into(), "warn,outrigger_control::source=info".into()));
+        // What they do when all is well, `up` and `outrigger status` tell more briefly; whom a sidecar refuses, and by which rule, only it can say.
+        let level = "warn,outrigger_control::source=info,outrigger_proxy::policy::access=info";
+        environment.push((LOG_LEVEL.into(), level.into()));
     }
     Spec {
         name: name.into(),

@@ -1,7 +1,9 @@
 //! `outrigger up` as a newcomer meets it: whole meshes, real processes, real sockets.
 
+mod access;
 mod bookinfo;
 mod control_plane;
+mod discovery;
 mod foreign;
 mod identity;
 mod lifecycle;
