@@ -8,6 +8,7 @@ mod edits;
 mod endpoints;
 mod first_use;
 mod leaving;
+mod revoking;
 mod starting;
 
 use std::pin::Pin;
@@ -43,7 +44,7 @@ type Drill = (&'static str, fn(&Programs) -> Measuring<'_>);
 type Measuring<'a> = Pin<Box<dyn Future<Output = anyhow::Result<Vec<Row>>> + 'a>>;
 
 /// In the order of a mesh's life.
-const DRILLS: [Drill; 9] = [
+const DRILLS: [Drill; 10] = [
     ("start", |programs| Box::pin(starting::start(programs))),
     ("disk-copy", |programs| Box::pin(starting::disk_copy(programs))),
     ("first-use", |programs| Box::pin(first_use::run(programs))),
@@ -52,6 +53,7 @@ const DRILLS: [Drill; 9] = [
     ("endpoint-dies", |programs| Box::pin(endpoints::dies(programs))),
     ("none-ready", |programs| Box::pin(endpoints::none_ready(programs))),
     ("detection", |programs| Box::pin(detection::run(programs))),
+    ("revoked", |programs| Box::pin(revoking::run(programs))),
     ("drain", |programs| Box::pin(leaving::run(programs))),
 ];
 
