@@ -15,12 +15,14 @@ pub use response::{Asker, is_grpc};
 /// gRPC status codes as numbers (gRPC core, `status.proto`).
 pub mod grpc {
     pub const CANCELLED: u16 = 1;
+    pub const UNKNOWN: u16 = 2;
     pub const DEADLINE_EXCEEDED: u16 = 4;
     pub const PERMISSION_DENIED: u16 = 7;
     pub const RESOURCE_EXHAUSTED: u16 = 8;
     pub const UNIMPLEMENTED: u16 = 12;
     pub const INTERNAL: u16 = 13;
     pub const UNAVAILABLE: u16 = 14;
+    pub const DATA_LOSS: u16 = 15;
 }
 
 macro_rules! failures {

@@ -5,7 +5,7 @@ use tokio::time::Instant;
 
 use super::State;
 use super::answer::{self, Answer, Asked};
-use crate::upstream::{Cluster, Endpoint};
+use crate::upstream::{Cluster, Ejected, EjectionReason, Endpoint};
 
 pub(super) fn answer(_: &Asked, state: &State) -> Answer {
     let content = state.shared.mesh.inventory().lock();
@@ -39,5 +39,18 @@ fn endpoint(endpoint: &Endpoint, now: Instant) -> Value {
         "zone": endpoint.zone.as_deref(),
         "identity": endpoint.identity.as_ref().map(ToString::to_string),
         "meshed": endpoint.meshed,
+        // Null as long as it gets its full share.
+        "ejection": endpoint.ejected(now).map(ejection),
+    })
+}
+
+fn ejection(ejected: Ejected) -> Value {
+    json!({
+        "state": ejected.state.word(),
+        // In observe it gets its requests all the same.
+        "mode": ejected.mode.label(),
+        "reason": ejected.reason.map(EjectionReason::word),
+        "share": f64::from((ejected.share * 100.0).round()) / 100.0,
+        "next_probe_ms": ejected.next_probe.map(|wait| wait.as_millis() as u64),
     })
 }

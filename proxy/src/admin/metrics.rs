@@ -1,14 +1,16 @@
 //! The metrics page. What is measured, and how a metric is spelled, is `telemetry`.
 
 use std::collections::BTreeMap;
-use std::time::UNIX_EPOCH;
+use std::time::{Duration, UNIX_EPOCH};
 
 use http::StatusCode;
-use outrigger_config::model::Health;
+use outrigger_config::model::{BreakerMode, Health};
+use tokio::time::Instant;
 
 use super::State;
 use super::answer::{Answer, Asked, text};
 use crate::telemetry::{CONTENT_TYPE, Gauge, Text};
+use crate::upstream::Ejected;
 use crate::worker::Shared;
 
 pub(super) fn answer(_: &Asked, state: &State) -> Answer {
@@ -18,10 +20,21 @@ pub(super) fn answer(_: &Asked, state: &State) -> Answer {
 fn page(shared: &Shared) -> String {
     let mut out = Text::default();
     out.metrics(&shared.telemetry.metrics);
+    let endpoints = endpoints(shared);
     out.gauges(
         "outrigger_endpoints",
-        "Endpoints known, by what the source says of them.",
-        &endpoints(shared),
+        "Endpoints known, by what the source says of them and, of the healthy ones, whether they are ejected.",
+        &endpoints.by_state,
+    );
+    out.gauges(
+        "outrigger_endpoints_ejected",
+        "Endpoints that are out for failing, by the rule; in mode observe they only would be.",
+        &endpoints.ejected,
+    );
+    out.gauges(
+        "outrigger_next_probe_seconds",
+        "Until a request may find out whether one of the ejected endpoints is well again.",
+        &endpoints.next_probe,
     );
     if let Some(svid) = shared.identity.svid() {
         out.gauge(
@@ -40,28 +53,62 @@ fn page(shared: &Shared) -> String {
     out.into_string()
 }
 
-fn endpoints(shared: &Shared) -> Vec<Gauge> {
-    let mut gauges: Vec<Gauge> = Vec::new();
+/// What is told of the endpoints of each service.
+#[derive(Default)]
+struct Endpoints {
+    by_state: Vec<Gauge>,
+    ejected: Vec<Gauge>,
+    next_probe: Vec<Gauge>,
+}
+
+fn endpoints(shared: &Shared) -> Endpoints {
+    let mut all = Endpoints::default();
+    let now = Instant::now();
     let content = shared.mesh.inventory().lock();
     for cluster in content.clusters.values() {
         let Some(service) = cluster.settings().service.clone() else { continue };
+        let service = service.to_string();
         let mut states = BTreeMap::from([("healthy", 0), ("draining", 0), ("unhealthy", 0)]);
+        let mut reasons = BTreeMap::new();
+        let mut next_probe: Option<Duration> = None;
         for endpoint in cluster.endpoints().iter() {
-            let state = match endpoint.health() {
-                Health::Healthy => "healthy",
-                Health::Draining => "draining",
-                Health::Unhealthy => "unhealthy",
+            let ejected = endpoint.ejected(now);
+            let state = match (endpoint.health(), &ejected) {
+                (Health::Healthy, Some(Ejected { state, mode: BreakerMode::Enforce, .. })) => state.word(),
+                (Health::Healthy, _) => "healthy",
+                (Health::Draining, _) => "draining",
+                (Health::Unhealthy, _) => "unhealthy",
             };
             *states.entry(state).or_default() += 1;
+            let Some(Ejected { mode, reason: Some(reason), next_probe: next, .. }) = ejected else {
+                continue;
+            };
+            *reasons.entry((reason.word(), mode.label())).or_default() += 1;
+            next_probe = next.into_iter().chain(next_probe).min();
         }
         for (state, count) in states {
-            let labels = vec![("service", service.to_string()), ("state", state.to_owned())];
-            // Several ports of a service are one series.
-            match gauges.iter_mut().find(|gauge| gauge.labels == labels) {
-                Some(gauge) => gauge.value += f64::from(count),
-                None => gauges.push(Gauge { labels, value: f64::from(count) }),
+            add(&mut all.by_state, vec![("service", service.clone()), ("state", state.into())], count);
+        }
+        for ((reason, mode), count) in reasons {
+            let labels = vec![("service", service.clone()), ("reason", reason.into()), ("mode", mode.into())];
+            add(&mut all.ejected, labels, count);
+        }
+        if let Some(wait) = next_probe {
+            let labels = vec![("service", service)];
+            let wait = wait.as_secs_f64();
+            match all.next_probe.iter_mut().find(|gauge| gauge.labels == labels) {
+                Some(gauge) => gauge.value = gauge.value.min(wait),
+                None => all.next_probe.push(Gauge { labels, value: wait }),
             }
         }
     }
-    gauges
+    all
+}
+
+/// Several ports of a service are one series.
+fn add(gauges: &mut Vec<Gauge>, labels: Vec<(&'static str, String)>, count: u32) {
+    match gauges.iter_mut().find(|gauge| gauge.labels == labels) {
+        Some(gauge) => gauge.value += f64::from(count),
+        None => gauges.push(Gauge { labels, value: f64::from(count) }),
+    }
 }

@@ -127,7 +127,7 @@ pub async fn dial(arrival: &Arrival, backends: &Backends, record: &mut Record) -
             }
             Err(failure) => {
                 let now = Instant::now();
-                picked.failed(now - begun, now);
+                picked.unreached(now - begun, now);
                 upstream.attempts.count(worker.id, Some(failure.reason));
                 tried.push(picked.endpoint().id);
                 if tried.len() > MORE {

@@ -25,7 +25,7 @@ use crate::body::{Body, BodyError};
 use crate::downstream::Connection;
 use crate::failure::{Failure, Reason, is_grpc};
 use crate::policy::deadline::{Bound, Deadline};
-use crate::policy::retry::{ATTEMPT, Eligible, Failed, RetryPolicy, Suppressed, is_gateway_error};
+use crate::policy::retry::{ATTEMPT, Eligible, Failed, RetryPolicy, Suppressed};
 use crate::route::{Route, Upstream};
 use crate::upstream::{Cluster, EndpointId, HttpVersionChoice, Picked, SendError};
 
@@ -118,7 +118,7 @@ impl<'a> Attempts<'a> {
             if let (Err(error), Some(reason)) = (&sent, held.request_body_failed()) {
                 return Err(Failure { reason, detail: Some(error.detail.clone()) });
             }
-            let (sent, cause) = self.judge(sent).await;
+            let (sent, cause) = self.judge(sent, &picked).await;
             let Some(cause) = cause else { return self.done(sent, picked, held) };
             match self.again(cause) {
                 Ok((wait, next)) => {
@@ -209,16 +209,19 @@ impl<'a> Attempts<'a> {
         };
         let now = Instant::now();
         match &sent {
-            // An app that is not there answers fast through whatever stands before it.
-            Ok(response) if is_gateway_error(response.status()) => picked.failed(now - begun, now),
-            Ok(_) => picked.observe(now - begun, now),
+            Ok(response) => picked.answered(response.status(), response.headers(), now - begun, now),
+            // What the client did wrong is not the endpoint's failure.
+            Err(_) if held.request_body_failed().is_some() => picked.dismiss(),
             // It closed a connection that nobody used: no failure.
-            Err(error) if error.again.is_some() => {}
+            Err(error) if error.again.is_some() => picked.dismiss(),
             // Who gives less time than it usually takes learns nothing about the endpoint.
             Err(error)
                 if error.reason == Reason::DeadlineExceeded
-                    && now - begun < picked.endpoint().estimate(now) * 2 => {}
-            Err(_) => picked.failed(now - begun, now),
+                    && now - begun < picked.endpoint().estimate(now) * 2 =>
+            {
+                picked.dismiss();
+            }
+            Err(error) => picked.broke(error, now - begun, now),
         }
         let reason = sent.as_ref().err().map(|error| error.reason);
         if held.request_body_failed().is_none() || reason.is_none() {
@@ -241,6 +244,7 @@ impl<'a> Attempts<'a> {
     async fn judge(
         &mut self,
         sent: Result<Response<Body>, SendError>,
+        picked: &Picked,
     ) -> (Result<Response<Body>, SendError>, Option<Cause>) {
         let mut error = match sent {
             Err(error) => error,
@@ -251,7 +255,7 @@ impl<'a> Attempts<'a> {
                 let mut failed = policy.judge_head(status, headers);
                 let mut response = response;
                 if failed.is_none() && policy.waits_for_trailers(status, response.headers()) {
-                    (response, failed) = look_ahead(response, policy).await;
+                    (response, failed) = look_ahead(response, policy, picked).await;
                 }
                 return (Ok(response), failed.map(Cause::Named));
             }
@@ -322,13 +326,20 @@ impl Original {
 
 /// Waits a moment for the end of a gRPC call that fails without a message: servers send its headers and trailers together. Whatever
 /// came is put back.
-async fn look_ahead(response: Response<Body>, policy: &RetryPolicy) -> (Response<Body>, Option<Failed>) {
+async fn look_ahead(
+    response: Response<Body>,
+    policy: &RetryPolicy,
+    picked: &Picked,
+) -> (Response<Body>, Option<Failed>) {
     let (head, mut body) = response.into_parts();
     let Ok(first) = timeout(TRAILERS_WAIT, body.frame()).await else {
         return (Response::from_parts(head, body), None);
     };
     let Some(first) = first else { return (Response::from_parts(head, Body::empty()), None) };
     let trailers = first.as_ref().ok().and_then(Frame::trailers_ref);
+    if let Some(trailers) = trailers {
+        picked.ended(trailers);
+    }
     let failed = trailers.and_then(|trailers| policy.judge_grpc(trailers));
     let body = Body::wrapped(Resumed { first: Some(first), rest: body });
     (Response::from_parts(head, body), failed)

@@ -81,6 +81,8 @@ async fn one(
     };
     let worker = &connection.worker;
     let Ok(picked) = worker.with_rng(|rng| upstream.cluster.pick(Instant::now(), rng, &[])) else { return };
+    // A copy decides nothing.
+    picked.dismiss();
     let sent = worker.pools.send(&upstream.cluster, picked.endpoint(), version, copy.map(|()| body.into()));
     let answered = timeout(PATIENCE, async {
         let mut response = sent.await.map_err(|error| error.reason)?;

@@ -103,6 +103,9 @@ impl Held {
         if let Some(data) = frame.data_ref() {
             self.record.bytes(Way::Response, data.len() as u64);
         } else if let Some(trailers) = frame.trailers_ref() {
+            if let Some(picked) = &self.picked {
+                picked.ended(trailers);
+            }
             self.grpc_status(trailers);
         }
     }
@@ -212,6 +215,9 @@ impl http_body::Body for Outgoing {
             Poll::Ready(None) => held.record.complete(),
             Poll::Ready(Some(Ok(frame))) => held.see(frame),
             Poll::Ready(Some(Err(error))) => {
+                if let Some(picked) = &held.picked {
+                    picked.broke_off();
+                }
                 held.record.fail(&Failure::new(Reason::UpstreamReset, error.to_string()));
             }
         }

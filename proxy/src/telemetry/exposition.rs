@@ -29,6 +29,8 @@ impl Text {
         self.counters(&metrics.attempts);
         self.counters(&metrics.access_denied);
         self.counters(&metrics.suppressed);
+        self.counters(&metrics.ejections);
+        self.counters(&metrics.probes);
         let family = &metrics.connections;
         self.head(family.name, "gauge", family.help);
         for (labels, level) in family.all() {

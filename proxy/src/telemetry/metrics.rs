@@ -16,6 +16,7 @@ use super::family::{Family, MAX_SERIES, OTHER};
 use crate::failure::Reason;
 use crate::identity::Cause;
 use crate::policy::retry::Suppressed;
+use crate::upstream::EjectionReason;
 
 /// Which way a connection came in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -93,6 +94,8 @@ pub struct Metrics {
     pub(super) bytes: Family<Counter, 3>,
     pub(super) attempts: Family<Counter, 2>,
     pub(super) suppressed: Family<Counter, 2>,
+    pub(super) ejections: Family<Counter, 3>,
+    pub(super) probes: Family<Counter, 2>,
     pub(super) connections: Family<Level, 2>,
     pub(super) handshake_failures: Family<Counter, 2>,
     pub(super) access_denied: Family<Counter, 3>,
@@ -135,6 +138,18 @@ impl Metrics {
                 ["service", "cause"],
                 0,
                 "Requests that failed and were not sent again, although a policy names the failure or nothing was processed, by why not.",
+            ),
+            ejections: Family::new(
+                "outrigger_ejections_total",
+                ["service", "reason", "mode"],
+                0,
+                "Endpoints taken out for failing, by the rule; mode is enforce, observe (only counted) or spared (too few would be left).",
+            ),
+            probes: Family::new(
+                "outrigger_probes_total",
+                ["service", "result"],
+                0,
+                "Requests that found out whether an ejected endpoint is well again; result is success or failure.",
             ),
             connections: Family::new(
                 "outrigger_connections",
@@ -190,6 +205,12 @@ impl Metrics {
             cells: std::array::from_fn(|_| OnceLock::new()),
             suppressed: Default::default(),
         })
+    }
+
+    /// What circuit breakers of one service do; `service` as in [`Self::service`].
+    pub fn circuit(self: &Arc<Self>, service: Option<&ServiceRef>) -> Arc<CircuitMetrics> {
+        let service = service.map_or_else(|| PASSTHROUGH.into(), |s| s.to_string().into());
+        Arc::new(CircuitMetrics { metrics: self.clone(), service })
     }
 
     /// The label of a verified workload, `NAMESPACE/NAME`; for each connection, not each request.
@@ -367,6 +388,28 @@ impl Attempts {
             self.metrics.attempts.series(labels, || Counter::new(self.metrics.workers))
         });
         counter.add(worker, 1);
+    }
+}
+
+/// Handles of the circuit breakers of one service. Looked up when something happens, which is seldom.
+#[derive(Debug)]
+pub struct CircuitMetrics {
+    metrics: Arc<Metrics>,
+    service: Arc<str>,
+}
+
+impl CircuitMetrics {
+    /// `mode`: `enforce`, `observe` or `spared`.
+    pub fn ejected(&self, reason: EjectionReason, mode: &'static str) {
+        let labels = [self.service.clone(), reason.word().into(), mode.into()];
+        let new = || Counter::new(self.metrics.workers);
+        self.metrics.ejections.series(labels, new).add(Worker::default(), 1);
+    }
+
+    pub fn probed(&self, well: bool) {
+        let labels = [self.service.clone(), if well { "success" } else { "failure" }.into()];
+        let new = || Counter::new(self.metrics.workers);
+        self.metrics.probes.series(labels, new).add(Worker::default(), 1);
     }
 }
 

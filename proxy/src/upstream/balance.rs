@@ -29,16 +29,27 @@ pub struct EndpointSet {
     usable: Box<[u32]>,
     /// Running sums of the weights of `usable`; empty where all weights are equal.
     weights: Box<[u64]>,
+    /// Those that are ejected, and wait for a probe.
+    out: Box<[u32]>,
 }
 
 impl EndpointSet {
-    pub(super) fn new(all: Vec<Arc<Endpoint>>) -> Self {
-        let of = |health: Health| -> Box<[u32]> {
-            (0..).zip(&all).filter(|(_, endpoint)| endpoint.health() == health).map(|(i, _)| i).collect()
+    /// `enforced`: whether those that are ejected get nothing.
+    pub(super) fn new(all: Vec<Arc<Endpoint>>, enforced: bool) -> Self {
+        let those = |fit: &dyn Fn(&Endpoint) -> bool| -> Box<[u32]> {
+            (0..).zip(&all).filter(|(_, endpoint)| fit(endpoint)).map(|(i, _)| i).collect()
         };
-        let mut usable = of(Health::Healthy);
+        let of = |health: Health| move |endpoint: &Endpoint| endpoint.health() == health;
+        let out = those(&|endpoint| endpoint.breaker.is_out());
+        let mut usable = match enforced && !out.is_empty() {
+            true => those(&|endpoint| endpoint.health() == Health::Healthy && !endpoint.breaker.is_out()),
+            false => those(&of(Health::Healthy)),
+        };
         if usable.is_empty() {
-            usable = of(Health::Draining);
+            usable = those(&of(Health::Healthy));
+        }
+        if usable.is_empty() {
+            usable = those(&of(Health::Draining));
         }
         let weight = |index: &u32| u64::from(all[*index as usize].weight());
         let equal = usable.windows(2).all(|pair| weight(&pair[0]) == weight(&pair[1]));
@@ -54,7 +65,7 @@ impl EndpointSet {
                 })
                 .collect()
         };
-        Self { all: all.into(), usable, weights }
+        Self { all: all.into(), usable, weights, out }
     }
 
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &Arc<Endpoint>> {
@@ -67,6 +78,15 @@ impl EndpointSet {
 
     pub fn is_empty(&self) -> bool {
         self.all.is_empty()
+    }
+
+    /// Those that are ejected.
+    pub(super) fn out(&self) -> impl Iterator<Item = &Arc<Endpoint>> {
+        self.out.iter().map(|index| &self.all[*index as usize])
+    }
+
+    pub(super) fn has_out(&self) -> bool {
+        !self.out.is_empty()
     }
 
     /// Whether one may get something new.
@@ -128,39 +148,6 @@ impl EndpointSet {
             }
         };
         Some(&self.all[self.usable[place] as usize])
-    }
-}
-
-/// A chosen endpoint; counts as a request in flight there until it is dropped.
-#[derive(Debug)]
-pub struct Picked {
-    endpoint: Arc<Endpoint>,
-}
-
-impl Picked {
-    pub(super) fn new(endpoint: Arc<Endpoint>) -> Self {
-        endpoint.begin();
-        Self { endpoint }
-    }
-
-    pub fn endpoint(&self) -> &Arc<Endpoint> {
-        &self.endpoint
-    }
-
-    /// It answered: `latency` is from sending the request to the response's headers.
-    pub fn observe(&self, latency: std::time::Duration, now: Instant) {
-        self.endpoint.succeeded(latency, now);
-    }
-
-    /// It failed after `latency`: may raise its estimate and never lowers it.
-    pub fn failed(&self, latency: std::time::Duration, now: Instant) {
-        self.endpoint.failed(latency, now);
-    }
-}
-
-impl Drop for Picked {
-    fn drop(&mut self) {
-        self.endpoint.end();
     }
 }
 

@@ -7,13 +7,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use outrigger_config::model::{self, Discovery};
+use outrigger_config::model::{self, Discovery, Health};
+use rand::RngExt;
 use rand::rngs::SmallRng;
+use smallvec::SmallVec;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::balance::{Algorithm, EndpointSet, NoEndpoint, Picked};
+use super::balance::{Algorithm, EndpointSet, NoEndpoint};
+use super::circuit::Circuit;
 use super::endpoint::Address;
+use super::picked::Picked;
 use super::{Endpoint, EndpointId, Sent};
 
 #[derive(Debug)]
@@ -26,8 +30,7 @@ pub struct Cluster {
     changed: Notify,
     /// Requests and repetitions of late, for retry budgets.
     pub sent: Sent,
-    /// Zero of the endpoints' clocks.
-    born: Instant,
+    circuit: Arc<Circuit>,
 }
 
 impl Cluster {
@@ -35,22 +38,31 @@ impl Cluster {
     pub const DEFAULT_WAIT: Duration = Duration::from_secs(3);
 
     pub fn new(settings: model::Cluster) -> Arc<Self> {
-        let cluster = Self {
+        let cluster = Arc::new_cyclic(|me| Self {
+            circuit: Circuit::new(Arc::clone(&settings.circuit_breaker), me.clone()),
             settings: ArcSwap::from_pointee(settings),
             endpoints: ArcSwap::default(),
             known: AtomicBool::new(false),
             changed: Notify::new(),
             sent: Sent::default(),
-            born: Instant::now(),
-        };
+        });
         cluster.follow_name();
-        Arc::new(cluster)
+        cluster
     }
 
     /// New settings hold from the next request and the next connection.
     pub fn update(&self, settings: model::Cluster) {
+        let rules = Arc::clone(&settings.circuit_breaker);
         self.settings.store(Arc::new(settings));
         self.follow_name();
+        if self.circuit.update(rules) {
+            self.keep_within(&self.endpoints.load());
+            self.regroup();
+        }
+    }
+
+    pub fn circuit(&self) -> &Circuit {
+        &self.circuit
     }
 
     pub fn settings(&self) -> Arc<model::Cluster> {
@@ -72,9 +84,9 @@ impl Cluster {
                     endpoint.update(&model);
                     Arc::clone(endpoint)
                 }
-                _ => Arc::new(Endpoint::new(model, estimate, self.born)),
+                _ => Arc::new(Endpoint::new(model, estimate, &self.circuit)),
             });
-        self.publish(EndpointSet::new(endpoints.collect()));
+        self.publish(endpoints.collect());
     }
 
     pub fn endpoints(&self) -> Arc<EndpointSet> {
@@ -102,9 +114,48 @@ impl Cluster {
 
     /// Chooses an endpoint, by preference none of `avoid` (where earlier attempts failed). Never waits.
     pub fn pick(&self, now: Instant, rng: &mut SmallRng, avoid: &[EndpointId]) -> Result<Picked, NoEndpoint> {
-        match self.endpoints.load().pick(Algorithm::PowerOfTwoChoices, now, rng, avoid) {
-            Some(endpoint) => Ok(Picked::new(Arc::clone(endpoint))),
-            None => Err(self.no_endpoint()),
+        let set = self.endpoints.load();
+        if avoid.is_empty() && self.circuit.ejects() {
+            let mut probes = set.out().filter_map(|endpoint| Some((endpoint, endpoint.probe(now)?)));
+            if let Some((endpoint, probe)) = probes.next() {
+                return Ok(Picked::new(Arc::clone(endpoint), Some(probe), now));
+            }
+        }
+        let pick = |rng: &mut SmallRng, avoid: &[EndpointId]| {
+            set.pick(Algorithm::PowerOfTwoChoices, now, rng, avoid)
+        };
+        let Some(mut endpoint) = pick(rng, avoid) else { return Err(self.no_endpoint()) };
+        let share = endpoint.share(now);
+        if share < 1.0 && rng.random::<f32>() >= share {
+            // It is back for a short while only: this request is not of its part.
+            let mut others: SmallVec<[EndpointId; 4]> = avoid.into();
+            others.push(endpoint.id);
+            endpoint = pick(rng, &others).unwrap_or(endpoint);
+        }
+        // Where nobody is ejected in earnest, whoever gets a request anyway is as good as probed.
+        let probe = if set.has_out() { endpoint.probe(now) } else { None };
+        Ok(Picked::new(Arc::clone(endpoint), probe, now))
+    }
+
+    /// Who may get a request is decided anew, after an endpoint was ejected or came back.
+    pub(super) fn regroup(&self) {
+        let enforced = self.circuit.ejects();
+        self.endpoints.rcu(|set| EndpointSet::new(set.iter().cloned().collect(), enforced));
+        self.changed.notify_waiters();
+    }
+
+    /// Takes back in those that would come back first, while more are out than the rules allow.
+    fn keep_within(&self, set: &EndpointSet) {
+        let now = self.circuit.millis(Instant::now());
+        let rules = self.circuit.rules();
+        let places = &self.circuit.places;
+        let mut out: Vec<_> = set.iter().filter(|endpoint| endpoint.breaker.is_out()).collect();
+        out.sort_by_key(|endpoint| std::cmp::Reverse(endpoint.breaker.next_probe()));
+        while let Some(endpoint) = out.pop() {
+            if rules.ejection.as_ref().is_some_and(|rules| !places.are_too_many(rules.max_ejected)) {
+                return;
+            }
+            endpoint.breaker.pardon(now, places);
         }
     }
 
@@ -120,13 +171,24 @@ impl Cluster {
         if self.endpoints.load().iter().any(|endpoint| endpoint.address == address) {
             return;
         }
-        self.publish(EndpointSet::new(vec![Arc::new(Endpoint::at(address, FIRST_ESTIMATE, self.born))]));
+        self.publish(vec![Arc::new(Endpoint::at(address, FIRST_ESTIMATE, &self.circuit))]);
     }
 
-    fn publish(&self, set: EndpointSet) {
-        self.endpoints.store(Arc::new(set));
+    fn publish(&self, endpoints: Vec<Arc<Endpoint>>) {
+        let places = &self.circuit.places;
+        let (ready, other): (Vec<_>, Vec<_>) =
+            endpoints.iter().partition(|endpoint| endpoint.health() == Health::Healthy);
+        other.iter().for_each(|endpoint| endpoint.breaker.leave(places));
+        ready.iter().for_each(|endpoint| endpoint.breaker.join());
+        places.set_ready(ready.len());
+        let old = self.endpoints.swap(Arc::new(EndpointSet::new(endpoints, self.circuit.ejects())));
+        let new = self.endpoints.load();
+        let left = old.iter().filter(|old| !new.iter().any(|new| new.id == old.id));
+        left.for_each(|endpoint| endpoint.breaker.leave(places));
+        self.keep_within(&new);
         self.known.store(true, Ordering::Release);
-        self.changed.notify_waiters();
+        // Also whoever was ejected between the look at it and the swap.
+        self.regroup();
     }
 }
 

@@ -1,7 +1,7 @@
 //! One instance a request can go to, with what is known about how it answers.
 //!
-//! Owns the latency estimate and the count of requests in flight, as atomics shared by all workers. Never chooses (that is
-//! `balance`) and never opens a connection (`connect`).
+//! Owns the latency estimate, the count of requests in flight and whether it is ejected, as atomics shared by all workers. Never chooses
+//! (that is `balance`) and never opens a connection (`connect`).
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -9,8 +9,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
-use outrigger_config::model::{self, Health, SpiffeId};
+use outrigger_config::model::{self, BreakerMode, Ejection, Health, SpiffeId};
 use tokio::time::Instant;
+
+use super::circuit::Circuit;
+use super::ejection::{Breaker, EjectionReason, Outcome, Probe, Standing};
 
 /// Unique in this process and never used again: connections and statistics of an instance that is gone
 /// are never taken for those of a new one at the same address.
@@ -59,12 +62,48 @@ pub struct Endpoint {
     weight: AtomicU32,
     in_flight: AtomicU32,
     latency: Latency,
+    pub(super) breaker: Breaker,
+    circuit: Arc<Circuit>,
+}
+
+/// What came of the last failures of an endpoint.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Ejected {
+    pub state: EjectedState,
+    /// In Observe it is only said what would be.
+    pub mode: BreakerMode,
+    /// `None` where it is back.
+    pub reason: Option<EjectionReason>,
+    /// The part of its share of requests that it gets, 0 to 1.
+    pub share: f32,
+    /// When the next request may find out whether it is well again.
+    pub next_probe: Option<Duration>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum EjectedState {
+    /// It gets no requests.
+    Ejected,
+    /// It got one, which is not answered yet.
+    Probing,
+    /// It is back, with a rising share.
+    Ramping,
+}
+
+impl EjectedState {
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Ejected => "ejected",
+            Self::Probing => "probing",
+            Self::Ramping => "ramping",
+        }
+    }
 }
 
 impl Endpoint {
-    /// `estimate` is what it is taken to need until it has shown it; `born` is the zero of its clock.
-    pub(super) fn new(model: model::Endpoint, estimate: Duration, born: Instant) -> Self {
-        let endpoint = Self::at(Address::Socket(model.address), estimate, born);
+    /// `estimate` is what it is taken to need until it has shown it.
+    pub(super) fn new(model: model::Endpoint, estimate: Duration, circuit: &Arc<Circuit>) -> Self {
+        let endpoint = Self::at(Address::Socket(model.address), estimate, circuit);
         endpoint.update(&model);
         Self {
             workload: model.workload,
@@ -76,7 +115,7 @@ impl Endpoint {
     }
 
     /// An endpoint of which only the address is known.
-    pub(super) fn at(address: Address, estimate: Duration, born: Instant) -> Self {
+    pub(super) fn at(address: Address, estimate: Duration, circuit: &Arc<Circuit>) -> Self {
         Self {
             id: EndpointId::next(),
             address,
@@ -87,7 +126,9 @@ impl Endpoint {
             health: AtomicU8::new(Health::Healthy as u8),
             weight: AtomicU32::new(1),
             in_flight: AtomicU32::new(0),
-            latency: Latency::new(estimate, born),
+            latency: Latency::new(estimate, circuit.born),
+            breaker: Breaker::default(),
+            circuit: Arc::clone(circuit),
         }
     }
 
@@ -138,6 +179,73 @@ impl Endpoint {
 
     pub(super) fn failed(&self, latency: Duration, now: Instant) {
         self.latency.observe(latency, now, false);
+    }
+
+    /// An attempt ended; `outcome` says how, by the rules in force.
+    pub(super) fn tell(
+        &self,
+        outcome: impl FnOnce(&Ejection) -> Outcome,
+        latency: Duration,
+        probe: Option<Probe>,
+        now: Instant,
+    ) {
+        let rules = self.circuit.rules();
+        let Some(rules) = &rules.ejection else { return };
+        let slow = rules.slow_calls.is_some_and(|slow| latency > slow.longer_than);
+        let (outcome, places) = (outcome(rules), &self.circuit.places);
+        let now = (self.circuit.millis(now), rules);
+        if let Some(change) = self.breaker.tell(outcome, slow, probe, now, places, rand::random::<f64>) {
+            self.circuit.changed(change, self, rules);
+        }
+    }
+
+    /// Whether a call that took `elapsed` and was given up had been slow by the rules in force.
+    pub(super) fn is_slow(&self, elapsed: Duration) -> bool {
+        let rules = self.circuit.rules();
+        let slow = rules.ejection.as_ref().and_then(|rules| rules.slow_calls);
+        slow.is_some_and(|slow| elapsed > slow.longer_than)
+    }
+
+    /// The right to find out, by one request, whether it is well again.
+    pub(super) fn probe(&self, now: Instant) -> Option<Probe> {
+        let rules = self.circuit.rules();
+        self.breaker.probe(self.circuit.millis(now), rules.ejection.as_ref()?, rand::random::<f64>)
+    }
+
+    pub(super) fn withdraw(&self, probe: Probe, now: Instant) {
+        self.breaker.withdraw(probe, self.circuit.millis(now));
+    }
+
+    /// The part of its share of requests that it gets, above 0 and at most 1.
+    pub fn share(&self, now: Instant) -> f32 {
+        match self.breaker.standing() {
+            Standing::Closed { back: 1.., .. } => {}
+            _ => return 1.0,
+        }
+        let rules = self.circuit.rules();
+        rules.ejection.as_ref().map_or(1.0, |rules| self.breaker.share(self.circuit.millis(now), rules))
+    }
+
+    /// `None` where it gets its full share.
+    pub fn ejected(&self, now: Instant) -> Option<Ejected> {
+        let rules = self.circuit.rules();
+        let mode = rules.ejection.as_ref()?.mode;
+        let out = |state, reason, next_probe| {
+            Some(Ejected { state, mode, reason: Some(reason), share: 0.0, next_probe })
+        };
+        match self.breaker.standing() {
+            Standing::Open { until, reason } => {
+                out(EjectedState::Ejected, reason, Some(self.circuit.until(until, now)))
+            }
+            Standing::Probing { reason, .. } => out(EjectedState::Probing, reason, None),
+            Standing::Closed { .. } => {
+                let share = self.share(now);
+                let ramping =
+                    Ejected { state: EjectedState::Ramping, mode, reason: None, share, next_probe: None };
+                (share < 1.0).then_some(ramping)
+            }
+            Standing::Gone => None,
+        }
     }
 
     pub(super) fn begin(&self) {

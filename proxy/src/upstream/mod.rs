@@ -2,7 +2,8 @@
 //!
 //! What the rest of the proxy uses, in the order of a request:
 //! 1. [`Cluster::ready`] waits for a usable endpoint, [`Cluster::pick`] chooses one and counts the request there until the
-//!    returned [`Picked`] is dropped (keep it until the response's body ended); tell it the outcome by `observe` or `failed`.
+//!    returned [`Picked`] is dropped (keep it until the response's body ended); tell it the outcome (`answered`, `broke`, ...), from which
+//!    the balancer and the ejection of endpoints learn, or `dismiss` it.
 //! 2. [`Pools::send`] sends the request to that endpoint and returns its response, whose body gives the connection back when it
 //!    ended. Framing is done here: `Host` and `:authority`, the target's form, connection-level headers of the other version.
 //! 3. After a 101, or a 2xx to CONNECT, [`crate::upgrade::take`] takes the tunnel out of the response.
@@ -12,11 +13,14 @@
 
 mod balance;
 mod budget;
+mod circuit;
 mod cluster;
 pub mod connect;
+mod ejection;
 mod endpoint;
 pub(crate) mod http1;
 pub(crate) mod http2;
+mod picked;
 mod pool;
 pub mod relay;
 pub(crate) mod replay;
@@ -25,10 +29,13 @@ mod tls;
 #[cfg(test)]
 mod tests;
 
-pub use balance::{EndpointSet, NoEndpoint, Picked};
+pub use balance::{EndpointSet, NoEndpoint};
 pub use budget::Sent;
+pub use circuit::Circuit;
 pub use cluster::Cluster;
-pub use endpoint::{Address, Endpoint, EndpointId};
+pub use ejection::EjectionReason;
+pub use endpoint::{Address, Ejected, EjectedState, Endpoint, EndpointId};
+pub use picked::Picked;
 pub use pool::Pools;
 
 use std::fmt;

@@ -255,7 +255,12 @@ fn is_known(content: &Content, cluster: &ClusterName) -> bool {
 /// The live handles of a cluster that something published names.
 pub(super) fn upstream(content: &mut Content, name: &ClusterName, metrics: &Arc<Metrics>) -> Upstream {
     let cluster = handle(content, name);
-    let attempts = metrics.attempts(cluster.settings().service.as_ref());
+    let service = cluster.settings().service.clone();
+    let attempts = metrics.attempts(service.as_ref());
+    // Until its settings are known nobody knows whose it is.
+    if service.is_some() {
+        cluster.circuit().counted_by(|| metrics.circuit(service.as_ref()));
+    }
     Upstream { cluster, attempts }
 }
 

@@ -2,6 +2,7 @@
 
 mod cluster;
 mod connect;
+mod ejection;
 mod http1;
 mod http2;
 mod relay;
