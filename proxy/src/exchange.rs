@@ -60,6 +60,9 @@ pub async fn serve(
         }
         failure.response(asker)
     });
+    if let Some(counted) = &held.counted {
+        counted.tell(&mut response);
+    }
     connection.last_word(&mut response);
     Outgoing::of(response, held)
 }
@@ -73,6 +76,12 @@ async fn run(
 ) -> Result<Response<Body>, Failure> {
     let protocols = headers::receive(&mut request, connection, &mut held.record)?;
     let admitted = connection.admit(&request, &mut held.record)?;
+    if let Some(limits) = &destination.limits {
+        let peer = &connection.peer;
+        let (counted, passed) = limits.request(connection.worker.id, peer, &request, &mut held.record);
+        held.counted = Some(counted);
+        passed?;
+    }
     let route = find(&request, destination).ok_or(Reason::NoRoute)?.clone();
     held.record.route(&route.metrics, &route.origin);
     let deadline = Deadline::of(request.headers(), held.record.begun(), route.timeouts);
@@ -159,7 +168,14 @@ fn redirected(
 
 /// Whether a client error says something about the request's form.
 fn is_form(reason: Reason) -> bool {
-    !matches!(reason, Reason::NoRoute | Reason::AccessDenied | Reason::AmbiguousPath)
+    !matches!(
+        reason,
+        Reason::NoRoute
+            | Reason::AccessDenied
+            | Reason::AmbiguousPath
+            | Reason::RateLimited
+            | Reason::ConcurrencyLimited
+    )
 }
 
 /// Whether a request's answers may take as long as they like.

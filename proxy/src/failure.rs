@@ -117,6 +117,10 @@ failures! {
     AccessDenied "access_denied" 403 PERMISSION_DENIED "http_request_denied" "UAEX";
     /// The path can be read in two ways, and a rule of an AccessPolicy would have to compare it.
     AmbiguousPath "ambiguous_path" 403 PERMISSION_DENIED "http_request_denied" "UAEX";
+    /// A rate limit of the workload has no room for the request; `Retry-After` says when it will have.
+    RateLimited "rate_limited" 429 RESOURCE_EXHAUSTED "http_request_denied" "RL";
+    /// As many requests are being answered as a concurrency limit of the workload allows.
+    ConcurrencyLimited "concurrency_limited" 429 RESOURCE_EXHAUSTED "http_request_denied" "RL";
     /// The request is not valid HTTP, or lacks what it needs (a host, a target).
     BadRequest "bad_request" 400 INTERNAL "http_request_error" "DPE";
     /// Where the body ends can be read in two ways (RFC 9112 §6.3, §11.2).

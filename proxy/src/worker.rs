@@ -181,6 +181,7 @@ impl Worker {
             tls: Vec::new(),
             tcp: Backends::new(vec![(upstream, 1)], None),
             metrics: service,
+            limits: None,
             origin: None,
             stale: false,
         }

@@ -7,8 +7,8 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::{
-    Access, ClusterName, DestinationName, Fraction, HostPattern, Mtls, Origin, RouteTableName, SecretName,
-    ServiceRef, WorkloadRef,
+    Access, ClusterName, DestinationName, Fraction, HostPattern, Limits, Mtls, Origin, RouteTableName,
+    SecretName, ServiceRef, WorkloadRef,
 };
 
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -110,6 +110,7 @@ pub struct InboundPort {
     /// The first Service that selects this port, for metrics.
     pub service: Option<ServiceRef>,
     pub mtls: Mtls,
+    pub limits: Limits,
     pub origin: Option<Origin>,
 }
 

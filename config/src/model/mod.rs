@@ -11,6 +11,7 @@ pub mod cluster;
 pub mod endpoints;
 mod find;
 pub mod identity;
+pub mod limit;
 pub mod listener;
 pub mod name;
 pub mod origin;
@@ -32,6 +33,9 @@ pub use cluster::{Cluster, Discovery, UpstreamHttp};
 pub use endpoints::{Endpoint, Endpoints, Health};
 pub use find::RequestHead;
 pub use identity::{Mtls, MtlsMode, NotASpiffeId, SpiffeId};
+pub use limit::{
+    Cost, KeyPart, Limit, LimitHeaders, LimitMode, LimitOverride, LimitUnit, Limits, Rate, RateLimit,
+};
 pub use listener::{
     AccessLog, AccessLogMode, Destination, Egress, Gateway, GatewayListener, GatewayPort, GatewayProtocol,
     Inbound, InboundPort, Listener, Protocol, ProxySettings, TcpForward, TlsRoute, WeightedCluster,

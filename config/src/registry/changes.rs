@@ -244,15 +244,22 @@ impl Collector<'_> {
         }
     }
 
-    fn service(&mut self, service: &ServiceRef) {
-        self.changes.services.insert(service.clone());
-        for view in [&mut self.old, &mut self.new] {
-            for member in view.registry.members.get(service).into_iter().flatten() {
+    /// The inbound side of the workloads behind a Service, in the old registry or the new one.
+    fn workloads_of(&mut self, service: &ServiceRef) {
+        for registry in [self.old.registry, self.new.registry] {
+            for member in registry.members.get(service).into_iter().flatten() {
                 let workload = member.instance().workload.as_ref();
                 self.changes
                     .workloads
                     .extend(workload.map(|workload| (workload.namespace.clone(), workload.name.clone())));
             }
+        }
+    }
+
+    fn service(&mut self, service: &ServiceRef) {
+        self.changes.services.insert(service.clone());
+        self.workloads_of(service);
+        for view in [&mut self.old, &mut self.new] {
             let registry = view.registry;
             for service in std::iter::once(service).chain(registry.aliases_of(service)) {
                 for route in view.routes_to(service) {
@@ -332,10 +339,14 @@ impl Collector<'_> {
     }
 
     fn policy(&mut self, registry: &Registry, policy: &TrafficPolicy) {
+        let limits = policy.rate_limit.is_some() || policy.concurrency.is_some();
         for target in &policy.targets {
             match &target.to {
                 PolicyTarget::Service { service, .. } => {
                     self.changes.services.insert(service.clone());
+                    if limits {
+                        self.workloads_of(service);
+                    }
                 }
                 PolicyTarget::Route { kind, name, .. } => {
                     let key = (*kind, policy.namespace.clone(), name.clone());
@@ -345,7 +356,12 @@ impl Collector<'_> {
                 }
                 PolicyTarget::Namespace(namespace) => {
                     let inside = registry.services.keys().filter(|service| service.namespace == *namespace);
-                    self.changes.services.extend(inside.cloned());
+                    for service in inside {
+                        self.changes.services.insert(service.clone());
+                        if limits {
+                            self.workloads_of(service);
+                        }
+                    }
                 }
                 PolicyTarget::Mesh(_) => self.changes.everything = true,
             }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::model::{CircuitBreaker, Origin, Retry, ServiceRef, Timeouts};
+use crate::model::{CircuitBreaker, Limit, Origin, RateLimit, Retry, ServiceRef, Timeouts};
 use crate::resolve::precedence::Seniority;
 
 use super::route::RouteKind;
@@ -18,6 +18,8 @@ pub struct TrafficPolicy {
     pub circuit_breaker: Option<Arc<CircuitBreaker>>,
     /// A field of `circuitBreaker` that is set and has no effect on a route.
     pub only_for_services: Option<&'static str>,
+    pub rate_limit: Option<Arc<[RateLimit]>>,
+    pub concurrency: Option<Arc<[Limit<u32>]>>,
     pub origin: Origin,
 }
 

@@ -18,6 +18,10 @@ impl Registry {
                     app: port.app?,
                     service: services.first().map(|(service, _)| service.id.clone()),
                     mtls: self.mtls(workload, Some(port.port.number)),
+                    limits: self.limits(
+                        services.iter().map(|(service, port)| (&service.id, port.number)),
+                        port.port.number,
+                    ),
                     origin: Some(workload.origin.at(&port.field)),
                 })
             })

@@ -10,6 +10,7 @@ mod destination;
 mod endpoints;
 mod gateway;
 mod inbound;
+mod limits;
 mod mtls;
 mod policy;
 pub mod precedence;

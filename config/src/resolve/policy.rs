@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::model::{CircuitBreaker, Origin, Retry, RouteCaps, ServiceRef, Timeouts};
+use crate::model::{CircuitBreaker, Limit, Origin, RateLimit, Retry, RouteCaps, ServiceRef, Timeouts};
 use crate::registry::{BackendTo, PolicyTarget, Registry, Route, Rule, TimeoutSection, TrafficPolicy};
 
 use super::attachment::{Reach, Side, Standing, Why};
@@ -119,6 +119,16 @@ impl Registry {
         };
         let any = caps.pending.or(caps.requests).or(caps.retries);
         any.map(|_| Arc::new(caps))
+    }
+
+    /// Of the callee's own policies, whoever calls.
+    pub(super) fn rate_limits(&self, call: &Call<'_>) -> Decision<Arc<[RateLimit]>> {
+        Decision::among(self.policies_about(call, "spec.rateLimit", |policy| policy.rate_limit.clone()))
+    }
+
+    /// As [`Self::rate_limits`].
+    pub(super) fn concurrency(&self, call: &Call<'_>) -> Decision<Arc<[Limit<u32>]>> {
+        Decision::among(self.policies_about(call, "spec.concurrency", |policy| policy.concurrency.clone()))
     }
 
     /// The policies that have a `section` and are about this call.

@@ -196,7 +196,7 @@ fn peer(peer: &model::PeerMatch) -> PeerMatch {
     }
 }
 
-fn call(call: &model::CallMatch) -> CallMatch {
+pub(super) fn call(call: &model::CallMatch) -> CallMatch {
     CallMatch {
         ports: texts(&call.ports, ToString::to_string),
         methods: texts(&call.methods, ToString::to_string),
@@ -308,7 +308,7 @@ fn decode_peer(peer: PeerMatch, at: &At<'_>) -> Result<model::PeerMatch, Unsuppo
     })
 }
 
-fn decode_call(call: CallMatch, at: &At<'_>) -> Result<model::CallMatch, Unsupported> {
+pub(super) fn decode_call(call: CallMatch, at: &At<'_>) -> Result<model::CallMatch, Unsupported> {
     Ok(model::CallMatch {
         ports: among(call.ports, &at.field("ports"), |text| {
             text.parse().map_err(|_| "it is not a port".to_owned())

@@ -14,6 +14,7 @@ mod cluster;
 mod endpoints;
 mod fields;
 mod foreign;
+mod limits;
 mod listener;
 pub mod names;
 pub mod own;

@@ -65,6 +65,8 @@ pub struct InboundPort {
     pub origin: Option<Origin>,
     #[prost(message, optional, tag = "6")]
     pub mtls: Option<Mtls>,
+    #[prost(message, optional, tag = "7")]
+    pub limits: Option<super::limits::Limits>,
 }
 
 /// Absent: the default.
@@ -416,6 +418,7 @@ mirrored! {
     BreakerMode { Enforce = 0, Observe = 1 }
     EjectionErrors { Gateway = 0, Server = 1 }
     MtlsMode { Permissive = 0, Strict = 1, Disabled = 2 }
+    LimitHeaders { Always = 0, Refused = 1, Never = 2 }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Enumeration)]

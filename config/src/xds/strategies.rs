@@ -162,16 +162,16 @@ fn settings() -> impl Strategy<Value = ProxySettings> {
 }
 
 pub(crate) fn inbound() -> impl Strategy<Value = Inbound> {
-    let port = (port(), protocol(), socket(), option::of(service()), mtls(), option::of(origin())).prop_map(
-        |(port, protocol, app, service, mtls, origin)| InboundPort {
+    let port = (port(), protocol(), socket(), option::of(service()), mtls(), limits(), option::of(origin()))
+        .prop_map(|(port, protocol, app, service, mtls, limits, origin)| InboundPort {
             port,
             protocol,
             app,
             service,
             mtls,
+            limits,
             origin,
-        },
-    );
+        });
     let workload = (name(), name(), name()).prop_map(|(namespace, name, service_account)| WorkloadRef {
         namespace,
         name,
@@ -180,6 +180,49 @@ pub(crate) fn inbound() -> impl Strategy<Value = Inbound> {
     (workload, vec(port, 0..4), mtls(), access().prop_map(Arc::new), settings()).prop_map(
         |(workload, ports, mtls, access, settings)| Inbound { workload, ports, mtls, access, settings },
     )
+}
+
+fn limits() -> impl Strategy<Value = Limits> {
+    let rate = (1_u32..1_000_000, 1_u64..3_600, 1_u32..1_000)
+        .prop_map(|(tokens, per, burst)| Rate::new(tokens, Duration::from_secs(per), burst).expect("a rate"));
+    let headers =
+        prop::sample::select(vec![LimitHeaders::Always, LimitHeaders::Refused, LimitHeaders::Never]);
+    let rate = (limit(rate.boxed()), any::<bool>(), option::of(header_name()), any::<[u32; 2]>(), headers)
+        .prop_map(|(limit, connections, header, [most, fixed], headers)| {
+            let bursts = limit.overrides.iter().filter_map(|given| given.allowed).map(|rate| rate.burst);
+            let most = most % bursts.fold(limit.allowed.burst, u32::min) + 1;
+            let unit = if connections { LimitUnit::Connections } else { LimitUnit::Requests };
+            RateLimit { limit, unit, cost: Cost { fixed: fixed % most + 1, header, most }, headers }
+        });
+    (vec(rate, 0..3), vec(limit((1_u32..1_000).boxed()), 0..3))
+        .prop_map(|(rates, concurrency)| Limits { rates, concurrency })
+}
+
+fn limit<A: Clone + std::fmt::Debug + 'static>(allowed: BoxedStrategy<A>) -> impl Strategy<Value = Limit<A>> {
+    let template = || {
+        shared(&["/{**}", "/a/{id}/b", "/a/{*}/{**}"])
+            .prop_map(|path| PathTemplate::new(&path).expect("a template"))
+    };
+    let part = prop_oneof![
+        Just(KeyPart::Identity),
+        Just(KeyPart::Namespace),
+        any::<u8>().prop_map(|trusted_hops| KeyPart::Address { trusted_hops }),
+        header_name().prop_map(KeyPart::Header),
+        vec(template(), 0..3).prop_map(KeyPart::Path),
+        Just(KeyPart::Method),
+        Just(KeyPart::GrpcMethod),
+    ];
+    let mode = prop::sample::select(vec![LimitMode::Enforce, LimitMode::Observe]);
+    let overrides = vec((vec(option::of(text()), 3), option::of(allowed.clone())), 0..3);
+    (name(), mode, vec(call_match(), 0..2), vec(part, 0..3), allowed, overrides, 1_u32..1_000_000, origin())
+        .prop_map(|(name, mode, matches, key, allowed, overrides, max_keys, origin)| {
+            let fitting = |(values, allowed): (Vec<_>, _)| LimitOverride {
+                key: values.into_iter().take(key.len()).collect(),
+                allowed,
+            };
+            let overrides = overrides.into_iter().map(fitting).collect();
+            Limit { name, mode, matches, key, allowed, overrides, max_keys, origin }
+        })
 }
 
 fn access() -> impl Strategy<Value = Access> {

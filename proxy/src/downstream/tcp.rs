@@ -56,6 +56,14 @@ pub async fn carry(
             return;
         }
     };
+    if let Some(limits) = &destination.limits
+        && let Err(failure) = limits.connection(worker.id, &arrival.peer, &mut record)
+    {
+        tracing::debug!(client = %arrival.peer.address, %failure, "a connection was refused");
+        record.fail(&failure);
+        io.reset();
+        return;
+    }
     let _active = inbound.then(|| worker.shared.drain.enter());
     let dialled = match dialled {
         Some(dialled) => Ok(dialled),

@@ -23,6 +23,7 @@ use crate::failure::{Failure, Reason, is_grpc};
 use crate::mesh::Destination;
 use crate::policy::access::Admitted;
 use crate::policy::deadline::{Bound, Deadline};
+use crate::policy::rate_limit::Counted;
 use crate::telemetry::{Record, Way};
 use crate::upstream::Picked;
 
@@ -42,6 +43,8 @@ pub struct Held {
     pub picked: Option<Picked>,
     /// May go on while it is not revoked.
     pub(super) admitted: Option<Admitted>,
+    /// Counts against the workload's limits until dropped.
+    pub(super) counted: Option<Counted>,
     pub(super) tunnel: Option<Box<Opened>>,
     pub(super) request_body: Option<Rc<Cell<Fate>>>,
     limits: Option<Box<Limits>>,
@@ -66,6 +69,7 @@ impl Held {
             record,
             picked: None,
             admitted: None,
+            counted: None,
             tunnel: None,
             request_body: None,
             limits: None,

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use outrigger_config::model::{HostPattern, Origin, Protocol, ServiceRef};
 
+use crate::policy::rate_limit::Limits;
 use crate::route::{Split, Table, Upstream};
 use crate::telemetry::ServiceMetrics;
 
@@ -21,6 +22,8 @@ pub struct Destination {
     /// For everything else.
     pub tcp: Backends,
     pub metrics: Arc<ServiceMetrics>,
+    /// How much the workload takes on here, where this is its inbound side.
+    pub limits: Option<Arc<Limits>>,
     pub origin: Option<Origin>,
     /// From the disk copy, after it had expired, because no source can be asked.
     pub stale: bool,

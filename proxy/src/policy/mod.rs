@@ -4,4 +4,5 @@
 
 pub mod access;
 pub mod deadline;
+pub mod rate_limit;
 pub mod retry;

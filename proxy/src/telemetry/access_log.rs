@@ -181,6 +181,12 @@ impl Serialize for Line {
         if let Some(audit) = &noted.audit {
             map.serialize_entry("audit", audit)?;
         }
+        if let Some(limited) = &noted.limited {
+            map.serialize_entry(if limited.observed { "limit_observed" } else { "limit" }, &limited.limit)?;
+            if limited.key != 0 {
+                map.serialize_entry("limit_key", &format_args!("{:016x}", limited.key))?;
+            }
+        }
         if let Some(cluster) = &noted.cluster {
             map.serialize_entry("cluster", cluster)?;
         }

@@ -31,6 +31,8 @@ impl Text {
         self.counters(&metrics.suppressed);
         self.counters(&metrics.ejections);
         self.counters(&metrics.probes);
+        self.counters(&metrics.limited);
+        self.counters(&metrics.limit_overflow);
         let family = &metrics.connections;
         self.head(family.name, "gauge", family.help);
         for (labels, level) in family.all() {

@@ -99,6 +99,8 @@ pub struct Metrics {
     pub(super) connections: Family<Level, 2>,
     pub(super) handshake_failures: Family<Counter, 2>,
     pub(super) access_denied: Family<Counter, 3>,
+    pub(super) limited: Family<Counter, 3>,
+    pub(super) limit_overflow: Family<Counter, 2>,
     pub(super) passthrough_no_config: Counter,
     pub(super) access_log_dropped: Counter,
     peers: Mutex<Vec<Arc<str>>>,
@@ -169,6 +171,18 @@ impl Metrics {
                 1,
                 "Requests and TCP connections that an AccessPolicy refused (mode enforce), or would have refused (mode audit).",
             ),
+            limited: Family::new(
+                "outrigger_limited_total",
+                ["mode", "policy", "limit"],
+                1,
+                "Requests and TCP connections that a rateLimit or concurrency refused (mode enforce), or would have refused (mode observe).",
+            ),
+            limit_overflow: Family::new(
+                "outrigger_limit_overflow_total",
+                ["policy", "limit"],
+                0,
+                "Requests and TCP connections counted together with others because a limit had as many keys as it may remember.",
+            ),
             passthrough_no_config: Counter::new(workers),
             access_log_dropped: Counter::new(workers),
             peers: Mutex::new(vec!["unknown".into()]),
@@ -233,6 +247,17 @@ impl Metrics {
         let mode = if audit { "audit" } else { "enforce" };
         let labels = [mode.into(), policy.into(), rule.into()];
         Arc::new(Denials { metrics: self.clone(), labels, counter: OnceLock::new() })
+    }
+
+    /// What one limit refuses. Resolved when limits are compiled.
+    pub fn limit(self: &Arc<Self>, policy: &str, limit: &str) -> Arc<LimitMetrics> {
+        Arc::new(LimitMetrics {
+            metrics: self.clone(),
+            policy: policy.into(),
+            limit: limit.into(),
+            refused: Default::default(),
+            overflow: OnceLock::new(),
+        })
     }
 
     /// An accepted connection, counted as open until the guard is dropped.
@@ -428,6 +453,38 @@ impl Denials {
             metrics.access_denied.series(self.labels.clone(), || Counter::new(metrics.workers))
         };
         self.counter.get_or_init(new).add(worker, 1);
+    }
+}
+
+/// Handles of one limit. Its series begin with what they first count.
+#[derive(Debug)]
+pub struct LimitMetrics {
+    metrics: Arc<Metrics>,
+    policy: Arc<str>,
+    limit: Arc<str>,
+    /// Enforced, observed.
+    refused: [OnceLock<Arc<Counter>>; 2],
+    overflow: OnceLock<Arc<Counter>>,
+}
+
+impl LimitMetrics {
+    /// `observed`: it goes on nevertheless.
+    pub fn refused(&self, worker: Worker, observed: bool) {
+        let new = || {
+            let mode = if observed { "observe" } else { "enforce" };
+            let labels = [mode.into(), self.policy.clone(), self.limit.clone()];
+            self.metrics.limited.series(labels, || Counter::new(self.metrics.workers))
+        };
+        self.refused[usize::from(observed)].get_or_init(new).add(worker, 1);
+    }
+
+    /// Counted by the number that all keys without a place share.
+    pub fn overflowed(&self, worker: Worker) {
+        let new = || {
+            let labels = [self.policy.clone(), self.limit.clone()];
+            self.metrics.limit_overflow.series(labels, || Counter::new(self.metrics.workers))
+        };
+        self.overflow.get_or_init(new).add(worker, 1);
     }
 }
 

@@ -16,7 +16,7 @@ pub use access_log::AccessLog;
 pub use cells::Worker;
 pub use exposition::{CONTENT_TYPE, Gauge, Text};
 pub use metrics::{
-    Attempts, CircuitMetrics, Denials, Direction, Metrics, OpenConnection, Peer, RouteMetrics,
+    Attempts, CircuitMetrics, Denials, Direction, LimitMetrics, Metrics, OpenConnection, Peer, RouteMetrics,
     ServiceMetrics, Tls, Way,
 };
 pub use record::{ByteCount, Record};

@@ -32,7 +32,7 @@ pub struct Record {
     complete: bool,
     attempts: u32,
     seen: Option<Rc<Seen>>,
-    /// A policy in mode Audit would have refused it.
+    /// A policy in mode Audit or Observe would have refused it.
     audited: bool,
     /// Present while the log may want a line of it.
     noted: Option<Box<Noted>>,
@@ -61,8 +61,17 @@ pub(super) struct Noted {
     pub origin: Option<Origin>,
     /// What a policy in mode Audit would have refused it for.
     pub audit: Option<Arc<str>>,
+    pub limited: Option<Limited>,
     pub cluster: Option<ClusterName>,
     pub endpoint: Option<Box<str>>,
+}
+
+/// Which limit had no room.
+#[derive(Debug)]
+pub(super) struct Limited {
+    pub limit: Arc<str>,
+    pub key: u64,
+    pub observed: bool,
 }
 
 impl Record {
@@ -142,6 +151,13 @@ impl Record {
     pub fn audited(&mut self, why: Arc<str>) {
         self.audited = true;
         self.note(|noted| noted.audit = Some(why));
+    }
+
+    /// A limit, `NAMESPACE/POLICY LIMIT`, refuses it, or would if it were enforced. `key`: a hash of what it is counted by; 0 where everything is counted
+    /// together.
+    pub fn limited(&mut self, limit: &Arc<str>, key: u64, observed: bool) {
+        self.audited |= observed;
+        self.note(|noted| noted.limited = Some(Limited { limit: limit.clone(), key, observed }));
     }
 
     /// An attempt begins; the last one stands in the log.

@@ -178,6 +178,7 @@ pub fn inbound(ports: &[(u16, Protocol, SocketAddr)], settings: ProxySettings) -
         app: *app,
         service: Some(ServiceRef::new("default", "callee")),
         mtls: Mtls::default(),
+        limits: Default::default(),
         origin: None,
     };
     Resource::Listener(Listener::Inbound(Inbound {

@@ -12,6 +12,7 @@ mod grpc;
 mod harness;
 mod http1;
 mod identity;
+mod limits;
 mod replays;
 mod retries;
 mod routes;

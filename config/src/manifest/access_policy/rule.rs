@@ -177,6 +177,14 @@ impl Check for FromMatch {
     }
 }
 
+impl ToMatch {
+    /// Whether it asks for nothing but ports.
+    pub fn is_ports_only(&self) -> bool {
+        let ports = Self { ports: self.ports.clone(), not_ports: self.not_ports.clone(), ..Self::default() };
+        *self == ports
+    }
+}
+
 impl Check for ToMatch {
     fn check(&self, at: &FieldPath, findings: &mut Findings) {
         lists(

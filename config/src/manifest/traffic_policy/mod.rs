@@ -12,6 +12,8 @@ use super::metadata::Metadata;
 use super::path::FieldPath;
 
 mod circuit_breaker;
+mod limit;
+mod limit_key;
 mod retry;
 mod target;
 mod timeout;
@@ -20,6 +22,11 @@ pub use circuit_breaker::{
     BreakerMode, CircuitBreakerSection, EjectionErrors, EjectionMode, EjectionSection, SlowCallsSection,
     SuccessRateSection,
 };
+pub use limit::{
+    ConcurrencyLimit, ConcurrencyOverride, ConcurrencySection, CostSection, LimitHeaders, LimitMode,
+    RateLimit, RateLimitSection, RateOverride, WrittenRate,
+};
+pub use limit_key::KeyPart;
 pub use retry::{BackoffSection, BudgetSection, RetryCondition, RetrySection};
 pub use target::TargetRef;
 pub use timeout::TimeoutSection;
@@ -54,10 +61,10 @@ pub struct TrafficPolicySpec {
     pub fault: Option<NotYet>,
     /// Enforced at the callee.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub rate_limit: Option<NotYet>,
+    pub rate_limit: Option<RateLimitSection>,
     /// Enforced at the callee.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub concurrency: Option<NotYet>,
+    pub concurrency: Option<ConcurrencySection>,
 }
 
 impl Check for TrafficPolicy {
@@ -77,8 +84,57 @@ impl Check for TrafficPolicy {
             breaker.check(&spec.key("circuitBreaker"), findings);
             findings.error(spec.key("circuitBreaker"), NOT_YET);
         }
-        if self.spec.timeout.is_none() && self.spec.retry.is_none() && self.spec.circuit_breaker.is_none() {
-            findings.error(spec, "one of these is required: timeout, retry, circuitBreaker");
+        if let Some(limits) = &self.spec.rate_limit {
+            limits.check(&spec.key("rateLimit"), findings);
+            self.at_the_callee("rateLimit", &targets, findings);
+        }
+        if let Some(limits) = &self.spec.concurrency {
+            limits.check(&spec.key("concurrency"), findings);
+            self.at_the_callee("concurrency", &targets, findings);
+        }
+        if self.spec.timeout.is_none()
+            && self.spec.retry.is_none()
+            && self.spec.circuit_breaker.is_none()
+            && self.spec.rate_limit.is_none()
+            && self.spec.concurrency.is_none()
+        {
+            findings.error(
+                spec,
+                "one of these is required: timeout, retry, circuitBreaker, rateLimit, concurrency",
+            );
+        }
+    }
+}
+
+impl TrafficPolicy {
+    /// What a workload enforces before itself knows neither the rule its caller took nor whose wish it was.
+    fn at_the_callee(&self, section: &str, targets: &FieldPath, findings: &mut Findings) {
+        let own = self.metadata.namespace.as_deref().unwrap_or("default");
+        for (i, target) in self.spec.target_refs.iter().enumerate() {
+            let at = targets.index(i);
+            match target {
+                TargetRef::HttpRoute { .. } | TargetRef::GrpcRoute { .. } => {
+                    let text = format!(
+                        "{section} cannot be attached to a route: the workload that enforces it does not see which rule its \
+                         caller took; attach it to the Service, and say in `match` which requests it counts"
+                    );
+                    findings.error(at.key("kind"), text);
+                }
+                TargetRef::Service { namespace: Some(namespace), .. } if **namespace != *own => {
+                    let text = format!(
+                        "{section} is the business of whoever owns the Service: put the policy into namespace {namespace}, and \
+                         count callers apart by `key: [{{by: Namespace}}]`"
+                    );
+                    findings.error(at.key("namespace"), text);
+                }
+                TargetRef::Namespace { name } if **name != *own => {
+                    let text = format!(
+                        "{section} is the business of whoever owns the Services: put the policy into namespace {name}"
+                    );
+                    findings.error(at.key("name"), text);
+                }
+                TargetRef::Service { .. } | TargetRef::Namespace { .. } | TargetRef::Mesh { .. } => {}
+            }
         }
     }
 }

@@ -24,8 +24,8 @@ pub use http::{
 };
 pub use name::{AnnotationKey, AppProtocol, EnvName, Label, LabelKey, LabelValue, Name};
 pub use number::{
-    Cap, Consecutive, CorsMaxAge, MinRequests, PerSecond, Percent, Port, RedirectStatus, RetryAttempts,
-    RetryStatus, Sampling, Weight,
+    Cap, Consecutive, CorsMaxAge, LimitAmount, MaxKeys, MinRequests, PerSecond, Percent, Port,
+    RedirectStatus, RetryAttempts, RetryStatus, Sampling, Weight,
 };
 pub use timestamp::Timestamp;
 

@@ -50,6 +50,16 @@ number_value! {
 }
 
 number_value! {
+    /// What a limit counts up to.
+    LimitAmount(u32), "a number (1 to 1000000000)", 1..=1_000_000_000
+}
+
+number_value! {
+    /// How many keys a limit remembers.
+    MaxKeys(u32), "a number of keys (1 to 1000000)", 1..=1_000_000
+}
+
+number_value! {
     /// For how long a browser may keep the answer to a preflight; seconds.
     CorsMaxAge(u32), "a number of seconds (1 to 2147483647)", 1..=2_147_483_647
 }

@@ -173,6 +173,11 @@ fn proven<T, V>(
 }
 
 impl CallMatch {
+    /// Whether it may be meant, by whoever reads it.
+    pub(in crate::model) fn possibly(&self, call: &Call<'_>, path: &str) -> bool {
+        self.matches(call, Some(path), AccessAction::Deny)
+    }
+
     /// `path` in canonical form; an ambiguous one is refused before, wherever one is compared.
     fn matches(&self, call: &Call<'_>, path: Option<&str>, action: AccessAction) -> bool {
         let host = call.host.strip_suffix('.').unwrap_or(call.host);

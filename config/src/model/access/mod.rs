@@ -135,6 +135,12 @@ impl<T> Among<T> {
 }
 
 impl CallMatch {
+    /// What of it concerns one port; `None` where nothing does.
+    pub fn at(&self, port: u16) -> Option<Self> {
+        let there = self.ports.holds(|named| *named == port);
+        there.then(|| Self { ports: Among::default(), ..self.clone() })
+    }
+
     /// Whether it asks for anything that only HTTP has.
     pub fn is_http(&self) -> bool {
         let Self { ports: _, methods, paths, calls, hosts, headers } = self;
@@ -174,13 +180,8 @@ impl Access {
     /// What of it concerns one port. Rules that name other ports are gone, policies without a rule for the port, too: those do not select it.
     pub fn at(&self, port: u16) -> Self {
         let rule = |rule: &AccessRule| {
-            let there = |call: &&CallMatch| call.ports.holds(|named| *named == port);
-            let to: Vec<_> = rule.to.iter().filter(there).cloned().collect();
-            if to.is_empty() && !rule.to.is_empty() {
-                return None;
-            }
-            let to = to.into_iter().map(|call| CallMatch { ports: Among::default(), ..call });
-            Some(AccessRule { to: to.collect(), ..rule.clone() })
+            let to: Vec<_> = rule.to.iter().filter_map(|call| call.at(port)).collect();
+            (!to.is_empty() || rule.to.is_empty()).then(|| AccessRule { to, ..rule.clone() })
         };
         let policy = |policy: &AccessPolicy| {
             let rules: Vec<_> = policy.rules.iter().filter_map(rule).collect();

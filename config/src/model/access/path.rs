@@ -234,7 +234,7 @@ impl PathTemplate {
         &self.source
     }
 
-    fn matches(&self, path: &str) -> bool {
+    pub fn matches(&self, path: &str) -> bool {
         let Some(path) = path.strip_prefix('/') else { return false };
         let mut given = path.split('/');
         for wanted in &self.segments {

@@ -41,10 +41,12 @@ pub(super) fn check(report: &mut Report<'_>) {
 }
 
 /// The sections a policy may have, each of which is decided on its own.
-const SECTIONS: [(&str, Has); 3] = [
+const SECTIONS: [(&str, Has); 5] = [
     ("timeout", |policy| policy.timeout.is_some()),
     ("retry", |policy| policy.retry.is_some()),
     ("circuitBreaker", |policy| policy.circuit_breaker.is_some()),
+    ("rateLimit", |policy| policy.rate_limit.is_some()),
+    ("concurrency", |policy| policy.concurrency.is_some()),
 ];
 
 type Has = fn(&TrafficPolicy) -> bool;

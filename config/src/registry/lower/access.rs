@@ -87,7 +87,7 @@ fn peer(id: &Identity<'_>, from: &FromMatch) -> PeerMatch {
     }
 }
 
-fn call(to: &ToMatch) -> CallMatch {
+pub(super) fn call(to: &ToMatch) -> CallMatch {
     let method = |method: &HttpMethod| Arc::from(method.as_str());
     let host = |host: &RuleHost| {
         // An IPv6 address stands in brackets in a request.

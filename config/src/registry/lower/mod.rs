@@ -7,6 +7,7 @@ mod circuit_breaker;
 mod gateway;
 mod grpc;
 mod http;
+mod limit;
 mod policy;
 mod retry;
 mod route;

@@ -170,3 +170,89 @@ fn a_decision_can_be_asked_for_with_those_who_lost_and_why() {
     let why = registry.why_before(&first, &second).expect("both are there");
     assert_eq!(why.to_string(), "the longer path goes first");
 }
+
+const WORKLOAD: &str = "apiVersion: outrigger.dev/v1alpha1\nkind: Workload\nmetadata: {name: w, labels: {app: w}}\n\
+    spec: {address: 10.0.0.1, ports: [{name: http, port: 8080, appProtocol: http}, {name: admin, port: 9090, appProtocol: http}]}\n---\n\
+    apiVersion: v1\nkind: Service\nmetadata: {name: one}\n\
+    spec: {selector: {app: w}, ports: [{name: http, port: 80, targetPort: 8080}, {name: admin, port: 90, targetPort: 9090}]}\n---\n\
+    apiVersion: v1\nkind: Service\nmetadata: {name: two}\nspec: {selector: {app: w}, ports: [{port: 81, targetPort: 8080}]}\n---\n";
+
+/// `NAME AMOUNT` of the limits in force on each port of the workload.
+fn limits_of(registry: &Registry) -> Vec<String> {
+    let inbound = registry.inbound_of(&Subscriber::sidecar("default", "w")).expect("it is known");
+    let port = |port: &crate::model::InboundPort| {
+        let rates = port.limits.rates.iter().map(|rate| {
+            let limit = &rate.limit;
+            format!(" {}/{} {}", limit.origin.name, limit.name, limit.allowed.tokens)
+        });
+        let caps = port
+            .limits
+            .concurrency
+            .iter()
+            .map(|cap| format!(" {}/{} {}", cap.origin.name, cap.name, cap.allowed));
+        format!("{}:{}", port.port, rates.chain(caps).collect::<String>())
+    };
+    inbound.ports.iter().map(port).collect()
+}
+
+fn limiting(id: &str, target: &str, section: &str) -> String {
+    let (namespace, name) = id.split_once('/').unwrap();
+    format!(
+        "apiVersion: outrigger.dev/v1alpha1\nkind: TrafficPolicy\n\
+         metadata: {{name: {name}, namespace: {namespace}}}\n\
+         spec: {{targetRefs: [{target}], {section}}}\n---\n"
+    )
+}
+
+#[test]
+fn limits_of_all_services_before_a_port_hold_there_together() {
+    let wide = WORKLOAD.to_owned()
+        + &limiting("ops/mesh", "{kind: Mesh, name: default}", "rateLimit: {limits: [{requests: 1}]}");
+    assert_eq!(
+        limits_of(&registry(&wide)),
+        ["8080: mesh/limit-0 1", "9090: mesh/limit-0 1"],
+        "once, through both"
+    );
+    let one = wide.clone()
+        + &limiting(
+            "default/one",
+            "{kind: Service, name: one}",
+            "rateLimit: {limits: [{requests: 2, match: [{ports: [9090]}]}, {name: x, requests: 3}]}, concurrency: {limits: [{requests: 4}]}",
+        );
+    assert_eq!(
+        limits_of(&registry(&one)),
+        [
+            "8080: one/x 3 mesh/limit-0 1 one/concurrency-0 4",
+            "9090: one/limit-0 2 one/x 3 one/concurrency-0 4"
+        ],
+        "a Service's own before the mesh's, and for the other Service the mesh's as before"
+    );
+    let port = one.clone()
+        + &limiting(
+            "default/port",
+            "{kind: Service, name: one, port: 90}",
+            "rateLimit: {limits: [{requests: 5}]}",
+        )
+        + &limiting("default/none", "{kind: Service, name: two}", "rateLimit: {}");
+    assert_eq!(
+        limits_of(&registry(&port)),
+        ["8080: one/x 3 one/concurrency-0 4", "9090: port/limit-0 5 one/concurrency-0 4"],
+        "the port before the Service, and an empty section takes the mesh's away"
+    );
+}
+
+#[test]
+fn a_new_limit_concerns_the_workloads_behind_its_service() {
+    let before = registry(WORKLOAD);
+    for target in
+        ["{kind: Service, name: two}", "{kind: Namespace, name: default}", "{kind: Mesh, name: default}"]
+    {
+        let policy = limiting("default/p", target, "concurrency: {limits: [{requests: 4}]}");
+        let after = registry(&(WORKLOAD.to_owned() + &policy));
+        for (a, b) in [(&before, &after), (&after, &before)] {
+            let who = Subscriber::sidecar("default", "w");
+            let affected = |who| b.changes_since(a).may_affect(who, ResourceKind::Listener, "inbound");
+            assert!(affected(&who), "{target}");
+        }
+    }
+}

@@ -3,7 +3,7 @@
 
 use super::super::at::{At, Unsupported};
 use super::super::pb::{self, listener as proto};
-use super::super::{access, fields, own};
+use super::super::{access, fields, limits, own};
 use super::chain::{Chain, Content};
 use super::{HTTP_INSPECTOR, ORIGINAL_DST, Parts, any_address, inspector};
 use crate::model::{
@@ -28,6 +28,7 @@ pub(super) fn encode(inbound: &Inbound) -> proto::Listener {
                 service: port.service.as_ref().map(Into::into),
                 origin: port.origin.as_ref().map(Into::into),
                 mtls: Some((&port.mtls).into()),
+                limits: limits::encode(&port.limits),
             })
             .collect(),
         settings: Some((&inbound.settings).into()),
@@ -116,6 +117,7 @@ pub(super) fn decode(parts: Parts) -> Result<Inbound, Unsupported> {
                 .map_err(|_| at.field("app").refuse(format!("{:?} is not IP:PORT", port.app)))?,
             service: port.service.map(Into::into),
             mtls: own::Mtls::into_model(port.mtls, &at.field("mtls"))?,
+            limits: limits::decode(port.limits, &at.field("limits"))?,
             origin: port.origin.map(Into::into),
         });
     }

@@ -23,6 +23,7 @@ use crate::mesh::{
     Inbound, InboundPort, Known, ListenerTls, Slot, Standing,
 };
 use crate::policy::access::Ports;
+use crate::policy::rate_limit::{Limits, States};
 use crate::route::{Table, Upstream};
 use crate::telemetry::Direction;
 use crate::upstream::Cluster;
@@ -31,6 +32,8 @@ use crate::upstream::Cluster;
 pub(super) struct LiveInbound {
     version: Version,
     access: Arc<Ports>,
+    /// What the limits of all ports are counted by.
+    limits: States,
     ports: BTreeMap<u16, LivePort>,
 }
 
@@ -75,10 +78,12 @@ impl Apply {
         if self.inbound.as_ref().is_some_and(|live| live.version == version) {
             return;
         }
-        let (mut before, access) = match self.inbound.take() {
-            Some(live) => (live.ports, Some(live.access)),
+        let (mut before, access, counted) = match self.inbound.take() {
+            Some(live) => (live.ports, Some(live.access), live.limits),
             None => Default::default(),
         };
+        let limits =
+            States::of(model.ports.iter().map(|port| &port.limits), &counted, &self.telemetry.metrics);
         let access = access.filter(|access| access.say(model));
         let access = access.unwrap_or_else(|| Arc::new(Ports::new(model, &self.telemetry.metrics)));
         let (mut ports, mut live) = (BTreeMap::new(), BTreeMap::new());
@@ -108,6 +113,7 @@ impl Apply {
                 tls: Vec::new(),
                 tcp: Backends::new(vec![(upstream.clone(), 1)], None),
                 metrics,
+                limits: Limits::new(&port.limits, &limits, &model.settings.trust_domain),
                 origin: port.origin.clone(),
                 stale: false,
             };
@@ -128,7 +134,7 @@ impl Apply {
         // Connections to a port that is gone take no more exchanges.
         before.into_values().for_each(|gone| gone.slot.set(Standing::Unknown));
         tracing::info!(%version, ports = ports.len(), "inbound in force");
-        self.inbound = Some(LiveInbound { version, access: access.clone(), ports: live });
+        self.inbound = Some(LiveInbound { version, access: access.clone(), limits, ports: live });
         self.telemetry.access_log.set(&model.settings.access_log);
         let (workload, settings) = (model.workload.clone(), model.settings.clone());
         let mtls = model.mtls.clone();
@@ -248,6 +254,7 @@ impl Apply {
             tls: tls_routes,
             tcp,
             metrics,
+            limits: None,
             origin: Some(model.origin.clone()),
             stale: false,
         };

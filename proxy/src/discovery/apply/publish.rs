@@ -125,6 +125,7 @@ impl Apply {
             tls: model.tls.iter().map(|route| tls_route(content, route, &all)).collect(),
             tcp: backends(content, &model.tcp, &all),
             metrics,
+            limits: None,
             origin: model.origin.clone(),
             stale,
         });

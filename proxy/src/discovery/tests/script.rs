@@ -205,6 +205,7 @@ pub fn inbound(ports: &[(u16, &str)], egress: Egress) -> Resource {
         app: app.parse().expect("an address"),
         service: None,
         mtls: Mtls::default(),
+        limits: Default::default(),
         origin: None,
     };
     Resource::Listener(Listener::Inbound(Inbound {

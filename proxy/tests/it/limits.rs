@@ -1,0 +1,255 @@
+//! How much a workload takes on: what callers see of its limits, over real sockets and with two workers. The callee reads manifests, as in its file mode.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use http::Request;
+use outrigger_config::resolve::Subscriber;
+use outrigger_proxy::app::{self, Running, Setup};
+use outrigger_proxy::discovery::{Own, Source};
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::time::{Instant, MissedTickBehavior, interval_at};
+
+use super::harness::*;
+
+struct Callee {
+    running: Running,
+    manifests: TempDir,
+    http: SocketAddr,
+    tcp: SocketAddr,
+}
+
+impl Callee {
+    /// Behind a Service with a port for each of two apps. `spec` is what the policy says.
+    async fn start(http_app: SocketAddr, tcp_app: SocketAddr, spec: &str) -> Self {
+        let (http, tcp) = (free_port().await, free_port().await);
+        let manifests = tempfile::tempdir().expect("a directory");
+        let base = format!(
+            "apiVersion: outrigger.dev/v1alpha1\nkind: Workload\nmetadata: {{name: w, labels: {{app: w}}}}\nspec:\n  address: 127.0.0.1\n  ports:\n  \
+             - {{name: http, port: {http}, appPort: {}, appProtocol: http}}\n  \
+             - {{name: tcp, port: {tcp}, appPort: {}, appProtocol: tcp}}\n---\n\
+             apiVersion: v1\nkind: Service\nmetadata: {{name: s}}\nspec:\n  selector: {{app: w}}\n  ports:\n  \
+             - {{name: http, port: 80, targetPort: {http}, appProtocol: http}}\n  - {{name: tcp, port: 90, targetPort: {tcp}, appProtocol: tcp}}\n",
+            http_app.port(),
+            tcp_app.port()
+        );
+        std::fs::write(manifests.path().join("base.yaml"), base).expect("it can be written");
+        write(&manifests, spec);
+        let mut setup = Setup::new(Own::Sidecar);
+        setup.workers = Some(2);
+        setup.inbound_listen = Some(LOOPBACK);
+        let paths = vec![manifests.path().to_owned()];
+        let running = app::start(setup, move |_| {
+            Ok((Source::files(paths, Subscriber::sidecar("default", "w"))?, None))
+        });
+        let running = running.expect("it starts");
+        let (http, tcp) = (offered(&running, http).await, offered(&running, tcp).await);
+        Self { running, manifests, http, tcp }
+    }
+
+    async fn metric(&self, name: &str, labels: &[&str]) -> u64 {
+        let text = Http1::connect(self.running.metrics).await.get("/metrics", "proxy").await.body;
+        let of = |line: &&str| line.starts_with(name) && labels.iter().all(|label| line.contains(label));
+        text.lines().filter(of).map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum()
+    }
+}
+
+/// Replaces the policy, as an editor or a deployment does.
+fn write(manifests: &TempDir, spec: &str) {
+    let policy = format!(
+        "apiVersion: outrigger.dev/v1alpha1\nkind: TrafficPolicy\nmetadata: {{name: p}}\n\
+         spec: {{targetRefs: [{{kind: Service, name: s}}], {spec}}}\n"
+    );
+    let (path, new) = (manifests.path().join("policy.yaml"), manifests.path().join(".new"));
+    std::fs::write(&new, policy).expect("it can be written");
+    std::fs::rename(new, path).expect("it can be replaced");
+}
+
+async fn connect(from: u8, to: SocketAddr) -> TcpStream {
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.bind((IpAddr::V4(Ipv4Addr::new(127, 0, 0, from)), 0).into()).expect("a loopback address");
+    socket.connect(to).await.expect("it listens")
+}
+
+async fn client(from: u8, to: SocketAddr) -> Http1 {
+    Http1::over(connect(from, to).await).await
+}
+
+/// A hundred requests a second against 50 a second and 10 at once, for some seconds; from one connection or from many.
+async fn a_hundred_a_second(connections: u32) {
+    let spec = "rateLimit: {limits: [{name: all, requests: 50, burst: 10}]}";
+    let callee = Callee::start(echo().await, echo().await, spec).await;
+    let (sent, admitted, refused) = (AtomicU32::new(0), AtomicU32::new(0), AtomicU32::new(0));
+    let counts = Arc::new((sent, admitted, refused));
+    let begun = Instant::now();
+    let mut tasks = Vec::new();
+    for nth in 0..connections {
+        let (mut client, counts) = (client(1, callee.http).await, counts.clone());
+        tasks.push(tokio::spawn(async move {
+            // In turn: sixty at once would find ten tokens, however long ago the last ones were.
+            let first = begun + Duration::from_millis(10) * nth;
+            let mut ticks = interval_at(first, Duration::from_millis(10) * connections);
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
+            while counts.0.fetch_add(1, Ordering::Relaxed) < 400 {
+                ticks.tick().await;
+                let answer = client.get("/", "s").await;
+                match answer.status {
+                    200 => counts.1.fetch_add(1, Ordering::Relaxed),
+                    429 => counts.2.fetch_add(1, Ordering::Relaxed),
+                    other => panic!("{other}: {}", answer.body),
+                };
+            }
+        }));
+    }
+    for task in tasks {
+        within("the requests", task).await.expect("no panic");
+    }
+    let seconds = begun.elapsed().as_secs_f64();
+    let (admitted, refused) = (counts.1.load(Ordering::Relaxed), counts.2.load(Ordering::Relaxed));
+    assert_eq!(admitted + refused, 400);
+    let theory = (10.0 + 50.0 * seconds).min(400.0);
+    let found = f64::from(admitted) / theory;
+    println!("{connections} connections: {admitted} in {seconds:.2} s, {found:.3} of what they may have");
+    assert!((0.85..=1.15).contains(&found), "{admitted} in {seconds} s are {found} of {theory}");
+    assert_eq!(callee.metric("outrigger_limited_total", &["limit=\"all\""]).await, u64::from(refused));
+}
+
+#[tokio::test]
+async fn a_hundred_a_second_from_one_connection() {
+    a_hundred_a_second(1).await;
+}
+
+#[tokio::test]
+async fn a_hundred_a_second_from_many_connections() {
+    a_hundred_a_second(64).await;
+}
+
+#[tokio::test]
+async fn a_noisy_caller_leaves_the_others_theirs() {
+    let spec = "rateLimit: {limits: [{name: each, requests: 3, per: 1h, key: [{by: Address}]}]}";
+    let callee = Callee::start(echo().await, echo().await, spec).await;
+    let mut noisy = client(1, callee.http).await;
+    for _ in 0..3 {
+        assert_eq!(noisy.get("/", "s").await.status, 200);
+    }
+    for _ in 0..20 {
+        let refused = noisy.get("/", "s").await;
+        assert_eq!((refused.status, refused.reason()), (429, "rate_limited"), "on a connection that is kept");
+        assert_eq!(refused.header("ratelimit-policy"), "\"each\";q=3;w=3600");
+        assert!(refused.header("ratelimit").starts_with("\"each\";r=0;t="), "{refused:?}");
+        let wait: u64 = refused.header("retry-after").parse().expect("seconds");
+        assert!((1_000..=1_200).contains(&wait), "one of three an hour, after {wait} s");
+        assert!(!refused.body.contains("TrafficPolicy"), "who proves nothing is told the word alone");
+    }
+    let mut other = client(2, callee.http).await;
+    assert_eq!(other.get("/", "s").await.status, 200);
+    assert_eq!(
+        callee.metric("outrigger_requests_total", &["reason=\"rate_limited\"", "code=\"429\""]).await,
+        20
+    );
+}
+
+#[tokio::test]
+async fn a_grpc_caller_is_pushed_back() {
+    let spec = "rateLimit: {limits: [{requests: 1, per: 1h, match: [{grpc: [{service: a.B, method: C}]}]}]}";
+    let callee = Callee::start(echo().await, echo().await, spec).await;
+    let mut client = Http2::connect(callee.http).await;
+    let call = |method: &str| {
+        let uri = format!("http://s/a.B/{method}");
+        Request::post(uri).header("content-type", "application/grpc").body(text("")).expect("valid")
+    };
+    assert_eq!(client.send(call("C")).await.status(), 200);
+    let refused = Answer::read(client.send(call("C")).await).await;
+    assert_eq!((refused.status, refused.header("grpc-status")), (200, "8"), "trailers-only");
+    let wait: u64 = refused.header("grpc-retry-pushback-ms").parse().expect("milliseconds");
+    assert!((3_000_000..=3_600_000).contains(&wait), "{wait}");
+    assert_eq!(refused.header("retry-after"), "");
+    let other = Answer::read(client.send(call("D")).await).await;
+    assert_eq!((other.status, other.header("grpc-status")), (200, ""), "another method is not counted");
+}
+
+#[tokio::test]
+async fn connections_that_carry_bytes_are_limited_too() {
+    let tcp = bytes_app(|mut stream| async move {
+        let mut buffer = [0; 64];
+        while let Ok(count @ 1..) = stream.read(&mut buffer).await {
+            if stream.write_all(&buffer[..count]).await.is_err() {
+                return;
+            }
+        }
+    })
+    .await;
+    let spec = "rateLimit: {limits: [{connections: 2, per: 1h, key: [{by: Address}]}]}";
+    let callee = Callee::start(echo().await, tcp, spec).await;
+    let mut open = Vec::new();
+    for _ in 0..2 {
+        let mut stream = connect(1, callee.tcp).await;
+        stream.write_all(b"hello").await.expect("it reads");
+        let mut back = [0; 5];
+        within("the echo", stream.read_exact(&mut back)).await.expect("it is carried");
+        open.push(stream);
+    }
+    let third = async {
+        let mut stream = connect(1, callee.tcp).await;
+        stream.write_all(b"hello").await?;
+        stream.read(&mut [0; 5]).await
+    };
+    let error = within("an answer", third).await.expect_err("it is reset");
+    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+    let mut other = connect(2, callee.tcp).await;
+    other.write_all(b"hello").await.expect("it reads");
+    within("the echo", other.read_exact(&mut [0; 5])).await.expect("another caller's is carried");
+    let mut http = client(1, callee.http).await;
+    for _ in 0..5 {
+        assert_eq!(http.get("/", "s").await.status, 200, "requests are no connections");
+    }
+    assert_eq!(callee.metric("outrigger_limited_total", &["limit=\"limit-0\""]).await, 1);
+}
+
+#[tokio::test]
+async fn as_many_requests_at_the_same_time_as_may_be_and_a_change_takes_effect() {
+    let (send, release) = tokio::sync::watch::channel(false);
+    let slow = app(move |_| {
+        let mut release = release.clone();
+        async move {
+            let (sender, body) = frames();
+            tokio::spawn(async move {
+                let _ = sender.send(http_body::Frame::data("begun ".into())).await;
+                let _ = release.wait_for(|released| *released).await;
+            });
+            http::Response::new(body)
+        }
+    })
+    .await;
+    let spec = "concurrency: {limits: [{requests: 2}]}";
+    let callee = Callee::start(slow, echo().await, spec).await;
+    let mut client = Http2::connect(callee.http).await;
+    let get = || Request::get("http://s/").body(text("")).expect("valid");
+    let first = [client.send(get()).await, client.send(get()).await];
+    let refused = Answer::read(client.send(get()).await).await;
+    assert_eq!((refused.status, refused.reason()), (429, "concurrency_limited"));
+
+    write(&callee.manifests, "concurrency: {limits: [{requests: 3}]}");
+    let third = within("the new number", async {
+        loop {
+            let response = client.send(get()).await;
+            if response.status() == 200 {
+                return response;
+            }
+            drop(response);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    });
+    let third = third.await;
+    send.send_replace(true);
+    for response in first.into_iter().chain([third]) {
+        assert_eq!(Answer::read(response).await.body, "begun ");
+    }
+    for _ in 0..10 {
+        assert_eq!(client.get("http://s/").await.status, 200, "what ended does not count any more");
+    }
+}
