@@ -34,7 +34,7 @@ enum Origin {
 pub struct Present {
     issuer: Issuer,
     roots: Arc<[Root]>,
-    /// No leaf lives longer: the old root of a rotation is believed that long.
+    /// No leaf is given a longer one: the old root of a rotation is believed that long.
     longest_life: Duration,
     seen: Seen,
 }
@@ -166,8 +166,8 @@ fn next(
     all_heard: bool,
     now: SystemTime,
 ) -> Result<Option<(&'static str, State)>, Error> {
-    if let Some(longer) = state.with_life(life) {
-        return Ok(Some(("leaves may live longer from now on", longer)));
+    if let Some(changed) = state.with_life(life, now) {
+        return Ok(Some(("how long leaves may live has changed", changed)));
     }
     if let Some(renewed) = state.renewed(now)? {
         return Ok(Some(("made a new intermediate", renewed)));
@@ -184,7 +184,7 @@ impl Present {
         Ok(Self {
             issuer: state.issuer()?,
             roots: state.roots()?.into(),
-            longest_life: state.longest_life(),
+            longest_life: state.life(),
             seen: Seen::Revision(revision),
         })
     }

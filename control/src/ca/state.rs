@@ -23,8 +23,14 @@ pub struct State {
     authorities: Vec<Authority>,
     /// The id of the one that signs.
     signing: String,
-    /// The longest life leaves may have been given. Seconds; it never gets shorter, for such leaves may be about.
+    /// The longest life of any leaf that may be about. Seconds.
     longest_life: u64,
+    /// The life leaves may be given now, where that is shorter. Seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    life: Option<u64>,
+    /// When the life leaves may be given was changed last. Seconds since 1970.
+    #[serde(default)]
+    life_since: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     rotation: Option<Rotation>,
 }
@@ -82,6 +88,13 @@ pub enum NotNow {
 /// Of [`State::version`].
 const VERSION: u32 = 1;
 
+/// After a change of the life of leaves, before a shorter one is taken up: control planes that read different manifests would else outdo each other
+/// every second.
+const LIFE_RESTS: Duration = Duration::from_secs(3_600);
+
+/// Whoever signs has taken up a shorter life by then.
+const LIFE_SPREADS: Duration = Duration::from_secs(600);
+
 impl State {
     pub fn new(authority: Authority, longest_life: Duration) -> Self {
         Self {
@@ -89,6 +102,8 @@ impl State {
             signing: authority.id.clone(),
             authorities: vec![authority],
             longest_life: longest_life.as_secs(),
+            life: None,
+            life_since: 0,
             rotation: None,
         }
     }
@@ -126,8 +141,9 @@ impl State {
         self.rotation.as_ref()
     }
 
-    pub fn longest_life(&self) -> Duration {
-        Duration::from_secs(self.longest_life)
+    /// The life leaves may be given now.
+    pub fn life(&self) -> Duration {
+        Duration::from_secs(self.life.unwrap_or(self.longest_life))
     }
 
     pub fn signing(&self) -> Result<&Authority, Error> {
@@ -145,9 +161,20 @@ impl State {
         self.authorities.iter().map(root).collect()
     }
 
-    /// The state in which leaves may live this long; `None` if it is so now.
-    pub fn with_life(&self, life: Duration) -> Option<Self> {
-        (life.as_secs() > self.longest_life).then(|| Self { longest_life: life.as_secs(), ..self.clone() })
+    /// The state in which leaves may live this long and no longer; `None` if there is nothing to change now. A longer life holds at once, a
+    /// shorter one when the last change has rested. Those that were given a longer one are waited for before they are forgotten.
+    pub fn with_life(&self, life: Duration, now: SystemTime) -> Option<Self> {
+        let (life, now) = (life.as_secs(), seconds(now));
+        let limit = self.life.unwrap_or(self.longest_life);
+        let rested = now >= self.life_since.saturating_add(LIFE_RESTS.as_secs());
+        if life > limit || (life < limit && rested) {
+            let longest_life = self.longest_life.max(life);
+            let life = (life < longest_life).then_some(life);
+            return Some(Self { longest_life, life, life_since: now, ..self.clone() });
+        }
+        let gone = self.life_since.saturating_add(self.longest_life).saturating_add(LIFE_SPREADS.as_secs());
+        let longest_life = self.life.filter(|_| now >= gone)?;
+        Some(Self { longest_life, life: None, ..self.clone() })
     }
 
     /// With a new intermediate, when it is time for one; `None` before.

@@ -88,11 +88,67 @@ fn control_planes_go_on_by_themselves_when_all_have_heard() {
 
 #[test]
 fn the_old_root_is_believed_as_long_as_the_longest_leaf_lives() {
-    let longer = fresh().with_life(48 * HOUR).unwrap();
-    assert!(longer.with_life(HOUR).is_none(), "leaves that live long are still about");
+    let longer = fresh().with_life(48 * HOUR, now()).unwrap();
+    assert!(longer.with_life(48 * HOUR, now()).is_none(), "it is so already");
     let added = longer.add(Authority::make(now()).unwrap(), SETTLE, true, now()).unwrap();
     let signing = added.sign(true, now()).unwrap();
     assert_eq!(signing.remove(false, now() + 24 * HOUR), Err(NotNow::InUse((24 * HOUR + SETTLE).as_secs())));
+}
+
+/// How long after `at` the old root of a rotation that signs since then is believed.
+fn believed_for(state: &State, at: SystemTime) -> Duration {
+    static NEXT: std::sync::LazyLock<Authority> =
+        std::sync::LazyLock::new(|| Authority::make(now()).unwrap());
+    let added = state.add(NEXT.clone(), Duration::ZERO, true, at).unwrap();
+    match added.sign(true, at).unwrap().remove(false, at) {
+        Err(NotNow::InUse(left)) => Duration::from_secs(left),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_shorter_life_shortens_rotations_when_the_long_leaves_are_gone() {
+    let day = 24 * HOUR;
+    let shorter = fresh().with_life(HOUR, now()).unwrap();
+    assert_eq!((shorter.life(), believed_for(&shorter, now())), (HOUR, day), "long ones are still about");
+    for (asked, after) in [(HOUR, day), (HOUR / 2, LIFE_RESTS / 2)] {
+        assert_eq!(shorter.with_life(asked, now() + after), None, "not yet");
+    }
+    let gone = now() + day + LIFE_SPREADS;
+    let forgotten = shorter.with_life(HOUR, gone).unwrap();
+    assert_eq!((forgotten.life(), believed_for(&forgotten, gone)), (HOUR, HOUR));
+    assert_eq!(forgotten.with_life(HOUR, gone), None);
+    // Longer again on the way, and again shorter: what was last waited for is waited for anew.
+    let longer = shorter.with_life(2 * HOUR, now() + HOUR / 2).unwrap();
+    assert_eq!((longer.life(), believed_for(&longer, now())), (2 * HOUR, day));
+    assert_eq!(longer.with_life(2 * HOUR, gone), None);
+    let forgotten = longer.with_life(2 * HOUR, gone + HOUR / 2).unwrap();
+    assert_eq!(believed_for(&forgotten, gone), 2 * HOUR);
+}
+
+/// Control planes that read different manifests change it once in a while, and never give out a leaf that outlives the old root of a rotation.
+#[test]
+fn no_leaf_outlives_a_rotation_whatever_lives_are_asked_for() {
+    use rand::rngs::StdRng;
+    use rand::{RngExt, SeedableRng};
+
+    for seed in 0..200 {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let (mut at, mut state) = (now(), fresh());
+        // When the last leaf ends that was given out so far.
+        let mut last = at;
+        for step in 0..200 {
+            at += Duration::from_secs(rng.random_range(1..20_000));
+            let asked = HOUR * rng.random_range(1..60);
+            let mut changes = 0;
+            while let Some(next) = state.with_life(asked, at) {
+                (state, changes) = (next, changes + 1);
+                assert!(changes < 4, "seed {seed}, step {step}: it comes to rest");
+            }
+            last = last.max(at + asked.min(state.life()));
+            assert!(at + believed_for(&state, at) >= last, "seed {seed}, step {step}");
+        }
+    }
 }
 
 #[test]

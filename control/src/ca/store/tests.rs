@@ -40,9 +40,9 @@ async fn who_comes_second_is_told_so() {
     assert!(one.replace(None, &state()).await.unwrap());
     assert!(!other.replace(None, &state()).await.unwrap());
     let seen = other.load().await.unwrap().unwrap();
-    let longer = seen.state.with_life(2 * DAY).unwrap();
+    let longer = seen.state.with_life(2 * DAY, SystemTime::now()).unwrap();
     assert!(one.replace(Some(&seen.revision), &longer).await.unwrap());
-    let late = seen.state.with_life(3 * DAY).unwrap();
+    let late = seen.state.with_life(3 * DAY, SystemTime::now()).unwrap();
     assert!(!other.replace(Some(&seen.revision), &late).await.unwrap());
     assert_eq!(one.load().await.unwrap().unwrap().state, longer);
 }
