@@ -12,6 +12,7 @@ mod received;
 mod replay;
 mod tunnel;
 
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -110,8 +111,10 @@ async fn run(
     received::watch(&mut request, connection, held);
     mirror::send(&mut request, &route.mirrors, connection);
 
-    let attempts = attempts::run(request, upstream, &route, deadline, connection, held);
-    let mut response = Admitted::bound(admitted.as_ref(), attempts).await?;
+    let mut response = {
+        let attempts = pin!(attempts::run(request, upstream, &route, deadline, connection, held));
+        Admitted::bound(admitted.as_ref(), attempts).await?
+    };
     held.admitted = admitted;
 
     headers::strip_response(&mut response);

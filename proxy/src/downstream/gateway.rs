@@ -45,7 +45,7 @@ pub async fn serve(io: impl Stream, arrival: Arrival, slot: Arc<GatewayPortSlot>
             let _counted = arrival.count(Tls::None);
             http::serve(io, Connection::new(&arrival, Towards::Gateway(slot), false)).await;
         }
-        Spoken::Tls { sni, .. } => with_tls(io, arrival, slot, port, sni).await,
+        Spoken::Tls { sni, .. } => Box::pin(with_tls(io, arrival, slot, port, sni)).await,
         Spoken::Http1 | Spoken::Http2 | Spoken::Opaque => {
             let why = format!("no listener of port {} takes what was sent", port.port);
             tcp::refuse(io, &arrival, &Failure::new(Reason::NoRoute, why));

@@ -31,12 +31,19 @@ use crate::upgrade::Upgrade;
 
 /// Serves requests until either side ends the connection.
 pub async fn serve(io: impl Stream, connection: Rc<Connection>) {
-    if connection.http2 { serve_http2(io, connection).await } else { serve_http1(io, connection).await }
+    // One kind of stream for the codecs: the program has each of them once, and the call costs nothing beside a system call.
+    let io: Box<dyn Stream> = Box::new(io);
+    // Boxed, so that what lasts is not as large as the largest thing that may come before it.
+    if connection.http2 {
+        Box::pin(serve_http2(io, connection)).await;
+    } else {
+        Box::pin(serve_http1(io, connection)).await;
+    }
 }
 
-async fn serve_http1<IO: Stream>(io: IO, connection: Rc<Connection>) {
-    let ends = Ends::with_connection::<IO>();
-    let service = service_fn(|request| handle(request, connection.clone(), ends));
+async fn serve_http1(io: Box<dyn Stream>, connection: Rc<Connection>) {
+    let ends = Ends::with_connection();
+    let service = service_fn(|request| Box::pin(handle(request, connection.clone(), ends)));
     let io = TokioIo::new(Watched::new(io, connection.pulse.clone()));
     let mut codec = http1().serve_connection(io, service).with_upgrades();
     let mut timer = Timer::start();
@@ -52,7 +59,11 @@ async fn serve_http1<IO: Stream>(io: IO, connection: Rc<Connection>) {
     })
     .await;
     let Some(parts) = codec.into_parts() else { return };
-    let mut io = parts.io.into_inner().into_inner();
+    Box::pin(take_leave(end, parts.io.into_inner().into_inner(), &connection)).await;
+}
+
+/// What is left to say and to hear when an HTTP/1 codec is done.
+async fn take_leave(end: End, mut io: Box<dyn Stream>, connection: &Connection) {
     match end {
         End::Drained | End::Late(Late::Idle) => {}
         End::Codec(Ok(())) => {
@@ -63,13 +74,13 @@ async fn serve_http1<IO: Stream>(io: IO, connection: Rc<Connection>) {
         End::Codec(Err(error)) => {
             if let Some(reason) = malformed(&error) {
                 // The codec answered it already.
-                count_refused(&connection, &Failure::new(reason, error.to_string()));
+                count_refused(connection, &Failure::new(reason, error.to_string()));
                 linger(&mut io).await;
             }
         }
         End::Late(Late::Head) => {
             let failure = Failure::from(Reason::RequestHeadersTimeout);
-            count_refused(&connection, &failure);
+            count_refused(connection, &failure);
             let asker = Asker::new(&Method::GET, &HeaderMap::new(), connection.tells_details());
             let answer = written(failure.response(asker)).await;
             if io.write_all(&answer).await.is_ok() && io.shutdown().await.is_ok() {
@@ -79,8 +90,8 @@ async fn serve_http1<IO: Stream>(io: IO, connection: Rc<Connection>) {
     }
 }
 
-async fn serve_http2(io: impl Stream, connection: Rc<Connection>) {
-    let service = service_fn(|request| handle(request, connection.clone(), Ends::with_stream()));
+async fn serve_http2(io: Box<dyn Stream>, connection: Rc<Connection>) {
+    let service = service_fn(|request| Box::pin(handle(request, connection.clone(), Ends::with_stream())));
     let io = Coalesced::new(io, connection.worker.flusher.clone());
     let io = TokioIo::new(Watched::new(io, connection.pulse.clone()));
     let mut codec = pin!(http2(connection.direction).serve_connection(io, service));
@@ -138,7 +149,7 @@ async fn handle(
 ) -> Result<Response<Outgoing>, Infallible> {
     let connect = *request.method() == Method::CONNECT;
     if connect && connection.is_asked() && !exchange::is_extended_connect(&request) {
-        return Ok(connect::answer(request, connection, ends).await);
+        return Ok(Box::pin(connect::answer(request, connection, ends)).await);
     }
     let tunnel = (connect || request.headers().contains_key(UPGRADE))
         .then(|| Upgrade::downstream(hyper::upgrade::on(&mut request), ends));
@@ -229,7 +240,7 @@ async fn written(response: Response<Body>) -> Vec<u8> {
 
 /// Reads on for a moment after our side ended: closing with unread bytes would reset the connection, and the client might lose the answer
 /// it has not read yet (RFC 9112 §9.6).
-async fn linger(io: &mut impl Stream) {
+async fn linger(io: &mut Box<dyn Stream>) {
     let mut discarded = [0; 4096];
     let read = async { while let Ok(1..) = io.read(&mut discarded).await {} };
     // Whoever goes on sending after that is cut off.

@@ -169,6 +169,12 @@ fn is_local(ip: IpAddr) -> bool {
     ip.is_loopback() || ip.is_unspecified()
 }
 
+impl Resettable for Box<dyn Stream> {
+    fn reset(&mut self) {
+        (**self).reset();
+    }
+}
+
 impl<T: Resettable> Resettable for replay::Replay<T> {
     fn reset(&mut self) {
         self.inner_mut().reset();

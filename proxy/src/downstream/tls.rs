@@ -29,9 +29,9 @@ pub enum Alpn {
     Http2,
 }
 
-/// A connection whose TLS was opened.
+/// A connection whose TLS was opened. Boxed: it is a thousand bytes large, and handed on a few times.
 #[derive(Debug)]
-pub struct Opened<T>(TlsStream<T>);
+pub struct Opened<T>(Box<TlsStream<T>>);
 
 /// `http`: offer `h2` and `http/1.1`.
 pub async fn open<T: Stream>(
@@ -41,12 +41,12 @@ pub async fn open<T: Stream>(
     http: bool,
 ) -> io::Result<Opened<T>> {
     let config = worker.tls.configuration(certificates, http)?;
-    TlsAcceptor::from(config).accept(io).await.map(Opened)
+    TlsAcceptor::from(config).accept(io).await.map(Opened::new)
 }
 
 impl<T> Opened<T> {
     pub(super) fn new(stream: TlsStream<T>) -> Self {
-        Self(stream)
+        Self(Box::new(stream))
     }
 
     pub fn alpn(&self) -> Option<Alpn> {

@@ -27,10 +27,10 @@ pub struct ClientTunnel {
 pub struct Ends(fn(Upgraded));
 
 impl Ends {
-    /// Of our HTTP/1 codec over `IO`: the connection is the tunnel's own, and is reset.
-    pub fn with_connection<IO: Stream>() -> Self {
+    /// Of our HTTP/1 codec: the connection is the tunnel's own, and is reset.
+    pub fn with_connection() -> Self {
         Self(|upgraded| {
-            if let Ok(parts) = upgraded.downcast::<TokioIo<Watched<IO>>>() {
+            if let Ok(parts) = upgraded.downcast::<TokioIo<Watched<Box<dyn Stream>>>>() {
                 parts.io.into_inner().into_inner().reset();
             }
         })

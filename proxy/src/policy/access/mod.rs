@@ -14,7 +14,7 @@ mod tests;
 use std::cell::RefCell;
 use std::fmt;
 use std::future::poll_fn;
-use std::pin::pin;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -204,14 +204,12 @@ impl Admitted {
         poll_fn(|cx| self.poll_revoked(cx)).await
     }
 
-    /// Goes on with the work as long as it may.
-    pub async fn bound<T>(
-        admitted: Option<&Self>,
-        work: impl Future<Output = Result<T, Failure>>,
-    ) -> Result<T, Failure> {
-        let Some(admitted) = admitted else { return work.await };
-        let mut work = pin!(work);
-        poll_fn(|cx| match admitted.poll_revoked(cx) {
+    /// Goes on with the work as long as it may. The work is pinned where it was made: taken by value it would take its room twice.
+    pub async fn bound<T, F>(admitted: Option<&Self>, mut work: Pin<&mut F>) -> Result<T, Failure>
+    where
+        F: Future<Output = Result<T, Failure>>,
+    {
+        poll_fn(|cx| match admitted.map_or(Poll::Pending, |admitted| admitted.poll_revoked(cx)) {
             Poll::Ready(failure) => Poll::Ready(Err(failure)),
             Poll::Pending => work.as_mut().poll(cx),
         })

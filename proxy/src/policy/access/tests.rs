@@ -1,4 +1,5 @@
 use std::collections::BTreeMap;
+use std::pin::pin;
 
 use outrigger_config::model::{
     self, AccessAction, AccessMode, AccessPolicy, AccessRule, Among, Mtls, MtlsMode, Origin, PeerMatch,
@@ -139,10 +140,10 @@ async fn work_goes_on_until_it_may_not() {
     let world = World::new();
     world.set(AccessMode::Enforce, Vec::new(), MtlsMode::Permissive);
     let admitted = world.request(&peer(Some("a")), "/x").unwrap();
-    let done = Admitted::bound(Some(&admitted), async { Ok(7) }).await;
+    let done = Admitted::bound(Some(&admitted), pin!(async { Ok(7) })).await;
     assert_eq!(done, Ok(7));
-    let mut waiting =
-        std::pin::pin!(Admitted::bound(Some(&admitted), std::future::pending::<Result<(), _>>()));
+    let forever = pin!(std::future::pending::<Result<(), _>>());
+    let mut waiting = pin!(Admitted::bound(Some(&admitted), forever));
     assert!(futures_util::poll!(&mut waiting).is_pending());
     world.set(AccessMode::Enforce, vec![rule(AccessAction::Deny, "a")], MtlsMode::Permissive);
     world.access.refresh();
