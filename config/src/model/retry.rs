@@ -27,6 +27,8 @@ pub struct Retry {
     pub max_retry_after: Duration,
     /// Whether a request that the hop before already repeated is repeated here, too.
     pub of_retries: bool,
+    /// A request of which no answer has begun for so long is sent to another endpoint as well, as one of `attempts`. Default: never.
+    pub hedge_after: Option<Duration>,
 }
 
 /// What is taken for a failure that another attempt may heal.
@@ -184,6 +186,7 @@ impl Default for Retry {
             budget: RetryBudget::default(),
             max_retry_after: Self::DEFAULT_MAX_RETRY_AFTER,
             of_retries: false,
+            hedge_after: None,
         }
     }
 }

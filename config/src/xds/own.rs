@@ -168,6 +168,8 @@ pub struct Retry {
     pub max_retry_after: Option<pb::Duration>,
     #[prost(bool, tag = "13")]
     pub of_retries: bool,
+    #[prost(message, optional, tag = "14")]
+    pub hedge_after: Option<pb::Duration>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Enumeration)]

@@ -524,9 +524,21 @@ fn retry() -> impl Strategy<Value = Arc<Retry>> {
         budget,
         duration(),
         any::<bool>(),
+        option::of(duration()),
     );
     parts.prop_map(
-        |(attempts, on, statuses, headers, methods, backoff, budget, max_retry_after, of_retries)| {
+        |(
+            attempts,
+            on,
+            statuses,
+            headers,
+            methods,
+            backoff,
+            budget,
+            max_retry_after,
+            of_retries,
+            hedge_after,
+        )| {
             Arc::new(Retry {
                 attempts,
                 on: on.into_iter().collect(),
@@ -537,6 +549,7 @@ fn retry() -> impl Strategy<Value = Arc<Retry>> {
                 budget,
                 max_retry_after,
                 of_retries,
+                hedge_after,
             })
         },
     )

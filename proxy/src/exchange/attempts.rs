@@ -5,6 +5,8 @@
 //! failures that may have been processed; for those the head and, up to a limit, the body are kept from the beginning. Every repetition draws on the
 //! destination's budget, whoever asks for it, unless the endpoint was not even reached.
 
+mod hedge;
+
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -27,7 +29,7 @@ use crate::failure::{Failure, Reason, is_grpc};
 use crate::policy::deadline::{Bound, Deadline};
 use crate::policy::retry::{ATTEMPT, Eligible, Failed, RetryPolicy, Suppressed};
 use crate::route::{Route, Upstream};
-use crate::upstream::{Cluster, EndpointId, HttpVersionChoice, Picked, SendError};
+use crate::upstream::{Cluster, EndpointId, HttpVersionChoice, NoEndpoint, Picked, SendError};
 
 /// Attempts after the first, without a policy (design.md section 5).
 const MORE: usize = Retry::DEFAULT_ATTEMPTS as usize;
@@ -113,7 +115,15 @@ impl<'a> Attempts<'a> {
         loop {
             let picked = self.pick().await?;
             self.tried.push(picked.endpoint().id);
-            let sent = self.attempt(request, &picked, version, held).await;
+            held.record.attempt(&cluster.settings().name, &picked.endpoint().address);
+            let (sent, picked) = match self.hedge_after(&request) {
+                None => (self.attempt(request, &picked, version, held).await, picked),
+                // Boxed: it is two attempts in size.
+                Some(after) => {
+                    let hedged = Box::pin(self.hedged(after, request, picked, version, held)).await;
+                    self.took(hedged, held)
+                }
+            };
             // What the client did wrong is not the endpoint's failure.
             if let (Err(error), Some(reason)) = (&sent, held.request_body_failed()) {
                 return Err(Failure { reason, detail: Some(error.detail.clone()) });
@@ -164,9 +174,8 @@ impl<'a> Attempts<'a> {
 
     /// A usable endpoint, waited for if there is none (design.md section 5: at most 3 s).
     async fn pick(&self) -> Result<Picked, Failure> {
-        let (cluster, worker) = (&self.upstream.cluster, &self.connection.worker);
-        let now = || worker.with_rng(|rng| cluster.pick(Instant::now(), rng, &self.tried));
-        if let Ok(picked) = now() {
+        let cluster = &self.upstream.cluster;
+        if let Ok(picked) = self.pick_now() {
             return Ok(picked);
         }
         let patience = Instant::now() + WAIT;
@@ -185,7 +194,12 @@ impl<'a> Attempts<'a> {
         };
         let until = earlier.map_or(patience, |bound| bound.at());
         cluster.ready(until).await.map_err(|why| refused(&why))?;
-        now().map_err(|why| refused(&why))
+        self.pick_now().map_err(|why| refused(&why))
+    }
+
+    fn pick_now(&self) -> Result<Picked, NoEndpoint> {
+        let cluster = &self.upstream.cluster;
+        self.connection.worker.with_rng(|rng| cluster.pick(Instant::now(), rng, &self.tried))
     }
 
     async fn attempt(
@@ -193,10 +207,9 @@ impl<'a> Attempts<'a> {
         mut request: Request<Body>,
         picked: &Picked,
         version: HttpVersionChoice,
-        held: &mut Held,
+        held: &Held,
     ) -> Result<Response<Body>, SendError> {
         let (cluster, worker) = (&self.upstream.cluster, &self.connection.worker);
-        held.record.attempt(&cluster.settings().name, &picked.endpoint().address);
         let begun = Instant::now();
         self.deadline.write(request.headers_mut(), begun, self.limit);
         let sending = worker.pools.send(cluster, picked.endpoint(), version, request);
@@ -319,6 +332,15 @@ impl Original {
         let body = match &self.body {
             None => Body::empty(),
             Some(replay) => replay.again()?,
+        };
+        Some(Request::from_parts(self.head.clone(), body))
+    }
+
+    /// For an attempt beside the one under way, which has read the whole body.
+    fn beside(&self) -> Option<Request<Body>> {
+        let body = match &self.body {
+            None => Body::empty(),
+            Some(replay) => replay.beside()?,
         };
         Some(Request::from_parts(self.head.clone(), body))
     }

@@ -95,6 +95,42 @@ impl Suppressed {
     }
 }
 
+/// What became of asking a second endpoint while the first one was silent. The `outcome` label of `outrigger_hedges_total`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hedge {
+    /// The second one's answer was taken.
+    Won,
+    /// The first one's, after all.
+    Lost,
+    /// Neither had a good one.
+    Failed,
+    /// Not sent: the request's body has not come whole, or is too large.
+    Body,
+    /// Not sent: there is no other endpoint, or all attempts were made.
+    Endpoint,
+    /// Not sent: it could not end in time.
+    Deadline,
+    /// Not sent: the destination got as many repetitions as it may.
+    Budget,
+}
+
+impl Hedge {
+    pub const ALL: [Self; 7] =
+        [Self::Won, Self::Lost, Self::Failed, Self::Body, Self::Endpoint, Self::Deadline, Self::Budget];
+
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Won => "won",
+            Self::Lost => "lost",
+            Self::Failed => "failed",
+            Self::Body => "body",
+            Self::Endpoint => "endpoint",
+            Self::Deadline => "deadline",
+            Self::Budget => "budget",
+        }
+    }
+}
+
 /// Whether a request may be repeated after it was processed, by what its failure is judged by; `None` is yes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Eligible {
@@ -142,6 +178,11 @@ impl RetryPolicy {
 
     pub fn budget(&self) -> &RetryBudget {
         &self.model.budget
+    }
+
+    /// How long an answer is awaited before another endpoint is asked as well.
+    pub fn hedge_after(&self) -> Option<Duration> {
+        self.model.hedge_after
     }
 
     /// Which failures of this request may lead to another attempt; asked before the first.

@@ -33,6 +33,7 @@ impl Text {
         self.counters(&metrics.probes);
         self.counters(&metrics.limited);
         self.counters(&metrics.limit_overflow);
+        self.counters(&metrics.hedges);
         let family = &metrics.connections;
         self.head(family.name, "gauge", family.help);
         for (labels, level) in family.all() {

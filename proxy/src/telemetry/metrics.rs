@@ -15,7 +15,7 @@ use super::cells::{Counter, Histogram, Level, Worker};
 use super::family::{Family, MAX_SERIES, OTHER};
 use crate::failure::Reason;
 use crate::identity::Cause;
-use crate::policy::retry::Suppressed;
+use crate::policy::retry::{Hedge, Suppressed};
 use crate::upstream::EjectionReason;
 
 /// Which way a connection came in.
@@ -96,6 +96,7 @@ pub struct Metrics {
     pub(super) suppressed: Family<Counter, 2>,
     pub(super) ejections: Family<Counter, 3>,
     pub(super) probes: Family<Counter, 2>,
+    pub(super) hedges: Family<Counter, 2>,
     pub(super) connections: Family<Level, 2>,
     pub(super) handshake_failures: Family<Counter, 2>,
     pub(super) access_denied: Family<Counter, 3>,
@@ -152,6 +153,12 @@ impl Metrics {
                 ["service", "result"],
                 0,
                 "Requests that found out whether an ejected endpoint is well again; result is success or failure.",
+            ),
+            hedges: Family::new(
+                "outrigger_hedges_total",
+                ["service", "outcome"],
+                0,
+                "Requests whose answer did not begin for as long as a policy waits before it asks a second endpoint, by what became of that.",
             ),
             connections: Family::new(
                 "outrigger_connections",
@@ -218,6 +225,7 @@ impl Metrics {
             service,
             cells: std::array::from_fn(|_| OnceLock::new()),
             suppressed: Default::default(),
+            hedges: Default::default(),
         })
     }
 
@@ -402,6 +410,7 @@ pub struct Attempts {
     /// By reason; the last one is success.
     cells: [OnceLock<Arc<Counter>>; Reason::ALL.len() + 1],
     suppressed: [OnceLock<Arc<Counter>>; Suppressed::ALL.len()],
+    hedges: [OnceLock<Arc<Counter>>; Hedge::ALL.len()],
 }
 
 impl Attempts {
@@ -489,6 +498,15 @@ impl LimitMetrics {
 }
 
 impl Attempts {
+    /// A request waited for long enough to be sent to a second endpoint.
+    pub fn hedged(&self, worker: Worker, outcome: Hedge) {
+        let counter = self.hedges[outcome as usize].get_or_init(|| {
+            let labels = [self.service.clone(), outcome.label().into()];
+            self.metrics.hedges.series(labels, || Counter::new(self.metrics.workers))
+        });
+        counter.add(worker, 1);
+    }
+
     /// A request that failed is not sent again.
     pub fn suppressed(&self, worker: Worker, why: Suppressed) {
         let counter = self.suppressed[why as usize].get_or_init(|| {

@@ -169,6 +169,11 @@ impl Record {
         });
     }
 
+    /// Which of two endpoints asked at a time gave the answer, where it is not the one named last.
+    pub fn answered_by(&mut self, endpoint: &impl std::fmt::Display) {
+        self.note(|noted| noted.endpoint = Some(endpoint.to_string().into()));
+    }
+
     pub fn attempts(&self) -> u32 {
         self.attempts
     }

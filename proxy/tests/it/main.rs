@@ -10,6 +10,7 @@ mod destinations;
 mod failing;
 mod grpc;
 mod harness;
+mod hedges;
 mod http1;
 mod identity;
 mod limits;

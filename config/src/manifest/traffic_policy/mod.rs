@@ -27,7 +27,7 @@ pub use limit::{
     RateLimit, RateLimitSection, RateOverride, WrittenRate,
 };
 pub use limit_key::KeyPart;
-pub use retry::{BackoffSection, BudgetSection, RetryCondition, RetrySection};
+pub use retry::{BackoffSection, BudgetSection, HedgeSection, RetryCondition, RetrySection};
 pub use target::TargetRef;
 pub use timeout::TimeoutSection;
 

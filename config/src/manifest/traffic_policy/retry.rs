@@ -43,6 +43,17 @@ pub struct RetrySection {
     /// Whether requests are sent again here that the hop before already sent again (`x-outrigger-attempt`). Default false.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub of_retries: bool,
+    /// Does not wait for a failure: asks a second endpoint while the first one is silent, and takes the first good answer. Only requests that `methods`
+    /// (for gRPC `on`) lets be processed twice, and whose body has come whole. Counts as one of `attempts` and draws on the budget. Default: off.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hedge: Option<HedgeSection>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct HedgeSection {
+    /// Without the beginning of an answer; 1ms to 60s. What nineteen of twenty requests need is a good start.
+    pub after: Duration,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -129,6 +140,15 @@ impl Check for RetrySection {
         if nothing && self.status_codes.is_empty() && self.headers.is_empty() {
             let text = "names no failure; `attempts: 0` turns retries off";
             findings.error(at.key("on"), text);
+        }
+        if let Some(hedge) = self.hedge {
+            let after = hedge.after;
+            if !(1..=60_000).contains(&after.get().as_millis()) {
+                findings.error(at.key("hedge").key("after"), format!("{after} is not a delay (1ms to 60s)"));
+            }
+            if self.attempts.is_some_and(|attempts| attempts.get() == 0) {
+                findings.error(at.key("hedge"), "`attempts: 0` leaves no attempt for it");
+            }
         }
         if let Some(backoff) = &self.backoff {
             backoff.check(&at.key("backoff"), findings);

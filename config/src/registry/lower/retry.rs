@@ -29,6 +29,7 @@ pub(super) fn retry(manifest: &RetrySection) -> Retry {
         budget: manifest.budget.map_or(default.budget, budget),
         max_retry_after: manifest.max_retry_after.map_or(default.max_retry_after, Duration::get),
         of_retries: manifest.of_retries,
+        hedge_after: manifest.hedge.map(|hedge| hedge.after.get()),
     }
 }
 

@@ -1,6 +1,6 @@
 //! Retries. Envoy's policy stands beside our own words, which say more; of another control plane's only Envoy's are there.
 //!
-//! What Envoy does not get: the budget, which belongs to its clusters, and `of_retries`. It does not tell apart why a request may be repeated, so
+//! What Envoy does not get: the budget, which belongs to its clusters, hedging, and `of_retries`. It does not tell apart why a request may be repeated, so
 //! that with idempotent methods it repeats no gRPC call.
 
 use std::collections::BTreeSet;
@@ -88,6 +88,7 @@ pub(super) fn own(retry: &Retry) -> own::Retry {
         budget_interval: Some(fields::duration(retry.budget.interval)),
         max_retry_after: Some(fields::duration(retry.max_retry_after)),
         of_retries: retry.of_retries,
+        hedge_after: retry.hedge_after.map(fields::duration),
     }
 }
 
@@ -122,6 +123,7 @@ pub(super) fn decode_own(retry: own::Retry, at: &At<'_>) -> Result<Retry, Unsupp
         max_retry_after: duration(retry.max_retry_after, "max_retry_after")?
             .unwrap_or(default.max_retry_after),
         of_retries: retry.of_retries,
+        hedge_after: duration(retry.hedge_after, "hedge_after")?,
     })
 }
 

@@ -94,3 +94,34 @@ fn too_much_is_not_kept_and_goes_on_all_the_same() {
         assert_eq!([first, rest].concat(), frames.concat());
     });
 }
+
+#[test]
+fn two_attempts_read_side_by_side_what_has_come_whole() {
+    block_on(async {
+        let replay = replay(&[vec![1], vec![2], vec![3]]);
+        let mut first = replay.again().unwrap();
+        assert_eq!(read(&mut first, 2).await, [1, 2]);
+        assert!(replay.beside().is_none(), "the first one is still reading");
+        assert_eq!(read(&mut first, 9).await, [3]);
+        let mut second = replay.beside().unwrap();
+        assert_eq!(read(&mut second, 1).await, [1]);
+        assert!(first.rewind());
+        assert_eq!(read(&mut first, 2).await, [1, 2]);
+        // One of them is answered, and the other one given up.
+        drop((replay, first));
+        assert_eq!(read(&mut second, 9).await, [2, 3]);
+    });
+}
+
+#[test]
+fn another_attempt_ends_those_side_by_side() {
+    block_on(async {
+        let replay = replay(&[vec![1], vec![2]]);
+        let mut first = replay.again().unwrap();
+        read(&mut first, 9).await;
+        let mut second = replay.beside().unwrap();
+        let mut third = replay.again().unwrap();
+        assert!(second.frame().await.unwrap().is_err() && !first.rewind());
+        assert_eq!(read(&mut third, 9).await, [1, 2]);
+    });
+}
