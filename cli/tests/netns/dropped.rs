@@ -69,9 +69,10 @@ fn others_take_over_from_an_instance_whose_packets_are_lost_and_its_connections_
     };
     assert!(connected(), "both instances are used");
 
-    for rule in
-        ["add table inet lost", "add chain inet lost all { type filter hook input priority 0; policy drop; }"]
-    {
+    for rule in [
+        "add table inet lost",
+        "add chain inet lost packets { type filter hook input priority 0; policy drop; }",
+    ] {
         one.namespace.run("nft", &[rule]);
     }
     let lost = Instant::now();

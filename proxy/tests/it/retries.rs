@@ -8,9 +8,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::BodyExt;
-use outrigger_config::model::{Retry, RetryBudget, RetryMethods, RetryOn, Timeouts};
+use outrigger_config::model::{ProxySettings, Retry, RetryMethods, RetryOn, Timeouts};
 use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::Instant;
 
 use super::harness::*;
 
@@ -196,22 +197,48 @@ async fn another_endpoint_than_the_last_is_asked() {
     assert!(seen_bad.lock().iter().all(|(attempt, _)| attempt.is_none()), "never twice in a row");
 }
 
+/// The real-socket twin of `upstream::budget`, whose tests have the exact figures. Two seconds each, all at once.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn at_total_failure_the_budget_bounds_what_is_added() {
-    let (at, seen) = flaky(usize::MAX).await;
-    let budget = RetryBudget { per_second: 1, ..RetryBudget::default() };
-    let retry = Retry { budget, ..Retry::default() };
-    let caller = caller(&[with_retry("flaky:80", &[at], retry)]);
-    let mut client = Http1::connect(caller.outbound[0]).await;
-    let requests = 400;
-    for _ in 0..requests {
-        assert_eq!(client.get("http://flaky/", "flaky").await.status, 503);
+    let mut runs = tokio::task::JoinSet::new();
+    for workers in [1, 2] {
+        for rate in [20, 200, 1_000] {
+            runs.spawn(total_failure(workers, rate));
+        }
     }
-    let added = seen.lock().len() - requests;
-    // A fifth, and one a second over one window; how many seconds the test took does not matter to the bound of a window.
-    assert!(added <= requests / 5 + 20, "{added} repetitions of {requests}");
-    assert!(added >= requests / 10, "{added} repetitions of {requests}");
-    assert!(suppressed(&caller, "budget").await > 0);
+    while let Some(done) = runs.join_next().await {
+        done.expect("within the budget");
+    }
+}
+
+async fn total_failure(workers: usize, rate: u64) {
+    let (at, seen) = flaky(usize::MAX).await;
+    let service = with_retry("flaky:80", &[at], Retry::default());
+    let caller = caller_with(&[service], ProxySettings::default(), |setup| setup.workers = Some(workers));
+    // Several connections, so that each worker has some.
+    let mut clients = Vec::new();
+    for _ in 0..4 {
+        clients.push(Http2::connect(caller.outbound[0]).await);
+    }
+    let begun = Instant::now();
+    let mut requests = tokio::task::JoinSet::new();
+    for number in 0..2 * rate {
+        tokio::time::sleep_until(begun + Duration::from_micros(number * 1_000_000 / rate)).await;
+        let mut client = clients[number as usize % clients.len()].clone();
+        requests.spawn(async move { client.get("http://flaky/").await.status });
+    }
+    let made = requests.len() as u64;
+    while let Some(status) = requests.join_next().await {
+        assert_eq!(status.expect("an answer"), 503);
+    }
+    let seconds = begun.elapsed().as_secs() + 1;
+    let attempts = seen.lock().len() as u64;
+    let bound = made * 12 / 10 + 10 * seconds + 100;
+    assert!(attempts <= bound, "{attempts} attempts of {made} requests in {seconds} s, {workers} workers");
+    // What may be added is added: all of it at first, and a fifth at least.
+    assert!(attempts >= (made + made / 5).min(3 * made), "{attempts} attempts of {made} requests");
+    let budget = suppressed(&caller, "budget").await;
+    assert_eq!(budget > 0, rate >= 200, "{budget} of {made} suppressed");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -297,13 +324,17 @@ async fn grpc_statuses_are_retried_until_a_message_went_to_the_caller() {
 
 /// `outrigger_retries_suppressed_total` by its cause.
 pub async fn suppressed(proxy: &outrigger_proxy::app::Running, cause: &str) -> u64 {
+    counted(proxy, "outrigger_retries_suppressed_total", &format!("cause=\"{cause}\"")).await
+}
+
+/// The sum of a counter's samples with a label.
+pub async fn counted(proxy: &outrigger_proxy::app::Running, family: &str, label: &str) -> u64 {
     let mut stream = tokio::net::TcpStream::connect(proxy.metrics).await.unwrap();
     stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.unwrap();
     let mut page = String::new();
     within("the metrics", stream.read_to_string(&mut page)).await.unwrap();
-    let mut counts = page.lines().filter(|line| {
-        line.starts_with("outrigger_retries_suppressed_total{")
-            && line.contains(&format!("cause=\"{cause}\""))
+    let samples = page.lines().filter(|line| {
+        line.strip_prefix(family).is_some_and(|rest| rest.starts_with('{')) && line.contains(label)
     });
-    counts.next().and_then(|line| line.rsplit(' ').next()?.parse().ok()).unwrap_or(0)
+    samples.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum()
 }
