@@ -52,8 +52,8 @@ fn listening(address: SocketAddr, shared: bool) -> io::Result<TcpListener> {
 
 /// A dead peer is found in 30 s, with unacknowledged data and without (design.md section 5).
 const KEEPALIVE: TcpKeepalive = TcpKeepalive::new()
-    .with_time(Duration::from_secs(30))
-    .with_interval(Duration::from_secs(10))
+    .with_time(Duration::from_secs(15))
+    .with_interval(Duration::from_secs(5))
     .with_retries(3);
 const USER_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -87,7 +87,7 @@ mod tests {
         let (accepted, _) = listener.accept().await.unwrap();
         let socket = SockRef::from(&accepted);
         assert!(socket.tcp_nodelay().unwrap() && socket.keepalive().unwrap());
-        assert_eq!(socket.tcp_keepalive_time().unwrap(), Duration::from_secs(30));
+        assert_eq!(socket.tcp_keepalive_time().unwrap(), Duration::from_secs(15));
         assert_eq!(socket.tcp_user_timeout().unwrap(), Some(USER_TIMEOUT));
         drop(client);
     }

@@ -153,11 +153,12 @@ pub fn set_options(stream: &TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let socket = SockRef::from(stream);
     let keepalive = TcpKeepalive::new()
-        .with_time(Duration::from_secs(30))
-        .with_interval(Duration::from_secs(10))
+        .with_time(Duration::from_secs(15))
+        .with_interval(Duration::from_secs(5))
         .with_retries(3);
     socket.set_tcp_keepalive(&keepalive)?;
-    // Keepalive does not run while data is unacknowledged; this does.
+    // Keepalive does not run while data is unacknowledged; this does, and ends an idle connection, too, at the first probe after that time: with probes
+    // from 30 s on that was measured to be 40 s.
     socket.set_tcp_user_timeout(Some(Duration::from_secs(30)))
 }
 

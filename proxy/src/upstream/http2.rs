@@ -66,7 +66,7 @@ struct State {
     silent: Cell<bool>,
     /// No new stream can be opened: it is closed, or going away.
     closed: Cell<bool>,
-    /// Told when a slot becomes free and when the connection ends.
+    /// Told when a slot becomes free, when a silent connection speaks again, and when it ends.
     changed: Rc<Notify>,
 }
 
@@ -244,7 +244,9 @@ impl AsyncRead for Heard {
         let polled = Pin::new(&mut self.io).poll_read(cx, buf);
         if buf.filled().len() > before {
             self.state.heard.set(true);
-            self.state.silent.set(false);
+            if self.state.silent.replace(false) {
+                self.state.changed.notify_waiters();
+            }
         }
         polled
     }
