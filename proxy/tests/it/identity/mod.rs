@@ -55,6 +55,16 @@ pub async fn callee_as(
     protocol: Protocol,
     app: SocketAddr,
 ) -> (Running, SocketAddr) {
+    callee_with(files, mode, protocol, app, |_| {}).await
+}
+
+pub async fn callee_with(
+    files: &Files,
+    mode: MtlsMode,
+    protocol: Protocol,
+    app: SocketAddr,
+    change: impl FnOnce(&mut Setup),
+) -> (Running, SocketAddr) {
     let port = free_port().await;
     let mut resource = inbound(&[(port, protocol, app)], ProxySettings::default());
     if let Resource::Listener(Listener::Inbound(inbound)) = &mut resource {
@@ -64,6 +74,7 @@ pub async fn callee_as(
     setup.workers = Some(1);
     setup.inbound_listen = Some(LOOPBACK);
     setup.identity = Some(files.provision());
+    change(&mut setup);
     let running = app::start(setup, |_| Ok((Source::fixed(vec![resource]), None))).expect("it starts");
     let at = offered(&running, port).await;
     has_identity(&running).await;

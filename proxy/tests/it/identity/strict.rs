@@ -111,6 +111,26 @@ async fn strict_takes_no_plaintext_and_says_so_to_who_speaks_http() {
     assert_eq!(callee.shared.identity.edges.all().len(), 0);
 }
 
+/// A kubelet has no certificate, and asks the proxy instead.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_apps_probes_work_under_strict() {
+    let (_authority, _, callee_files) = mesh();
+    let app = echo().await;
+    let handed = format!(
+        r#"{{"/app-health/app/readyz": {{"httpGet": {{"port": {0}, "path": "/ready"}}}}, "/app-health/app/livez": {{"tcpSocket": {{"port": {0}}}}}}}"#,
+        app.port()
+    );
+    let (callee, at) = callee_with(&callee_files, MtlsMode::Strict, Protocol::Http, app, |setup| {
+        setup.app_probes = handed.parse().expect("probes");
+    })
+    .await;
+    assert_eq!(Http1::connect(at).await.get("/ready", "callee").await.reason(), "mtls_required");
+    for path in ["/app-health/app/readyz", "/app-health/app/livez"] {
+        let answer = Http1::connect(callee.metrics).await.get(path, "kubelet").await;
+        assert_eq!(answer.status, 200, "{path}: {answer:?}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hello_that_comes_byte_by_byte_is_recognised() {
     let (authority, _, callee_files) = mesh();
