@@ -21,6 +21,7 @@ mod identity;
 mod inject;
 mod output;
 mod proxy;
+mod ratelimit;
 mod restart;
 mod sample;
 mod schema;
@@ -50,6 +51,7 @@ enum Command {
     Identity(identity::Args),
     Proxy(proxy::ProxyArgs),
     Gateway(proxy::GatewayArgs),
+    Ratelimit(ratelimit::Args),
     Ca(ca::Args),
     Capture(capture::Args),
     Check(check::Args),
@@ -72,6 +74,7 @@ fn main() -> ExitCode {
         Command::Exec(args) => exec::run(args),
         Command::Proxy(args) => proxy::run_proxy(args),
         Command::Gateway(args) => proxy::run_gateway(args),
+        Command::Ratelimit(args) => ratelimit::run(args),
         Command::Ca(args) => ca::run(args),
         Command::Capture(args) => capture::run(args),
         Command::Check(args) => check::run(args),

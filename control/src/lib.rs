@@ -14,6 +14,7 @@ pub mod ca;
 pub mod inject;
 pub mod metrics;
 pub mod proxies;
+pub mod rate_limit;
 pub mod server;
 pub mod source;
 mod tls;
