@@ -234,3 +234,18 @@ fn a_section_that_is_empty_is_not_one_that_is_absent() {
     assert_eq!(policy("{targetRefs: [{kind: Service, name: a}], timeout: null}"), None);
     assert_eq!(policy("{targetRefs: [{kind: Service, name: a}]}"), None);
 }
+
+/// What the pages show can be applied as it stands there.
+#[test]
+fn the_manifests_of_the_page_on_circuit_breakers_are_valid() {
+    let page = include_str!("../../docs/breaking.md");
+    let blocks: Vec<&str> =
+        page.split("```yaml\n").skip(1).filter_map(|rest| Some(rest.split_once("```")?.0)).collect();
+    assert!(blocks.len() > 1);
+    for block in blocks {
+        let parsed = parse(block.as_bytes(), "breaking.md");
+        let found: Vec<String> = parsed.diagnostics.iter().map(ToString::to_string).collect();
+        assert!(found.is_empty(), "{found:?} in {block}");
+        assert!(!parsed.objects.is_empty());
+    }
+}

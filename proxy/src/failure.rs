@@ -106,7 +106,7 @@ failures! {
     /// One attempt took longer than it may.
     AttemptTimeout "attempt_timeout" 504 DEADLINE_EXCEEDED "http_response_timeout" "UT";
     /// A cap of the destination was reached.
-    Overloaded "overloaded" 503 RESOURCE_EXHAUSTED "connection_limit_reached" "UO";
+    Overloaded "overloaded" 503 UNAVAILABLE "connection_limit_reached" "UO";
     /// The proxy is shutting down and takes nothing new.
     Draining "draining" 503 UNAVAILABLE "destination_unavailable" "LH";
     /// The request came back to the proxy that sent it.

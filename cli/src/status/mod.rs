@@ -3,6 +3,7 @@
 //! `up` knows the processes, the control plane what became of the manifests and how far every proxy is. Exit code 1 if there is an
 //! error among the problems.
 
+mod circuits;
 mod plane;
 mod problem;
 
@@ -62,7 +63,9 @@ pub async fn show(run_dir: &Path, format: Format) -> anyhow::Result<ExitCode> {
         Some(control) => plane::ask(&control.api).await,
         None => Err(anyhow!("it has ended")),
     };
-    let problems = problems(&mesh, asked.as_ref().map(|(plane, _)| plane));
+    let mut problems = problems(&mesh, asked.as_ref().map(|(plane, _)| plane));
+    problems.extend(circuits::problems(&mesh).await);
+    problems.sort_by_key(|problem| problem.severity);
     let (plane, configuration) = asked.ok().unzip();
     let status = Status { mesh, problems, configuration, plane };
     output::print(format, &status, text)?;

@@ -35,6 +35,8 @@ pub enum Kind {
     NotKept,
     /// A proxy is not connected to the control plane, or behind.
     Stale,
+    /// A caller has ejected an endpoint, or reached a cap.
+    Circuit,
 }
 
 impl fmt::Display for Problem {

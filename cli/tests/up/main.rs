@@ -2,6 +2,7 @@
 
 mod access;
 mod bookinfo;
+mod breaking;
 mod control_plane;
 mod discovery;
 mod foreign;

@@ -45,7 +45,7 @@ pub struct Caps {
     pub mode: BreakerMode,
     /// Connections to all endpoints together, idle ones included.
     pub connections: Option<u32>,
-    /// Requests that wait for a connection, one that is being opened for them included.
+    /// Requests that wait for one of the `connections`; where these are not capped, while theirs is being opened.
     pub pending: Option<u32>,
     /// Requests sent and not answered to the end.
     pub requests: Option<u32>,

@@ -5,7 +5,7 @@ use tokio::time::Instant;
 
 use super::State;
 use super::answer::{self, Answer, Asked};
-use crate::upstream::{Cluster, Ejected, EjectionReason, Endpoint};
+use crate::upstream::{Cluster, Ejected, EjectionReason, Endpoint, Use};
 
 pub(super) fn answer(_: &Asked, state: &State) -> Answer {
     let content = state.shared.mesh.inventory().lock();
@@ -17,12 +17,15 @@ pub(super) fn answer(_: &Asked, state: &State) -> Answer {
 fn cluster(cluster: &Cluster, now: Instant) -> Value {
     let settings = cluster.settings();
     let endpoints: Vec<_> = cluster.endpoints().iter().map(|one| endpoint(one, now)).collect();
+    let caps: serde_json::Map<_, _> = cluster.circuit().in_use().into_iter().map(cap).collect();
     json!({
         "name": settings.name,
         "service": settings.service.as_ref().map(ToString::to_string),
         // Without them a request waits; with none of them it fails.
         "endpoints_received": cluster.has_endpoints(),
         "connect_timeout_ms": settings.connect_timeout.as_millis() as u64,
+        // Those that are set.
+        "caps": caps,
         "endpoints": endpoints,
     })
 }
@@ -53,4 +56,8 @@ fn ejection(ejected: Ejected) -> Value {
         "share": f64::from((ejected.share * 100.0).round()) / 100.0,
         "next_probe_ms": ejected.next_probe.map(|wait| wait.as_millis() as u64),
     })
+}
+
+fn cap(one: Use) -> (String, Value) {
+    (one.cap.word().into(), json!({ "limit": one.limit, "in_use": one.now }))
 }

@@ -36,6 +36,8 @@ fn page(shared: &Shared) -> String {
         "Until a request may find out whether one of the ejected endpoints is well again.",
         &endpoints.next_probe,
     );
+    out.gauges("outrigger_cap_limit", "Caps on what is sent to a service.", &endpoints.limits);
+    out.gauges("outrigger_cap_in_use", "What counts towards each cap now.", &endpoints.in_use);
     if let Some(svid) = shared.identity.svid() {
         out.gauge(
             "outrigger_certificate_expiry_timestamp_seconds",
@@ -59,6 +61,8 @@ struct Endpoints {
     by_state: Vec<Gauge>,
     ejected: Vec<Gauge>,
     next_probe: Vec<Gauge>,
+    limits: Vec<Gauge>,
+    in_use: Vec<Gauge>,
 }
 
 fn endpoints(shared: &Shared) -> Endpoints {
@@ -85,6 +89,11 @@ fn endpoints(shared: &Shared) -> Endpoints {
             };
             *reasons.entry((reason.word(), mode.label())).or_default() += 1;
             next_probe = next.into_iter().chain(next_probe).min();
+        }
+        for one in cluster.circuit().in_use() {
+            let labels = || vec![("service", service.clone()), ("cap", one.cap.word().into())];
+            add(&mut all.limits, labels(), one.limit);
+            add(&mut all.in_use, labels(), one.now);
         }
         for (state, count) in states {
             add(&mut all.by_state, vec![("service", service.clone()), ("state", state.into())], count);

@@ -134,9 +134,13 @@ pub async fn dial(arrival: &Arrival, backends: &Backends, record: &mut Record) -
                 return Ok(Dialled { transport, _picked: picked });
             }
             Err(failure) => {
+                upstream.attempts.count(worker.id, Some(failure.reason));
+                if failure.reason == Reason::Overloaded {
+                    picked.dismiss();
+                    return Err(failure);
+                }
                 let now = Instant::now();
                 picked.unreached(now - begun, now);
-                upstream.attempts.count(worker.id, Some(failure.reason));
                 tried.push(picked.endpoint().id);
                 if tried.len() > MORE {
                     return Err(failure);

@@ -8,6 +8,7 @@
 mod hedge;
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -29,7 +30,9 @@ use crate::failure::{Failure, Reason, is_grpc};
 use crate::policy::deadline::{Bound, Deadline};
 use crate::policy::retry::{ATTEMPT, Eligible, Failed, RetryPolicy, Suppressed};
 use crate::route::{Route, Upstream};
-use crate::upstream::{Cluster, EndpointId, HttpVersionChoice, NoEndpoint, Picked, SendError};
+use crate::upstream::{
+    Cluster, EndpointId, HttpVersionChoice, Kind, NoEndpoint, Part, Picked, RouteLimits, SendError,
+};
 
 /// Attempts after the first, without a policy (design.md section 5).
 const MORE: usize = Retry::DEFAULT_ATTEMPTS as usize;
@@ -49,6 +52,9 @@ pub async fn run(
 struct Attempts<'a> {
     upstream: &'a Upstream,
     policy: Option<&'a RetryPolicy>,
+    caps: Option<&'a Arc<RouteLimits>>,
+    /// Of the attempt that is made, if it is not the first.
+    retrying: Option<Part>,
     /// Of one attempt.
     limit: Option<Duration>,
     deadline: Deadline,
@@ -87,6 +93,8 @@ impl<'a> Attempts<'a> {
         Self {
             upstream,
             policy: route.retry.as_ref(),
+            caps: route.caps.as_ref(),
+            retrying: None,
             limit: route.timeouts.backend_request,
             deadline,
             bound: deadline.of_response(),
@@ -105,6 +113,7 @@ impl<'a> Attempts<'a> {
         if let Some(bound) = self.bound.filter(|bound| bound.forbids(now)) {
             return Err(bound.failure("attempt"));
         }
+        held.parts[0] = Some(Part::take(Kind::Requests, cluster.circuit(), self.caps)?);
         cluster.sent.request(now);
         if let Some(policy) = self.policy {
             self.eligible = policy.eligible(request.method(), request.headers());
@@ -147,13 +156,14 @@ impl<'a> Attempts<'a> {
     }
 
     fn done(
-        &self,
+        mut self,
         sent: Result<Response<Body>, SendError>,
         picked: Picked,
         held: &mut Held,
     ) -> Result<Response<Body>, Failure> {
         let response = sent?;
         held.picked = Some(picked);
+        held.parts[1] = self.retrying.take();
         Ok(response)
     }
 
@@ -212,7 +222,7 @@ impl<'a> Attempts<'a> {
         let (cluster, worker) = (&self.upstream.cluster, &self.connection.worker);
         let begun = Instant::now();
         self.deadline.write(request.headers_mut(), begun, self.limit);
-        let sending = worker.pools.send(cluster, picked.endpoint(), version, request);
+        let sending = worker.pools.send_within(self.caps, cluster, picked.endpoint(), version, request);
         let sent = match self.until(begun) {
             None => sending.await,
             Some((at, late)) => match timeout_at(at, sending).await {
@@ -273,6 +283,10 @@ impl<'a> Attempts<'a> {
                 return (Ok(response), failed.map(Cause::Named));
             }
         };
+        if error.reason == Reason::Overloaded {
+            // More of the same would be refused, too, or take the place of others.
+            return (Err(error), None);
+        }
         self.processed |= !error.unprocessed;
         let whole = self.original.as_ref().is_some_and(Original::is_whole);
         let cause = if error.unsent.is_some() || (error.unprocessed && whole) {
@@ -314,6 +328,9 @@ impl<'a> Attempts<'a> {
         if !is_free && !self.upstream.cluster.sent.repeat(now, budget) {
             return Err(Suppressed::Budget);
         }
+        self.retrying = None;
+        let part = Part::take(Kind::Retries, self.upstream.cluster.circuit(), self.caps);
+        self.retrying = Some(part.map_err(|_| Suppressed::Cap)?);
         if self.processed {
             request.headers_mut().insert(ATTEMPT, HeaderValue::from(made + 1));
         }

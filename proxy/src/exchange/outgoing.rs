@@ -25,7 +25,7 @@ use crate::policy::access::Admitted;
 use crate::policy::deadline::{Bound, Deadline};
 use crate::policy::rate_limit::Counted;
 use crate::telemetry::{Record, Way};
-use crate::upstream::Picked;
+use crate::upstream::{Part, Picked};
 
 /// A response's body with everything its end is told to.
 #[derive(Debug)]
@@ -41,6 +41,8 @@ pub struct Held {
     pub record: Record,
     /// Counts as in flight at its endpoint until dropped.
     pub picked: Option<Picked>,
+    /// Counts towards the caps on requests, and on retries, until dropped.
+    pub(super) parts: [Option<Part>; 2],
     /// May go on while it is not revoked.
     pub(super) admitted: Option<Admitted>,
     /// Counts against the workload's limits until dropped.
@@ -68,6 +70,7 @@ impl Held {
         Self {
             record,
             picked: None,
+            parts: [None, None],
             admitted: None,
             counted: None,
             tunnel: None,

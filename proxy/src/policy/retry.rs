@@ -69,10 +69,12 @@ pub enum Suppressed {
     Deadline,
     /// The destination got as many repetitions as it may.
     Budget,
+    /// As many are under way as `maxRetries` of a circuit breaker allows.
+    Cap,
 }
 
 impl Suppressed {
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Attempts,
         Self::NotIdempotent,
         Self::BodyTooLarge,
@@ -80,6 +82,7 @@ impl Suppressed {
         Self::RetryAfter,
         Self::Deadline,
         Self::Budget,
+        Self::Cap,
     ];
 
     pub const fn label(self) -> &'static str {
@@ -91,6 +94,7 @@ impl Suppressed {
             Self::RetryAfter => "retry_after",
             Self::Deadline => "deadline",
             Self::Budget => "budget",
+            Self::Cap => "cap",
         }
     }
 }

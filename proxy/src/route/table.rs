@@ -17,7 +17,7 @@ use super::cors::Cors;
 use super::{Rewrite, Split};
 use crate::policy::retry::RetryPolicy;
 use crate::telemetry::{Attempts, RouteMetrics};
-use crate::upstream::Cluster;
+use crate::upstream::{Cluster, RouteLimits};
 
 /// The keys are the configuration's, never a request's: a fast hash cannot be attacked.
 type Index<V> = HashMap<Box<str>, V, RandomState>;
@@ -67,6 +67,8 @@ pub struct Route {
     pub mirrors: Vec<Mirror>,
     pub timeouts: Timeouts,
     pub retry: Option<RetryPolicy>,
+    /// Of its own, beside those of the clusters it leads to.
+    pub caps: Option<Arc<RouteLimits>>,
     pub action: Action,
 }
 
@@ -162,6 +164,7 @@ impl Table {
             mirrors: Vec::new(),
             timeouts: Timeouts::default(),
             retry: None,
+            caps: None,
             action: Action::Forward(Forward {
                 split: Split::new([1]),
                 backends: vec![Backend {
@@ -292,6 +295,7 @@ impl Route {
                 .collect(),
             timeouts: model.timeouts,
             retry: model.retry.clone().map(RetryPolicy::compile),
+            caps: model.caps.clone().map(RouteLimits::new),
             action,
         }
     }

@@ -34,6 +34,7 @@ impl Text {
         self.counters(&metrics.limited);
         self.counters(&metrics.limit_overflow);
         self.counters(&metrics.hedges);
+        self.counters(&metrics.overflows);
         let family = &metrics.connections;
         self.head(family.name, "gauge", family.help);
         for (labels, level) in family.all() {

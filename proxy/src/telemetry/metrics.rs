@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use outrigger_config::model::ServiceRef;
+use outrigger_config::model::{BreakerMode, ServiceRef};
 use parking_lot::Mutex;
 
 use super::cells::{Counter, Histogram, Level, Worker};
@@ -16,7 +16,7 @@ use super::family::{Family, MAX_SERIES, OTHER};
 use crate::failure::Reason;
 use crate::identity::Cause;
 use crate::policy::retry::{Hedge, Suppressed};
-use crate::upstream::EjectionReason;
+use crate::upstream::{Cap, EjectionReason};
 
 /// Which way a connection came in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -97,6 +97,7 @@ pub struct Metrics {
     pub(super) ejections: Family<Counter, 3>,
     pub(super) probes: Family<Counter, 2>,
     pub(super) hedges: Family<Counter, 2>,
+    pub(super) overflows: Family<Counter, 3>,
     pub(super) connections: Family<Level, 2>,
     pub(super) handshake_failures: Family<Counter, 2>,
     pub(super) access_denied: Family<Counter, 3>,
@@ -159,6 +160,12 @@ impl Metrics {
                 ["service", "outcome"],
                 0,
                 "Requests whose answer did not begin for as long as a policy waits before it asks a second endpoint, by what became of that.",
+            ),
+            overflows: Family::new(
+                "outrigger_cap_overflow_total",
+                ["service", "cap", "mode"],
+                0,
+                "Times a cap was reached: requests refused (of connections: made to wait), or in mode observe only counted.",
             ),
             connections: Family::new(
                 "outrigger_connections",
@@ -232,7 +239,7 @@ impl Metrics {
     /// What circuit breakers of one service do; `service` as in [`Self::service`].
     pub fn circuit(self: &Arc<Self>, service: Option<&ServiceRef>) -> Arc<CircuitMetrics> {
         let service = service.map_or_else(|| PASSTHROUGH.into(), |s| s.to_string().into());
-        Arc::new(CircuitMetrics { metrics: self.clone(), service })
+        Arc::new(CircuitMetrics { metrics: self.clone(), service, overflows: Default::default() })
     }
 
     /// The label of a verified workload, `NAMESPACE/NAME`; for each connection, not each request.
@@ -425,14 +432,24 @@ impl Attempts {
     }
 }
 
-/// Handles of the circuit breakers of one service. Looked up when something happens, which is seldom.
+/// Handles of the circuit breakers of one service.
 #[derive(Debug)]
 pub struct CircuitMetrics {
     metrics: Arc<Metrics>,
     service: Arc<str>,
+    /// By mode and cap: under overload these are no rare events.
+    overflows: [[OnceLock<Arc<Counter>>; Cap::ALL.len()]; 2],
 }
 
 impl CircuitMetrics {
+    pub fn overflowed(&self, cap: Cap, mode: BreakerMode) {
+        let counter = self.overflows[mode as usize][cap as usize].get_or_init(|| {
+            let labels = [self.service.clone(), cap.word().into(), mode.label().into()];
+            self.metrics.overflows.series(labels, || Counter::new(self.metrics.workers))
+        });
+        counter.add(Worker::default(), 1);
+    }
+
     /// `mode`: `enforce`, `observe` or `spared`.
     pub fn ejected(&self, reason: EjectionReason, mode: &'static str) {
         let labels = [self.service.clone(), reason.word().into(), mode.into()];

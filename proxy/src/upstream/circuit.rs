@@ -1,22 +1,28 @@
-//! What the endpoints of one cluster share of its circuit breaker: the rules, the places among those that are out, and who counts.
+//! The circuit breaker of one cluster: the rules, what its caps count, the places among the ejected endpoints, and who is told.
 //!
-//! Never changes an endpoint's state by itself (`ejection`); it says what follows from a change.
+//! Never changes an endpoint's state by itself (`ejection`) and opens or closes no connection (`pool`); it says what follows from a change.
 
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use outrigger_config::model::{CircuitBreaker, Ejection};
+use outrigger_config::model::{BreakerMode, CircuitBreaker, Ejection, Origin};
+use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::caps::{self, Cap, InUse, Place, Use};
 use super::ejection::{Change, Millis, Places, is_enforced};
 use super::{Cluster, Endpoint};
+use crate::failure::Failure;
 use crate::telemetry::CircuitMetrics;
 
 #[derive(Debug)]
 pub struct Circuit {
     rules: ArcSwap<CircuitBreaker>,
     pub(super) places: Places,
+    pub(super) in_use: InUse,
+    /// Told when a connection is wanted that a cap does not allow: workers close one of theirs that carries nothing.
+    reclaim: watch::Sender<()>,
     /// Zero of the endpoints' clocks.
     pub(super) born: Instant,
     cluster: Weak<Cluster>,
@@ -28,6 +34,8 @@ impl Circuit {
         Arc::new(Self {
             rules: ArcSwap::new(rules),
             places: Places::default(),
+            in_use: InUse::default(),
+            reclaim: watch::Sender::new(()),
             born: Instant::now(),
             cluster,
             metrics: OnceLock::new(),
@@ -37,7 +45,78 @@ impl Circuit {
     /// Returns whether they are other ones than before.
     pub(super) fn update(&self, rules: Arc<CircuitBreaker>) -> bool {
         let before = self.rules.swap(Arc::clone(&rules));
+        let most = self.most_connections();
+        self.in_use.exchanges.admit(most);
+        self.in_use.sockets.admit(most);
         before != rules
+    }
+
+    /// The caps that are set, and what counts towards each.
+    pub fn in_use(&self) -> Vec<Use> {
+        self.in_use.all(&self.rules().caps).collect()
+    }
+
+    /// How many connections there may be: more than there can be where no cap holds.
+    pub(super) fn most_connections(&self) -> u32 {
+        let caps = &self.rules().caps;
+        caps.connections.filter(|_| caps::refuses(caps.mode)).unwrap_or(u32::MAX)
+    }
+
+    /// A place for an exchange that has a connection to itself, at once; `None` where nothing is counted. The error is how many there may be.
+    pub(super) fn exchange(self: &Arc<Self>) -> Result<Option<Place>, u32> {
+        match self.most_connections() {
+            u32::MAX => Ok(None),
+            most if self.in_use.exchanges.enter(most) => Ok(Some(Place::of_exchange(self))),
+            most => Err(most),
+        }
+    }
+
+    /// The same, for one that had such a place and lost it by no fault of its own.
+    pub(super) fn exchange_again(self: &Arc<Self>) -> Option<Place> {
+        (self.most_connections() != u32::MAX).then(|| {
+            self.in_use.exchanges.force();
+            Place::of_exchange(self)
+        })
+    }
+
+    /// A place for a connection, at once.
+    pub(super) fn socket(self: &Arc<Self>) -> Option<Place> {
+        let rules = self.rules();
+        let sockets = &self.in_use.sockets;
+        if let Some(most) = rules.caps.connections
+            && !sockets.enter(most)
+        {
+            // Refused are requests, not connections: these wait.
+            self.overflowed(Cap::Connections, rules.caps.mode, most, rules.origin.as_ref()).ok()?;
+            sockets.force();
+        } else if rules.caps.connections.is_none() {
+            sockets.force();
+        }
+        Some(Place::of_socket(self))
+    }
+
+    /// Asks all workers to close what they do not need, as many as are waited for.
+    pub(super) fn reclaim(&self) {
+        self.reclaim.send_replace(());
+    }
+
+    pub(super) fn reclaims(&self) -> watch::Receiver<()> {
+        self.reclaim.subscribe()
+    }
+
+    /// A cap is reached. The error is what a request is told where the cap is in force.
+    #[cold]
+    pub(super) fn overflowed(
+        &self,
+        cap: Cap,
+        mode: BreakerMode,
+        limit: u32,
+        origin: Option<&Origin>,
+    ) -> Result<(), Failure> {
+        if let Some(metrics) = self.metrics.get() {
+            metrics.overflowed(cap, mode);
+        }
+        if caps::refuses(mode) { Err(caps::refusal(cap, limit, origin)) } else { Ok(()) }
     }
 
     pub(super) fn rules(&self) -> arc_swap::Guard<Arc<CircuitBreaker>> {
@@ -83,10 +162,14 @@ impl Circuit {
                 Change::Back => metrics.probed(true),
             }
         }
-        if matches!(change, Change::Ejected(_) | Change::Back)
-            && let Some(cluster) = self.cluster.upgrade()
-        {
-            cluster.regroup();
+        let Some(cluster) = self.cluster.upgrade() else { return };
+        match change {
+            Change::Ejected(_) => cluster.regroup(),
+            Change::Back => {
+                cluster.forget(endpoint);
+                cluster.regroup();
+            }
+            Change::Spared(_) | Change::StillOut => {}
         }
     }
 }

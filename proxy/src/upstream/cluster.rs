@@ -61,7 +61,7 @@ impl Cluster {
         }
     }
 
-    pub fn circuit(&self) -> &Circuit {
+    pub fn circuit(&self) -> &Arc<Circuit> {
         &self.circuit
     }
 
@@ -77,7 +77,7 @@ impl Cluster {
         let old = self.endpoints.load_full();
         let mut known: std::collections::HashMap<_, _> =
             old.iter().map(|endpoint| (&endpoint.address, endpoint)).collect();
-        let estimate = median_estimate(&old).unwrap_or(FIRST_ESTIMATE);
+        let estimate = median_estimate(old.iter()).unwrap_or(FIRST_ESTIMATE);
         let endpoints =
             model.endpoints.into_iter().map(|model| match known.remove(&Address::Socket(model.address)) {
                 Some(endpoint) if endpoint.is(&model) => {
@@ -144,6 +144,13 @@ impl Cluster {
         self.changed.notify_waiters();
     }
 
+    /// What it was like before it was ejected would keep an endpoint from getting anything for a minute: it is taken to be as the others are.
+    pub(super) fn forget(&self, endpoint: &Endpoint) {
+        let set = self.endpoints.load();
+        let others = set.iter().filter(|other| other.id != endpoint.id);
+        endpoint.restart(median_estimate(others).unwrap_or(FIRST_ESTIMATE));
+    }
+
     /// Takes back in those that would come back first, while more are out than the rules allow.
     fn keep_within(&self, set: &EndpointSet) {
         let now = self.circuit.millis(Instant::now());
@@ -195,8 +202,8 @@ impl Cluster {
 /// What an endpoint is taken to need where nothing is known to compare it with (design.md section 5).
 const FIRST_ESTIMATE: Duration = Duration::from_millis(30);
 
-fn median_estimate(set: &EndpointSet) -> Option<Duration> {
-    let mut estimates: Vec<_> = set.iter().map(|endpoint| endpoint.raw_estimate()).collect();
+fn median_estimate<'a>(of: impl Iterator<Item = &'a Arc<Endpoint>>) -> Option<Duration> {
+    let mut estimates: Vec<_> = of.map(|endpoint| endpoint.raw_estimate()).collect();
     estimates.sort_unstable();
     estimates.get(estimates.len() / 2).copied()
 }

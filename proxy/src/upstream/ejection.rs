@@ -109,6 +109,11 @@ impl Breaker {
         matches!(self.standing(), Standing::Open { .. } | Standing::Probing { .. })
     }
 
+    /// Whether what began then was before it came back, and says nothing about it any more.
+    pub fn is_past(&self, begun: Millis) -> bool {
+        matches!(self.standing(), Standing::Closed { back: back @ 1.., .. } if begun < back)
+    }
+
     /// When it may be probed, if it is out.
     pub fn next_probe(&self) -> Option<Millis> {
         match self.standing() {

@@ -178,6 +178,9 @@ impl Endpoint {
     }
 
     pub(super) fn failed(&self, latency: Duration, now: Instant) {
+        if self.is_past(latency, now) {
+            return;
+        }
         self.latency.observe(latency, now, false);
     }
 
@@ -190,13 +193,18 @@ impl Endpoint {
         now: Instant,
     ) {
         let rules = self.circuit.rules();
-        let Some(rules) = &rules.ejection else { return };
+        let Some(rules) = rules.ejection.as_ref().filter(|_| !self.is_past(latency, now)) else { return };
         let slow = rules.slow_calls.is_some_and(|slow| latency > slow.longer_than);
         let (outcome, places) = (outcome(rules), &self.circuit.places);
         let now = (self.circuit.millis(now), rules);
         if let Some(change) = self.breaker.tell(outcome, slow, probe, now, places, rand::random::<f64>) {
             self.circuit.changed(change, self, rules);
         }
+    }
+
+    /// Whether what took `latency` until `now` began before it came back from its last ejection.
+    fn is_past(&self, latency: Duration, now: Instant) -> bool {
+        self.breaker.is_past(self.circuit.millis(now.checked_sub(latency).unwrap_or(now)))
     }
 
     /// Whether a call that took `elapsed` and was given up had been slow by the rules in force.
@@ -254,6 +262,12 @@ impl Endpoint {
 
     pub(super) fn end(&self) {
         self.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Takes it to need `estimate` until it has shown what it needs.
+    pub(super) fn restart(&self, estimate: Duration) {
+        let at = self.latency.stamp(Instant::now());
+        self.latency.packed.store(pack(micros(estimate), at), Ordering::Relaxed);
     }
 
     pub(super) fn raw_estimate(&self) -> Duration {

@@ -8,6 +8,7 @@ use std::error::Error as _;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -24,6 +25,8 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 
+use super::caps::Place;
+use super::circuit::Circuit;
 use super::connect::{self, Transport};
 use super::pool::Home;
 use super::{Endpoint, SendError};
@@ -44,6 +47,10 @@ struct Connection {
     home: Home,
     /// Exchanges it carried to their end.
     carried: u32,
+    /// How many it may carry.
+    most: u32,
+    /// Of the exchange it carries, where these are counted.
+    place: Option<Place>,
     /// The socket, when the codec is done with it: after a 101.
     released: oneshot::Receiver<Released>,
     driver: AbortHandle,
@@ -57,7 +64,7 @@ struct Connection {
 pub(crate) type Released = (SharedIo, Bytes);
 
 impl Http1 {
-    pub(super) async fn over(transport: Transport, home: Home) -> Result<Self, Failure> {
+    pub(super) async fn over(transport: Transport, home: Home, most: u32) -> Result<Self, Failure> {
         let io = SharedIo(Rc::new(RefCell::new(transport)));
         let (sender, mut connection) = connect::http1()
             .handshake(TokioIo::new(io.clone()))
@@ -79,6 +86,8 @@ impl Http1 {
             io,
             home,
             carried: 0,
+            most,
+            place: None,
             released,
             driver: driver.abort_handle(),
             bodiless: false,
@@ -98,6 +107,16 @@ impl Http1 {
     /// It was used again before: the endpoint does keep connections.
     pub(super) fn is_proven(&self) -> bool {
         self.0.carried > 1
+    }
+
+    /// It carries an exchange from now on, that has this place.
+    pub(super) fn occupy(&mut self, place: Option<Place>) {
+        self.0.place = place;
+    }
+
+    /// Whether it counts towards the caps of `circuit`.
+    pub(super) fn is_of(&self, circuit: &Arc<Circuit>) -> bool {
+        self.0.home.circuit.as_ref().is_some_and(|own| Arc::ptr_eq(own, circuit))
     }
 
     /// See [`Transport::is_quiet`].
@@ -150,10 +169,12 @@ impl Http1 {
         if !self.0.bodiless && !self.is_ready() {
             return self.abort();
         }
-        if !self.is_closed() && !self.0.keep.is_zero() {
-            self.0.carried = self.0.carried.saturating_add(1);
-            let (home, keep) = (self.0.home.clone(), self.0.keep);
+        self.0.carried = self.0.carried.saturating_add(1);
+        if !self.is_closed() && !self.0.keep.is_zero() && self.0.carried < self.0.most {
+            let (home, keep, place) = (self.0.home.clone(), self.0.keep, self.0.place.take());
             home.keep(self, keep);
+            // Whoever waits for it finds the connection.
+            drop(place);
         }
     }
 

@@ -56,6 +56,8 @@ pub(super) struct Http2 {
 struct State {
     /// Streams in use.
     streams: Cell<usize>,
+    /// Streams opened so far.
+    opened: Cell<u32>,
     /// When the last stream ended.
     idle_since: Cell<Instant>,
     /// Requests of which no answer has begun.
@@ -94,6 +96,7 @@ impl Http2 {
         };
         let state = Rc::new(State {
             streams: Cell::new(0),
+            opened: Cell::new(0),
             waiting: Cell::new(0),
             heard: Cell::new(true),
             silent: Cell::new(false),
@@ -136,13 +139,17 @@ impl Http2 {
         Ok(Self { sender, state })
     }
 
-    /// A place for one more stream, if there is one.
-    pub(super) fn slot(&self) -> Option<(Sender, Slot)> {
+    /// A place for one more stream, if there is one. After `most` streams there is none any more.
+    pub(super) fn slot(&self, most: u32) -> Option<(Sender, Slot)> {
         let state = &self.state;
         if state.closed.get() || state.silent.get() || state.streams.get() >= self.limit() {
             return None;
         }
         state.streams.set(state.streams.get() + 1);
+        state.opened.set(state.opened.get().saturating_add(1));
+        if state.opened.get() >= most {
+            state.closed.set(true);
+        }
         Some((self.sender.clone(), Slot { state: Rc::clone(state) }))
     }
 

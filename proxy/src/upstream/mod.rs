@@ -13,11 +13,13 @@
 
 mod balance;
 mod budget;
+mod caps;
 mod circuit;
 mod cluster;
 pub mod connect;
 mod ejection;
 mod endpoint;
+mod gate;
 pub(crate) mod http1;
 pub(crate) mod http2;
 mod picked;
@@ -31,6 +33,7 @@ mod tests;
 
 pub use balance::{EndpointSet, NoEndpoint};
 pub use budget::Sent;
+pub use caps::{Cap, Kind, Part, RouteLimits, Use};
 pub use circuit::Circuit;
 pub use cluster::Cluster;
 pub use ejection::EjectionReason;

@@ -16,13 +16,15 @@ use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::caps::Place;
 use super::connect::{self, Transport};
 use super::endpoint::Address;
 use super::http1::{self, Http1};
 use super::http2::{self, Http2, Sent};
 use super::replay::Budget;
 use super::tls;
-use super::{Cluster, Endpoint, EndpointId, HttpVersionChoice, SendError};
+use super::{Circuit, Cluster, Kind, Part, RouteLimits};
+use super::{Endpoint, EndpointId, HttpVersionChoice, SendError};
 use crate::body::Body;
 use crate::coalesce::Flusher;
 use crate::dns::Resolver;
@@ -47,6 +49,8 @@ pub struct Pools {
     captured: bool,
     flusher: Rc<Flusher>,
     sweeping: Cell<bool>,
+    /// Clusters whose caps may want a connection back.
+    watched: RefCell<Vec<std::sync::Weak<Circuit>>>,
     me: Weak<Self>,
 }
 
@@ -69,6 +73,9 @@ struct Group {
     /// Something happened a waiter may want to know: a slot is free, a connection stands, or none could be opened.
     changed: Rc<Notify>,
     idle_timeout: Cell<Duration>,
+    /// How many streams a connection may carry in its life.
+    most: Cell<u32>,
+    circuit: Arc<Circuit>,
     /// How many streams the last connection allowed; a guess before there was one.
     limit: Cell<usize>,
 }
@@ -102,6 +109,7 @@ impl Pools {
             captured,
             flusher,
             sweeping: Cell::new(false),
+            watched: RefCell::default(),
             me: me.clone(),
         })
     }
@@ -116,14 +124,27 @@ impl Pools {
         http: HttpVersionChoice,
         request: Request<Body>,
     ) -> impl Future<Output = Result<Response<Body>, SendError>> {
+        self.send_within(None, cluster, endpoint, http, request)
+    }
+
+    /// The same, for a route that may have caps of its own.
+    pub fn send_within(
+        &self,
+        route: Option<&Arc<RouteLimits>>,
+        cluster: &Arc<Cluster>,
+        endpoint: &Arc<Endpoint>,
+        http: HttpVersionChoice,
+        request: Request<Body>,
+    ) -> impl Future<Output = Result<Response<Body>, SendError>> {
         match http {
-            HttpVersionChoice::Http1 => Either::Left(self.send_http1(cluster, endpoint, request)),
-            HttpVersionChoice::Http2 => Either::Right(self.send_http2(cluster, endpoint, request)),
+            HttpVersionChoice::Http1 => Either::Left(self.send_http1(cluster, endpoint, route, request)),
+            HttpVersionChoice::Http2 => Either::Right(self.send_http2(cluster, endpoint, route, request)),
         }
     }
 
     /// A connection of its own, for TCP.
     pub async fn open_tcp(&self, cluster: &Cluster, endpoint: &Endpoint) -> Result<Transport, Failure> {
+        let _pending = Part::take(Kind::Pending, cluster.circuit(), None)?;
         self.open(cluster, endpoint, Token::Tcp).await
     }
 
@@ -134,16 +155,17 @@ impl Pools {
         endpoint: &Endpoint,
         inside: Token,
     ) -> Result<Transport, Failure> {
+        let place = self.place(cluster.circuit()).await;
         let stream = self.open_socket(cluster, endpoint).await?;
         let Some(id) = endpoint.identity.as_ref().filter(|_| endpoint.meshed) else {
             self.note(cluster, endpoint, &stream, None);
-            return Ok(Transport::Plain(stream));
+            return Ok(Transport::plain(stream, place));
         };
         // Boxed, because most connections that are opened for TCP are not of this kind and a handshake is large.
         match Box::pin(tls::open(stream, &self.identity, id, inside)).await {
             Ok((stream, negotiated)) => {
                 self.note(cluster, endpoint, stream.get_ref().0, Some(negotiated));
-                Ok(Transport::Tls(Box::new(stream)))
+                Ok(Transport::tls(stream, place))
             }
             Err(failure) => {
                 self.metrics.handshake_failed(self.worker, Direction::Outbound, failure.cause);
@@ -151,6 +173,55 @@ impl Pools {
                 Err(Failure::new(Reason::UpstreamTlsFailed, detail))
             }
         }
+    }
+
+    /// A place for one more connection, waited for if a cap is reached.
+    async fn place(&self, circuit: &Arc<Circuit>) -> Place {
+        let most = circuit.most_connections();
+        if most != u32::MAX {
+            self.watch(circuit);
+        }
+        if let Some(place) = circuit.socket() {
+            return place;
+        }
+        let waiting = circuit.in_use.sockets.join(most);
+        if !self.close_one(circuit) {
+            circuit.reclaim();
+        }
+        waiting.await;
+        Place::of_socket(circuit)
+    }
+
+    /// Closes connections when another worker wants them, as long as there is anything of the cluster.
+    fn watch(&self, circuit: &Arc<Circuit>) {
+        let mut watched = self.watched.borrow_mut();
+        watched.retain(|known| known.strong_count() > 0);
+        if watched.iter().any(|known| std::ptr::eq(known.as_ptr(), Arc::as_ptr(circuit))) {
+            return;
+        }
+        watched.push(Arc::downgrade(circuit));
+        let (pools, circuit, mut reclaims) = (self.me.clone(), Arc::downgrade(circuit), circuit.reclaims());
+        tokio::task::spawn_local(async move {
+            while reclaims.changed().await.is_ok() {
+                let (Some(pools), Some(circuit)) = (pools.upgrade(), circuit.upgrade()) else { return };
+                let wanted = circuit.in_use.sockets.waiting();
+                (0..wanted).all(|_| pools.close_one(&circuit));
+            }
+        });
+    }
+
+    /// Closes a connection of the cluster: one that carries nothing, or else an HTTP/2 connection when its streams have ended.
+    fn close_one(&self, circuit: &Arc<Circuit>) -> bool {
+        for idle in self.http1.borrow_mut().values_mut() {
+            if let Some(at) = idle.iter().position(|idle| idle.connection.is_of(circuit)) {
+                idle.remove(at);
+                return true;
+            }
+        }
+        let http2 = self.http2.borrow();
+        let groups = || http2.values().filter(|group| Arc::ptr_eq(&group.circuit, circuit));
+        let idle = groups().any(|group| group.give_up(|connection| connection.idle_since().is_some()));
+        idle || groups().any(|group| group.give_up(|_| true))
     }
 
     fn note(
@@ -202,11 +273,23 @@ impl Pools {
         &self,
         cluster: &Arc<Cluster>,
         endpoint: &Arc<Endpoint>,
+        route: Option<&Arc<RouteLimits>>,
         mut request: Request<Body>,
     ) -> Result<Response<Body>, SendError> {
         http1::frame(&mut request);
         let idle_timeout = cluster.settings().idle_timeout;
-        while let Some((connection, rested)) = self.idle(endpoint.id) {
+        let circuit = cluster.circuit();
+        let mut place = match circuit.exchange() {
+            Ok(place) => place,
+            // Boxed here and below is what happens once a connection, or where there are too few, so that not every request in flight
+            // is as large.
+            Err(most) => match Box::pin(queue(circuit, route, most)).await {
+                Ok(place) => Some(place),
+                Err(failure) => return Err(SendError::unsent(failure, request)),
+            },
+        };
+        while let Some((mut connection, rested)) = self.idle(endpoint.id) {
+            connection.occupy(place);
             let copy = if rested >= RISKY { http1::safe_copy(&request) } else { None };
             match connection.send(request, idle_timeout, endpoint).await {
                 // It was closed at this very moment: not a byte went out, so that any request can take the next connection.
@@ -216,17 +299,31 @@ impl Pools {
                 }
                 done => return done,
             }
+            place = circuit.exchange_again();
         }
-        // Boxed here and below is what happens once a connection, so that not every request in flight is as large.
-        match Box::pin(self.open_http1(cluster, endpoint)).await {
-            Ok(connection) => connection.send(request, idle_timeout, endpoint).await,
+        match Box::pin(self.open_http1(cluster, endpoint, route)).await {
+            Ok(mut connection) => {
+                connection.occupy(place);
+                connection.send(request, idle_timeout, endpoint).await
+            }
             Err(failure) => Err(SendError::unsent(failure, request)),
         }
     }
 
-    async fn open_http1(&self, cluster: &Cluster, endpoint: &Endpoint) -> Result<Http1, Failure> {
-        let home = Home { pools: self.me.clone(), endpoint: endpoint.id };
-        Http1::over(self.open(cluster, endpoint, Token::Http11).await?, home).await
+    async fn open_http1(
+        &self,
+        cluster: &Cluster,
+        endpoint: &Endpoint,
+        route: Option<&Arc<RouteLimits>>,
+    ) -> Result<Http1, Failure> {
+        let circuit = cluster.circuit();
+        let capped = circuit.most_connections() != u32::MAX;
+        // Where connections are capped those wait that have no place for one; whoever opens one has its place.
+        let _pending = if capped { None } else { Some(Part::take(Kind::Pending, circuit, route)?) };
+        let most = circuit.rules().caps.requests_per_connection.unwrap_or(u32::MAX);
+        let circuit = capped.then(|| Arc::clone(circuit));
+        let home = Home { pools: self.me.clone(), endpoint: endpoint.id, circuit };
+        Http1::over(self.open(cluster, endpoint, Token::Http11).await?, home, most).await
     }
 
     /// What bodies of requests are kept on account of.
@@ -253,13 +350,14 @@ impl Pools {
         &self,
         cluster: &Arc<Cluster>,
         endpoint: &Arc<Endpoint>,
+        route: Option<&Arc<RouteLimits>>,
         mut request: Request<Body>,
     ) -> Result<Response<Body>, SendError> {
         let group = self.group(cluster, endpoint.id);
         for _ in 0..MOVES {
             let slot = match group.free_slot() {
                 Some(slot) => slot,
-                None => match Box::pin(self.slot(&group, cluster, endpoint)).await {
+                None => match Box::pin(self.slot(&group, cluster, endpoint, route)).await {
                     Ok(slot) => slot,
                     Err(failure) => return Err(SendError::unsent(failure, request)),
                 },
@@ -281,10 +379,14 @@ impl Pools {
                 opening: RefCell::default(),
                 changed: Rc::new(Notify::new()),
                 idle_timeout: Cell::new(Duration::ZERO),
+                most: Cell::new(u32::MAX),
+                circuit: Arc::clone(cluster.circuit()),
                 limit: Cell::new(http2::EXPECTED_LIMIT),
             })
         });
-        group.idle_timeout.set(cluster.settings().idle_timeout);
+        let settings = cluster.settings();
+        group.idle_timeout.set(settings.idle_timeout);
+        group.most.set(settings.circuit_breaker.caps.requests_per_connection.unwrap_or(u32::MAX));
         Rc::clone(group)
     }
 
@@ -294,7 +396,9 @@ impl Pools {
         group: &Rc<Group>,
         cluster: &Arc<Cluster>,
         endpoint: &Arc<Endpoint>,
+        route: Option<&Arc<RouteLimits>>,
     ) -> Result<(http2::Sender, http2::Slot), Failure> {
+        let _pending = Part::take(Kind::Pending, cluster.circuit(), route)?;
         let mut awaited: Option<Rc<Opening>> = None;
         let mut opened = 0;
         loop {
@@ -402,11 +506,34 @@ impl Pools {
 const MOVES: usize = 4;
 
 impl Group {
+    /// Closes the first connection that is `fit` for it, when its streams have ended.
+    fn give_up(&self, fit: impl Fn(&Http2) -> bool) -> bool {
+        let mut connections = self.connections.borrow_mut();
+        match connections.iter().position(fit) {
+            Some(at) => {
+                connections.remove(at);
+                true
+            }
+            None => false,
+        }
+    }
+
     fn free_slot(&self) -> Option<(http2::Sender, http2::Slot)> {
         let mut connections = self.connections.borrow_mut();
         connections.retain(|connection| !connection.is_closed());
-        connections.iter().find_map(Http2::slot)
+        connections.iter().find_map(|connection| connection.slot(self.most.get()))
     }
+}
+
+/// Waits for a place for an exchange, together with everybody else who does.
+async fn queue(
+    circuit: &Arc<Circuit>,
+    route: Option<&Arc<RouteLimits>>,
+    most: u32,
+) -> Result<Place, Failure> {
+    let _pending = Part::take(Kind::Pending, circuit, route)?;
+    circuit.in_use.exchanges.join(most).await;
+    Ok(Place::of_exchange(circuit))
 }
 
 /// An idle connection this fresh is used without asking the kernel whether it is still open, if it was used again before: the call
@@ -425,11 +552,17 @@ const SWEEP: Duration = Duration::from_millis(500);
 pub(super) struct Home {
     pools: Weak<Pools>,
     endpoint: EndpointId,
+    /// Where connections of the cluster are capped.
+    pub(super) circuit: Option<Arc<Circuit>>,
 }
 
 impl Home {
     pub(super) fn keep(&self, connection: Http1, timeout: Duration) {
         let Some(pools) = self.pools.upgrade() else { return };
+        if self.circuit.as_ref().is_some_and(|circuit| circuit.in_use.sockets.waiting() > 0) {
+            // Another endpoint of the cluster, or another worker, needs one.
+            return;
+        }
         let since = Instant::now();
         let idle = Idle { connection, since, until: since + timeout };
         pools.http1.borrow_mut().entry(self.endpoint).or_default().push(idle);

@@ -57,7 +57,7 @@ async fn a_page_in_a_browser_changes_nothing() {
     assert_eq!(ask(proxy.admin, Method::POST, "/drain", &[]).await.status, 200);
 }
 
-async fn json(at: SocketAddr, path: &str) -> Value {
+pub async fn json(at: SocketAddr, path: &str) -> Value {
     let answer = ask(at, Method::GET, path, &[]).await;
     assert_eq!((answer.status, answer.header("content-type")), (200, "application/json"), "{path}");
     serde_json::from_str(&answer.body).expect("JSON")

@@ -3,6 +3,7 @@
 mod access;
 mod admin;
 mod basics;
+mod breaking;
 mod bytes;
 mod conditions;
 mod deadlines;

@@ -18,8 +18,8 @@ pub struct CircuitBreakerSection {
     /// Connections to all endpoints together, idle ones included. Default: no cap.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_connections: Option<Cap>,
-    /// Requests that wait for a connection, one that is being opened for them included. Default: 1024 where maxConnections is
-    /// set, else no cap.
+    /// Requests that wait for one of the connections maxConnections allows; without that cap, while theirs is being opened. Default: 1024
+    /// where maxConnections is set, else no cap.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_pending_requests: Option<Cap>,
     /// Requests at a time, until their responses end. Default: no cap.
@@ -50,7 +50,7 @@ pub enum BreakerMode {
 pub enum EjectionMode {
     Enforce,
     Observe,
-    Off,
+    Disabled,
 }
 
 /// When an endpoint is taken out, for how long, and how it comes back: by one request that probes it, then with a rising share.

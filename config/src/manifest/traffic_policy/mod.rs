@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::check::{Check, Findings};
-use super::field::{Ignored, NOT_YET, NotYet};
+use super::field::{Ignored, NotYet};
 use super::metadata::Metadata;
 use super::path::FieldPath;
 
@@ -82,7 +82,6 @@ impl Check for TrafficPolicy {
         }
         if let Some(breaker) = &self.spec.circuit_breaker {
             breaker.check(&spec.key("circuitBreaker"), findings);
-            findings.error(spec.key("circuitBreaker"), NOT_YET);
         }
         if let Some(limits) = &self.spec.rate_limit {
             limits.check(&spec.key("rateLimit"), findings);

@@ -38,7 +38,7 @@ fn ejection(manifest: EjectionSection, mode: BreakerMode) -> Option<Ejection> {
     };
     Some(Ejection {
         mode: match manifest.mode {
-            Some(EjectionMode::Off) => return None,
+            Some(EjectionMode::Disabled) => return None,
             Some(EjectionMode::Enforce) => BreakerMode::Enforce,
             Some(EjectionMode::Observe) => BreakerMode::Observe,
             None => mode,

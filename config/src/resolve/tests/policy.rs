@@ -256,3 +256,48 @@ fn a_new_limit_concerns_the_workloads_behind_its_service() {
         }
     }
 }
+
+#[test]
+fn a_breaker_belongs_to_the_cluster_and_on_a_route_its_caps_to_the_route() {
+    use crate::model::{BreakerMode, Ejection};
+    let breaker = |id: &str, target: &str, section: &str| {
+        policy(id, target, "{}").replace("timeout: {}", &format!("circuitBreaker: {section}"))
+    };
+    let base = services(&["default/routed", "default/plain"])
+        + ROUTE
+        + &breaker("default/all", "{kind: Namespace, name: default}", "{maxConnections: 7, mode: Observe}")
+        + &breaker(
+            "default/named",
+            "{kind: HTTPRoute, name: routed, sectionName: named}",
+            "{maxRequests: 5, maxRetries: 2}",
+        )
+        + &breaker(
+            "eager/off",
+            "{kind: Service, name: plain, namespace: default}",
+            "{maxRequests: 3, ejection: {mode: Disabled}}",
+        );
+    let registry = registry(&base);
+    let cluster = |caller: &str, service: &str| {
+        let name = format!("outbound|80||{service}.default.svc.cluster.local");
+        registry.cluster_of(&sidecar(caller), &name).circuit_breaker
+    };
+    let producer = cluster("default", "plain");
+    assert_eq!(
+        (producer.caps.mode, producer.caps.connections, producer.caps.pending),
+        (BreakerMode::Observe, Some(7), Some(1024)),
+        "who caps connections bounds the queue for them"
+    );
+    assert_eq!(producer.ejection, Some(Ejection { mode: BreakerMode::Observe, ..Ejection::default() }));
+    let origin = producer.origin.as_ref().expect("a policy says so");
+    assert_eq!(origin.to_string(), "TrafficPolicy/default/all spec.circuitBreaker");
+    let consumer = cluster("eager", "plain");
+    assert_eq!((consumer.caps.requests, consumer.caps.connections, consumer.ejection), (Some(3), None, None));
+
+    let table = registry.table_of(&sidecar("default"), "outbound|80|routed.default.svc.cluster.local");
+    let caps = |path: &str| {
+        let route = table.hosts[0].routes.iter().find(|route| route.matches.path.matches(path)).unwrap();
+        route.caps.as_ref().map(|caps| (caps.requests, caps.retries, caps.pending))
+    };
+    assert_eq!(caps("/named"), Some((Some(5), Some(2), None)));
+    assert_eq!(caps("/other"), None, "those of the Service are its clusters'");
+}

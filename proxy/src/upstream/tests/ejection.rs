@@ -177,3 +177,26 @@ async fn what_is_dismissed_teaches_nothing() {
     }
     assert_eq!(states(&cluster.endpoints()), [None; 2]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_comes_back_is_not_held_to_what_it_was() {
+    let (cluster, mut rng) = (cluster(2, rules()), rng());
+    let now = Instant::now();
+    for _ in 0..50 {
+        let picked = cluster.pick(now, &mut rng, &[]).expect("there is one");
+        match number(&picked) {
+            1 => picked.failed(Duration::from_secs(60), now),
+            _ => picked.observe(Duration::from_millis(30), now),
+        }
+        if states(&cluster.endpoints())[0].is_none() {
+            // The balancer would not choose it again by itself.
+            cluster.endpoints().iter().next().expect("it is there").restart(Duration::from_millis(30));
+        }
+    }
+    assert_eq!(states(&cluster.endpoints())[0], Some(EjectedState::Ejected));
+    tokio::time::advance(Duration::from_secs(10)).await;
+    send(&cluster, &mut rng, 1, &[]);
+    tokio::time::advance(Duration::from_secs(10)).await;
+    let got = send(&cluster, &mut rng, 1_000, &[]);
+    assert!((350..650).contains(&got[&1]), "{got:?}");
+}
