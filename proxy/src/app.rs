@@ -27,6 +27,7 @@ use crate::identity::{Identity, Provision};
 use crate::mesh::Mesh;
 use crate::runtime;
 use crate::telemetry::Telemetry;
+use crate::upstream::health;
 use crate::worker::{Shared, Worker};
 use listeners::Listeners;
 pub use listeners::Offered;
@@ -159,6 +160,8 @@ pub fn start(
             shared.readiness.require("whether the pod's traffic is redirected here is not known yet");
         background.spawn(Canary::watch(canary.clone(), condition, *addresses, *every));
     }
+    let (watched, to_check) = watch::channel(Vec::new());
+    background.spawn(health::follow(shared.mesh.clone(), watched));
     let (stop, stopping) = watch::channel(false);
     let (lanes, receivers) = Lanes::new(workers);
     let mut commands = Vec::new();
@@ -171,8 +174,15 @@ pub fn start(
             command.send(listen).expect("the receiving end was made above and not dropped yet");
         }
         commands.push(command);
-        let worker =
-            Lane { index, handed, commands: received, lanes: lanes.clone(), stopping: stopping.clone() };
+        let worker = Lane {
+            index,
+            handed,
+            commands: received,
+            lanes: lanes.clone(),
+            stopping: stopping.clone(),
+            // Once for the whole proxy.
+            to_check: (index == 0).then(|| to_check.clone()),
+        };
         let shared = shared.clone();
         let thread = runtime::spawn(format!("worker-{index}"), move || worker.run(shared));
         threads.push(thread.context("starting a worker")?);
@@ -294,12 +304,16 @@ struct Lane {
     commands: mpsc::UnboundedReceiver<Command>,
     lanes: Lanes<Role>,
     stopping: watch::Receiver<bool>,
+    to_check: Option<health::Watched>,
 }
 
 impl Lane {
     async fn run(mut self, shared: Arc<Shared>) {
         let worker = Worker::new(shared, self.index);
         tokio::task::spawn_local(worker.access.clone().follow());
+        if let Some(watched) = self.to_check.take() {
+            tokio::task::spawn_local(health::run(worker.clone(), watched));
+        }
         // Dropping a sender closes its socket.
         let mut accepting: Vec<(Role, oneshot::Sender<()>)> = Vec::new();
         loop {

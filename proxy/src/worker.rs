@@ -151,6 +151,7 @@ impl Worker {
             connect_timeout: OUTSIDE_CONNECT_TIMEOUT,
             idle_timeout: model::Cluster::DEFAULT_IDLE_TIMEOUT,
             circuit_breaker: Default::default(),
+            balance: Default::default(),
             origin: None,
         });
         if let Some(ip) = address {
@@ -160,6 +161,7 @@ impl Worker {
                 weight: 1,
                 workload: None,
                 zone: None,
+                for_zones: vec![],
                 identity: None,
                 meshed: false,
             };

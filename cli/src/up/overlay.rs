@@ -123,6 +123,9 @@ impl Entry {
         if let Some(zone) = &spec.zone {
             out["spec"]["zone"] = json!(zone);
         }
+        if spec.weight != 1 {
+            out["spec"]["weight"] = json!(spec.weight);
+        }
         out
     }
 }

@@ -79,6 +79,7 @@ pub struct InstanceSpec {
     pub labels: Vec<(String, String)>,
     pub service_account: String,
     pub zone: Option<String>,
+    pub weight: u32,
     pub ports: Vec<PortSpec>,
     pub command: Vec<String>,
     pub environment: Vec<(String, String)>,
@@ -170,6 +171,7 @@ fn instances(workload: &Workload, object: &Object) -> Vec<InstanceSpec> {
             .collect(),
         service_account: spec.service_account.to_string(),
         zone: spec.zone.as_ref().map(|zone| zone.to_string()),
+        weight: spec.weight.get(),
         ports: ports.clone(),
         command: spec.command.clone(),
         environment: spec

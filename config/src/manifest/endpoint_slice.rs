@@ -50,12 +50,30 @@ pub struct SliceEndpoint {
     /// Names a single pod of a headless service.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hostname: Option<Label>,
-    // For kube-proxy: which zones it should be used from.
-    #[serde(default, skip_serializing)]
-    pub hints: Ignored,
+    /// Where it should be used from, for callers that prefer near endpoints.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hints: Option<EndpointHints>,
     // Replaced by `zone` and `nodeName`.
     #[serde(default, skip_serializing)]
     pub deprecated_topology: Ignored,
+}
+
+/// Made by Kubernetes from `trafficDistribution`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct EndpointHints {
+    /// At most 8.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub for_zones: Vec<ForZone>,
+    // A proxy knows its zone, not its node.
+    #[serde(default, skip_serializing)]
+    pub for_nodes: Ignored,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ForZone {
+    pub name: String,
 }
 
 /// Absent conditions are taken as Kubernetes says: ready and serving, not terminating.
@@ -143,6 +161,10 @@ impl Check for EndpointSlice {
             let addresses = endpoints.index(i).key("addresses");
             findings.not_empty(&addresses, endpoint.addresses.len());
             findings.at_most(&addresses, endpoint.addresses.len(), 100);
+            if let Some(hints) = &endpoint.hints {
+                let zones = endpoints.index(i).key("hints").key("forZones");
+                findings.at_most(&zones, hints.for_zones.len(), 8);
+            }
             for (j, text) in endpoint.addresses.iter().enumerate() {
                 let fits = match (self.address_type, Ip::try_from(text.as_str())) {
                     (AddressType::IPv4, Ok(ip)) => ip.get().is_ipv4(),

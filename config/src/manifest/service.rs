@@ -51,7 +51,8 @@ pub struct ServiceSpec {
     /// Local is not honoured yet: a warning says so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub internal_traffic_policy: Option<TrafficScope>,
-    /// Not honoured yet: a warning says so.
+    /// PreferClose and PreferSameZone: endpoints in the caller's zone are preferred, where no policy says otherwise. PreferSameNode
+    /// is not honoured yet: a warning says so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub traffic_distribution: Option<String>,
 
@@ -165,6 +166,11 @@ impl Service {
         })
     }
 
+    /// Whether requests are meant to stay in the caller's zone. PreferClose is the older word for it.
+    pub fn prefers_near(&self) -> bool {
+        matches!(self.spec.traffic_distribution.as_deref(), Some("PreferClose" | "PreferSameZone"))
+    }
+
     pub fn is_headless(&self) -> bool {
         self.spec.cluster_ip == Some(ClusterIp::Headless)
             || self.spec.cluster_ips.contains(&ClusterIp::Headless)
@@ -206,8 +212,8 @@ impl Check for Service {
             let text = "a mesh balances by itself and does not keep to the caller's node yet";
             findings.warning(spec.key("internalTrafficPolicy"), text);
         }
-        if self.spec.traffic_distribution.is_some() {
-            let text = "a mesh balances by itself and does not prefer near endpoints yet";
+        if self.spec.traffic_distribution.is_some() && !self.prefers_near() {
+            let text = "only PreferSameZone and PreferClose, which is the same, are honoured yet";
             findings.warning(spec.key("trafficDistribution"), text);
         }
     }

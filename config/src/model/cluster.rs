@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::{CircuitBreaker, ClusterName, Origin, ServiceRef};
+use super::{Balance, CircuitBreaker, ClusterName, Origin, ServiceRef};
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Cluster {
@@ -19,6 +19,7 @@ pub struct Cluster {
     /// How long a connection without a request is kept. Default 60 s towards endpoints; 0 keeps none.
     pub idle_timeout: Duration,
     pub circuit_breaker: Arc<CircuitBreaker>,
+    pub balance: Arc<Balance>,
     pub origin: Option<Origin>,
 }
 

@@ -24,6 +24,8 @@ pub struct Endpoint {
     pub workload: Option<Arc<str>>,
     /// `topology.kubernetes.io/zone`
     pub zone: Option<Arc<str>>,
+    /// Zones whose requests are meant for it (`EndpointSlice` hints), sorted; empty where nobody decided that.
+    pub for_zones: Vec<Arc<str>>,
     /// SPIFFE id the instance proves itself with; always present where `meshed`.
     pub identity: Option<SpiffeId>,
     /// Whether a sidecar stands before it. A meshed endpoint is dialled with mTLS for exactly `identity`, another one in plaintext.
@@ -34,6 +36,8 @@ pub struct Endpoint {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 pub enum Health {
     Healthy,
+    /// Nobody watches it: taken to be healthy unless a check of the proxy's own says otherwise.
+    Unknown,
     /// Finishing what it has; gets nothing new while any other endpoint is healthy.
     Draining,
     Unhealthy,

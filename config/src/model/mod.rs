@@ -6,6 +6,7 @@
 //! two processes, gives the same bytes and so the same [`Version`].
 
 pub mod access;
+pub mod balance;
 pub mod circuit_breaker;
 pub mod cluster;
 pub mod endpoints;
@@ -25,6 +26,9 @@ mod version;
 pub use access::{
     Access, AccessAction, AccessDefault, AccessMode, AccessPath, AccessPolicy, AccessRule, AccountRef, Among,
     CallMatch, HeaderTest, IdentityPattern, PathTemplate, PeerMatch,
+};
+pub use balance::{
+    Algorithm, Balance, HashCookie, HashInput, HashOn, HealthCheck, HealthProbe, SessionCookie, SlowStart,
 };
 pub use circuit_breaker::{
     BreakerMode, Caps, CircuitBreaker, Ejection, EjectionErrors, RouteCaps, SlowCalls, SuccessRate,

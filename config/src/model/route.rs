@@ -8,7 +8,9 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 use serde::{Serialize, Serializer};
 
-use super::{ClusterName, HostPattern, Origin, PathMatch, Retry, RouteCaps, RouteTableName, StringMatch};
+use super::{
+    ClusterName, HashOn, HostPattern, Origin, PathMatch, Retry, RouteCaps, RouteTableName, StringMatch,
+};
 
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct RouteTable {
@@ -41,6 +43,8 @@ pub struct Route {
     pub retry: Option<Arc<Retry>>,
     /// Where a policy is attached to the route or the rule itself.
     pub caps: Option<Arc<RouteCaps>>,
+    /// What a request's hash is made of, where its cluster goes by one and does not say itself.
+    pub hash: Vec<HashOn>,
     pub action: Action,
 }
 

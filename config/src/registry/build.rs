@@ -176,8 +176,9 @@ fn listed(
     Instance {
         address: endpoint.address,
         health: endpoint.health,
-        weight: 1,
+        weight: known.map_or(1, |known| known.weight),
         zone: endpoint.zone.clone().or_else(|| known?.zone.clone()),
+        for_zones: endpoint.for_zones.clone(),
         workload: known.and_then(|known| known.workload.clone()),
         name: endpoint.pod.clone().or_else(|| known?.name.clone()),
         ports: slice.ports.clone(),

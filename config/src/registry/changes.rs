@@ -13,7 +13,7 @@ use crate::model::{ClusterName, DestinationName, Gateway, Listener, ResourceKind
 use crate::resolve::Subscriber;
 
 use super::{
-    Id, ParentTarget, PolicyTarget, Registry, Route, RouteKind, TrafficPolicy, full_service_name,
+    Id, ParentTarget, PolicyTarget, Registry, Route, RouteKind, TrafficPolicy, Workload, full_service_name,
     service_name,
 };
 
@@ -34,6 +34,8 @@ pub struct Changes {
     gateways: HashSet<Id>,
     all_gateways: bool,
     secrets: HashSet<Id>,
+    /// Workloads that are in another zone: what they prefer may differ.
+    moved: HashSet<Id>,
     /// Clusters whose endpoints may differ while the rest of their Service does not.
     clusters: BTreeSet<ClusterName>,
 }
@@ -76,6 +78,7 @@ impl Changes {
     pub fn is_endpoints_only(&self) -> bool {
         !self.everything
             && self.services.is_empty()
+            && self.moved.is_empty()
             && self.gateways.is_empty()
             && !self.all_gateways
             && self.secrets.is_empty()
@@ -96,7 +99,9 @@ impl Changes {
             ResourceKind::Listener => self.may_affect_listener(who, name),
             ResourceKind::RouteTable if name.starts_with("gateway|") => self.gateway(who),
             ResourceKind::RouteTable => name.rsplit('|').next().is_some_and(|host| self.host(host)),
-            ResourceKind::Cluster => name.rsplit('|').next().is_some_and(|host| self.host(host)),
+            ResourceKind::Cluster => {
+                self.has_moved(who) || name.rsplit('|').next().is_some_and(|host| self.host(host))
+            }
             ResourceKind::Endpoints => {
                 name.rsplit('|').next().is_some_and(|host| self.host(host) || self.endpoints_of(host))
             }
@@ -126,6 +131,15 @@ impl Changes {
         service_name(destination.host(), &self.cluster_domain).is_some_and(|(name, namespace)| {
             self.services.contains(&ServiceRef::new(namespace.unwrap_or(who.namespace()), name))
         })
+    }
+
+    fn has_moved(&self, who: &Subscriber) -> bool {
+        match who {
+            Subscriber::Sidecar { namespace, name } => {
+                !self.moved.is_empty() && self.moved.contains(&(namespace.clone(), name.clone()))
+            }
+            Subscriber::Gateway { .. } => false,
+        }
     }
 
     fn gateway(&self, who: &Subscriber) -> bool {
@@ -296,6 +310,10 @@ impl Collector<'_> {
         let [before, now] = [self.old.registry, self.new.registry].map(|registry| {
             (registry.workloads.get(id), registry.selecting.get(id).map(Vec::as_slice).unwrap_or_default())
         });
+        let zone = |workload: Option<&Arc<Workload>>| workload.and_then(|workload| workload.zone.clone());
+        if zone(before.0) != zone(now.0) {
+            self.changes.moved.insert(id.clone());
+        }
         // Labels are compared by who selects them.
         let only_state =
             before == now && self.old.registry.access.selecting(id) == self.new.registry.access.selecting(id);
@@ -347,6 +365,7 @@ impl Collector<'_> {
                     if limits {
                         self.workloads_of(service);
                     }
+                    self.routes_to(service);
                 }
                 PolicyTarget::Route { kind, name, .. } => {
                     let key = (*kind, policy.namespace.clone(), name.clone());
@@ -361,9 +380,22 @@ impl Collector<'_> {
                         if limits {
                             self.workloads_of(service);
                         }
+                        self.routes_to(service);
                     }
                 }
                 PolicyTarget::Mesh(_) => self.changes.everything = true,
+            }
+        }
+    }
+
+    /// Routes that lead to a Service from elsewhere: they say what its requests are hashed by.
+    fn routes_to(&mut self, service: &ServiceRef) {
+        for view in [&mut self.old, &mut self.new] {
+            let registry = view.registry;
+            for service in std::iter::once(service).chain(registry.aliases_of(service)) {
+                for route in view.routes_to(service) {
+                    touch_parents(&mut self.changes, route);
+                }
             }
         }
     }

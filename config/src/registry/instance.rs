@@ -13,6 +13,8 @@ pub struct Instance {
     /// 1 to 1,000,000
     pub weight: u32,
     pub zone: Option<Arc<str>>,
+    /// Zones it is meant for; empty where nobody says so.
+    pub for_zones: Vec<Arc<str>>,
     /// What is known of the instance's Workload; EndpointSlices alone know none of it.
     pub workload: Option<Arc<Workload>>,
     /// `NAMESPACE/NAME` of the instance; for an EndpointSlice's endpoint that of the Pod it targets.
@@ -38,6 +40,7 @@ pub struct Workload {
     pub name: Arc<str>,
     pub service_account: Arc<str>,
     pub address: Option<IpAddr>,
+    pub zone: Option<Arc<str>>,
     /// A sidecar stands before it.
     pub meshed: bool,
     pub ports: Vec<WorkloadPort>,

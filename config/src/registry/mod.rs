@@ -36,7 +36,7 @@ pub use backends::Problem;
 pub use changes::Changes;
 pub use gateway::{CertificateRef, From, Gateway, Listener, ListenerProtocol};
 pub use instance::{Instance, InstancePort, Workload, WorkloadPort};
-pub use policy::{PolicyTarget, Target, TimeoutSection, TrafficPolicy};
+pub use policy::{BalanceSection, PolicyTarget, Target, TimeoutSection, TrafficPolicy};
 pub use route::{Backend, BackendRef, BackendTo, Parent, ParentTarget, Route, RouteKind, Rule};
 pub use routes::Effective;
 pub use service::{Backing, Service, ServicePort, TargetPort};

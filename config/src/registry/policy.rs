@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::model::{CircuitBreaker, Limit, Origin, RateLimit, Retry, ServiceRef, Timeouts};
+use crate::model::{Balance, CircuitBreaker, Limit, Origin, RateLimit, Retry, ServiceRef, Timeouts};
 use crate::resolve::precedence::Seniority;
 
 use super::route::RouteKind;
@@ -20,6 +20,7 @@ pub struct TrafficPolicy {
     pub only_for_services: Option<&'static str>,
     pub rate_limit: Option<Arc<[RateLimit]>>,
     pub concurrency: Option<Arc<[Limit<u32>]>>,
+    pub balance: Option<Arc<BalanceSection>>,
     pub origin: Origin,
 }
 
@@ -30,6 +31,15 @@ pub struct TimeoutSection {
     pub exchange: Timeouts,
     /// Of connections to endpoints; `None` is the default.
     pub connect: Option<Duration>,
+}
+
+/// `loadBalancing`, with its defaults.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct BalanceSection {
+    /// Without a zone, which is each caller's own.
+    pub balance: Balance,
+    /// Whether the caller's zone is preferred; `None`: as the Service says.
+    pub near: Option<bool>,
 }
 
 #[derive(Clone, Debug, PartialEq)]

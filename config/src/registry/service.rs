@@ -17,6 +17,8 @@ pub struct Service {
     pub cluster_ips: Vec<IpAddr>,
     /// Endpoints that are not ready are used as well.
     pub publish_not_ready: bool,
+    /// Endpoints in the caller's zone are preferred (`trafficDistribution`).
+    pub near: bool,
     pub origin: Origin,
 }
 

@@ -1,7 +1,9 @@
 //! A cluster: one port of a Service, one instance, or a name outside the mesh.
 
-use crate::model::{Cluster, ClusterName, Discovery, Protocol, UpstreamHttp};
-use crate::registry::{Registry, TargetPort};
+use std::sync::Arc;
+
+use crate::model::{Balance, Cluster, ClusterName, Discovery, HashOn, Protocol, ServiceRef, UpstreamHttp};
+use crate::registry::{self, BackendTo, Registry, TargetPort};
 
 use super::Subscriber;
 use super::destination::Found;
@@ -32,6 +34,7 @@ impl Registry {
         });
         let connect = call.and_then(|call| self.timeouts(&call).section()?.connect);
         let breaker = call.and_then(|call| self.circuit_breakers(&call).section().cloned());
+        let balance = service.as_ref().map(|id| self.balance(who, id, port)).unwrap_or_default();
         Some(Cluster {
             name,
             service,
@@ -40,8 +43,53 @@ impl Registry {
             connect_timeout: connect.unwrap_or(Cluster::DEFAULT_CONNECT_TIMEOUT),
             idle_timeout: Cluster::DEFAULT_IDLE_TIMEOUT,
             circuit_breaker: breaker.unwrap_or_default(),
+            balance: balance.into(),
             origin,
         })
+    }
+}
+
+impl Registry {
+    /// How the endpoints of a Service share the requests of this caller.
+    fn balance(&self, who: &Subscriber, service: &ServiceRef, port: u16) -> Balance {
+        let call = Call { caller: who.namespace(), to: Callee::Service { service, port }, by: None };
+        let decided = self.balancing(&call);
+        let section = decided.section();
+        let near = section.and_then(|section| section.near).unwrap_or_else(|| {
+            self.service(&service.namespace, &service.name).is_some_and(|service| service.near)
+        });
+        let zone = near.then(|| self.zone_of(who)).flatten();
+        Balance { zone, ..section.map(|section| section.balance.clone()).unwrap_or_default() }
+    }
+
+    /// `None` also for gateways, whose instances may be anywhere.
+    fn zone_of(&self, who: &Subscriber) -> Option<Arc<str>> {
+        match who {
+            Subscriber::Sidecar { namespace, name } => self.workload(namespace, name)?.zone.clone(),
+            Subscriber::Gateway { .. } => None,
+        }
+    }
+
+    /// What the clusters behind these backends hash requests by, for routes that lead to them.
+    pub(super) fn hash(&self, who: &Subscriber, backends: &[registry::Backend]) -> Vec<HashOn> {
+        let mut hash = Vec::new();
+        for backend in backends.iter().filter(|backend| backend.weight > 0) {
+            let BackendTo::Service { service, port } = &backend.to.to else { continue };
+            self.add_hash(who, service, *port, &mut hash);
+        }
+        hash
+    }
+
+    pub(super) fn add_hash(&self, who: &Subscriber, service: &ServiceRef, port: u16, hash: &mut Vec<HashOn>) {
+        let Some(service) = self.service(&service.namespace, &service.name) else { return };
+        let service = &self.meant_by(service).id;
+        let call = Call { caller: who.namespace(), to: Callee::Service { service, port }, by: None };
+        let decided = self.balancing(&call);
+        for on in decided.section().into_iter().flat_map(|section| &section.balance.hash) {
+            if !hash.contains(on) {
+                hash.push(on.clone());
+            }
+        }
     }
 }
 

@@ -42,6 +42,7 @@ impl Registry {
             weight: instance.weight,
             workload: instance.name.clone(),
             zone: instance.zone.clone(),
+            for_zones: instance.for_zones.clone(),
             identity: workload.map(|workload| workload.identity(self.trust_domain())),
             // A port without mTLS is called without: nobody would open it there.
             meshed: workload.is_some_and(|workload| {

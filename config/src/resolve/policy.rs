@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use crate::model::{CircuitBreaker, Limit, Origin, RateLimit, Retry, RouteCaps, ServiceRef, Timeouts};
-use crate::registry::{BackendTo, PolicyTarget, Registry, Route, Rule, TimeoutSection, TrafficPolicy};
+use crate::registry::{
+    BackendTo, BalanceSection, PolicyTarget, Registry, Route, Rule, TimeoutSection, TrafficPolicy,
+};
 
 use super::attachment::{Reach, Side, Standing, Why};
 
@@ -129,6 +131,12 @@ impl Registry {
     /// As [`Self::rate_limits`].
     pub(super) fn concurrency(&self, call: &Call<'_>) -> Decision<Arc<[Limit<u32>]>> {
         Decision::among(self.policies_about(call, "spec.concurrency", |policy| policy.concurrency.clone()))
+    }
+
+    /// Rules of routes have none of their own: they share the endpoints of the Services behind them.
+    pub(super) fn balancing(&self, call: &Call<'_>) -> Decision<Arc<BalanceSection>> {
+        let call = Call { by: None, ..*call };
+        Decision::among(self.policies_about(&call, "spec.loadBalancing", |policy| policy.balance.clone()))
     }
 
     /// The policies that have a `section` and are about this call.

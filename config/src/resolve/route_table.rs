@@ -44,7 +44,9 @@ impl Registry {
                 Some(declared) => service.origin.at(&declared.field),
                 None => service.origin.clone(),
             };
-            return vec![Route { timeouts, retry, ..default_route(port, &service.host, origin) }];
+            let mut hash = Vec::new();
+            self.add_hash(who, &service.id, port, &mut hash);
+            return vec![Route { timeouts, retry, hash, ..default_route(port, &service.host, origin) }];
         };
         let mut ranked: Vec<_> =
             effective.routes.iter().flat_map(|route| self.ranked(who, route, to)).collect();
@@ -64,6 +66,7 @@ impl Registry {
             let call = Call { caller: who.namespace(), to, by: Some((route, rule)) };
             let (timeouts, retry) = self.patience(&call);
             let caps = self.route_caps(&call);
+            let hash = self.hash(who, &rule.backends);
             let in_mesh = matches!(to, Callee::Service { .. });
             for matched in &rule.matches {
                 let lowered = Route {
@@ -77,6 +80,7 @@ impl Registry {
                     timeouts,
                     retry: retry.clone(),
                     caps: caps.clone(),
+                    hash: hash.clone(),
                     action: self.action(route, rule, &matched.matches.path, in_mesh),
                 };
                 found.push((&matched.rank, lowered));
@@ -149,6 +153,7 @@ fn default_route(port: u16, host: &str, origin: Origin) -> Route {
         timeouts: Default::default(),
         retry: None,
         caps: None,
+        hash: vec![],
         action: Action::Forward(Forward { backends: vec![backend], rewrite: Rewrite::default() }),
     }
 }

@@ -1,6 +1,7 @@
 //! Whole registries from manifests, and what each subscriber is told.
 
 mod access;
+mod balance;
 mod bookinfo;
 mod gateway;
 mod instances;

@@ -3,16 +3,14 @@
 use std::time::Duration;
 
 use super::at::{At, Unsupported, take};
-use super::pb::cluster::cluster::{
-    ClusterDiscoveryType, DiscoveryType, DnsLookupFamily, EdsClusterConfig, LbPolicy,
-};
+use super::pb::cluster::cluster::{ClusterDiscoveryType, DiscoveryType, DnsLookupFamily, EdsClusterConfig};
 use super::pb::upstream_http::HttpProtocolOptions;
 use super::pb::upstream_http::http_protocol_options::explicit_http_config::ProtocolConfig;
 use super::pb::upstream_http::http_protocol_options::{
     ExplicitHttpConfig, UpstreamProtocolOptions, UseDownstreamHttpConfig,
 };
 use super::pb::{self, cluster as proto};
-use super::{circuit_breaker, endpoints, fields, own};
+use super::{balance, circuit_breaker, endpoints, fields, own};
 use crate::model::{CircuitBreaker, Cluster, ClusterName, Discovery, UpstreamHttp};
 
 const HTTP_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
@@ -26,7 +24,10 @@ pub(super) fn encode(cluster: &Cluster) -> proto::Cluster {
         origin: cluster.origin.as_ref().map(Into::into),
         http: own::UpstreamHttp::from(cluster.http) as i32,
         circuit_breaker: Some(circuit_breaker::own(&cluster.circuit_breaker)),
+        balance: balance::own(&cluster.balance),
     };
+    let balance::Fields { lb_policy, lb_config, load_balancing_policy, common_lb_config, health_checks } =
+        balance::encode(&cluster.balance);
     let discovered = match &cluster.discovery {
         Discovery::Endpoints => proto::Cluster {
             cluster_discovery_type: Some(ClusterDiscoveryType::Type(DiscoveryType::Eds as i32)),
@@ -48,7 +49,11 @@ pub(super) fn encode(cluster: &Cluster) -> proto::Cluster {
     proto::Cluster {
         name: cluster.name.to_string(),
         connect_timeout: Some(fields::duration(cluster.connect_timeout)),
-        lb_policy: LbPolicy::LeastRequest as i32,
+        lb_policy,
+        lb_config,
+        load_balancing_policy,
+        common_lb_config,
+        health_checks,
         typed_extension_protocol_options: [(HTTP_OPTIONS.to_owned(), fields::pack(&http_options(cluster)))]
             .into(),
         circuit_breakers: Some(circuit_breaker::thresholds(&cluster.circuit_breaker.caps)),
@@ -93,7 +98,8 @@ pub(super) fn decode(message: proto::Cluster) -> Result<Cluster, Unsupported> {
     take! { at, message => proto::Cluster;
         read {
             name, eds_cluster_config, connect_timeout, lb_policy, load_assignment, typed_extension_protocol_options,
-            http2_protocol_options, metadata, cluster_discovery_type, circuit_breakers, outlier_detection
+            http2_protocol_options, metadata, cluster_discovery_type, circuit_breakers, outlier_detection,
+            health_checks, common_lb_config, load_balancing_policy, lb_config
         }
         ignore {
             alt_stat_name, stats_matcher, per_connection_buffer_limit_bytes,
@@ -102,18 +108,15 @@ pub(super) fn decode(message: proto::Cluster) -> Result<Cluster, Unsupported> {
             track_cluster_stats
         }
         refuse {
-            transport_socket_matches, transport_socket_matcher, health_checks, max_requests_per_connection,
+            transport_socket_matches, transport_socket_matcher, max_requests_per_connection,
             upstream_http_protocol_options, common_http_protocol_options, http_protocol_options,
             dns_resolvers, use_tcp_for_dns_lookups, dns_resolution_config, typed_dns_resolver_config,
-            upstream_bind_config, lb_subset_config, common_lb_config, transport_socket,
+            upstream_bind_config, lb_subset_config, transport_socket,
             protocol_selection, upstream_connection_options, close_connections_on_host_health_failure,
-            ignore_health_on_host_removal, filters, load_balancing_policy, lrs_server, lrs_report_endpoint_metrics,
-            upstream_config, preconnect_policy, connection_pool_per_downstream_connection, queuing_policies, lb_config
+            ignore_health_on_host_removal, filters, lrs_server, lrs_report_endpoint_metrics,
+            upstream_config, preconnect_policy, connection_pool_per_downstream_connection, queuing_policies
         }
     };
-    if !matches!(LbPolicy::try_from(lb_policy), Ok(LbPolicy::RoundRobin | LbPolicy::LeastRequest)) {
-        return Err(at.field("lb_policy").refuse("not supported; LEAST_REQUEST and the default are"));
-    }
     let discovery = match cluster_discovery_type {
         Some(ClusterDiscoveryType::Type(number)) => {
             let at = at.field("type");
@@ -143,23 +146,28 @@ pub(super) fn decode(message: proto::Cluster) -> Result<Cluster, Unsupported> {
     }
     let said = http(typed_extension_protocol_options, http2_protocol_options.is_some())?;
     let own: Option<own::Cluster> = own::unpack(metadata, &at)?;
-    let (service, origin, http, circuit_breaker) = match own {
+    let metadata = at.field("metadata");
+    let own_at = own::at(&metadata);
+    let balance_at = own_at.field("balance");
+    let (service, origin, http, circuit_breaker, own_balance) = match own {
         Some(own) => {
-            let metadata = at.field("metadata");
-            let at = own::at(&metadata);
-            let http = own::enumeration::<own::UpstreamHttp, _>(own.http, &at.field("http"))?;
+            let http = own::enumeration::<own::UpstreamHttp, _>(own.http, &own_at.field("http"))?;
             let breaker = match own.circuit_breaker {
-                Some(breaker) => circuit_breaker::decode_own(breaker, &at.field("circuit_breaker"))?,
+                Some(breaker) => circuit_breaker::decode_own(breaker, &own_at.field("circuit_breaker"))?,
                 None => CircuitBreaker::default(),
             };
-            (own.service.map(Into::into), own.origin.map(Into::into), http, breaker)
+            let balance = Some((own.balance, &balance_at));
+            (own.service.map(Into::into), own.origin.map(Into::into), http, breaker, balance)
         }
         None => {
             let breaker =
                 circuit_breaker::decode(circuit_breakers, outlier_detection, said.requests_per_connection)?;
-            (None, None, said.http, breaker)
+            (None, None, said.http, breaker, None)
         }
     };
+    let balancing =
+        balance::Fields { lb_policy, lb_config, load_balancing_policy, common_lb_config, health_checks };
+    let balance = balance::decode(balancing, own_balance, &at)?;
     Ok(Cluster {
         name: ClusterName::new(name),
         service,
@@ -168,6 +176,7 @@ pub(super) fn decode(message: proto::Cluster) -> Result<Cluster, Unsupported> {
         connect_timeout,
         idle_timeout: said.idle_timeout,
         circuit_breaker: circuit_breaker.into(),
+        balance: balance.into(),
         origin,
     })
 }

@@ -39,10 +39,12 @@ fn lb_endpoint(endpoint: &Endpoint) -> proto::LbEndpoint {
         workload: endpoint.workload.as_deref().map(Into::into),
         identity: endpoint.identity.as_ref().map(ToString::to_string),
         meshed: endpoint.meshed,
+        for_zones: endpoint.for_zones.iter().map(|zone| zone.to_string()).collect(),
     };
     proto::LbEndpoint {
         health_status: match endpoint.health {
             Health::Healthy => HealthStatus::Healthy,
+            Health::Unknown => HealthStatus::Unknown,
             Health::Draining => HealthStatus::Draining,
             Health::Unhealthy => HealthStatus::Unhealthy,
         } as i32,
@@ -138,7 +140,8 @@ fn decode_endpoint(
             &at.field("endpoint").field("address"),
         )?,
         health: match HealthStatus::try_from(health_status) {
-            Ok(HealthStatus::Unknown | HealthStatus::Healthy) => Health::Healthy,
+            Ok(HealthStatus::Unknown) => Health::Unknown,
+            Ok(HealthStatus::Healthy) => Health::Healthy,
             // Both get nothing new while others can take it.
             Ok(HealthStatus::Draining | HealthStatus::Degraded) => Health::Draining,
             Ok(HealthStatus::Unhealthy | HealthStatus::Timeout) => Health::Unhealthy,
@@ -147,6 +150,7 @@ fn decode_endpoint(
         weight,
         workload: own.workload.map(Into::into),
         zone,
+        for_zones: own.for_zones.into_iter().map(Into::into).collect(),
         identity,
         meshed: own.meshed,
     })

@@ -42,7 +42,11 @@ pub fn encode_for(resource: &Resource, client: Client) -> pb::Any {
             let mut message = cluster::encode(cluster);
             message.metadata = None;
             if grpc {
-                message.lb_policy = LbPolicy::RoundRobin as i32;
+                // It knows these two, whatever else it is built with.
+                if message.lb_policy != LbPolicy::RingHash as i32 {
+                    message.lb_policy = LbPolicy::RoundRobin as i32;
+                    message.lb_config = None;
+                }
                 message.typed_extension_protocol_options.clear();
             }
             fields::pack(&message)

@@ -8,6 +8,7 @@
 
 pub mod access;
 mod at;
+mod balance;
 pub mod certificates;
 mod circuit_breaker;
 mod cluster;

@@ -222,6 +222,9 @@ pub struct Cluster {
     pub http: i32,
     #[prost(message, optional, tag = "4")]
     pub circuit_breaker: Option<CircuitBreaker>,
+    /// Absent: as by default, but for health checks, which are Envoy's words.
+    #[prost(message, optional, tag = "5")]
+    pub balance: Option<Balance>,
 }
 
 /// All of it, in our words: beside it, Envoy's thresholds and outlier detection say only a part.
@@ -296,6 +299,34 @@ pub struct Within {
     pub min_requests: u32,
 }
 
+/// What Envoy's `lb_policy` leaves open.
+#[derive(Clone, PartialEq, Message)]
+pub struct Balance {
+    /// Instead of `lb_policy`.
+    #[prost(bool, tag = "1")]
+    pub peak_ewma: bool,
+    #[prost(message, repeated, tag = "2")]
+    pub hash: Vec<pb::route::route_action::HashPolicy>,
+    #[prost(message, optional, tag = "3")]
+    pub slow_start_window: Option<pb::Duration>,
+    #[prost(uint32, tag = "4")]
+    pub slow_start_percent: u32,
+    #[prost(string, optional, tag = "5")]
+    pub zone: Option<String>,
+    #[prost(message, optional, tag = "6")]
+    pub session: Option<SessionCookie>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct SessionCookie {
+    #[prost(string, tag = "1")]
+    pub name: String,
+    #[prost(message, optional, tag = "2")]
+    pub ttl: Option<pb::Duration>,
+    #[prost(string, tag = "3")]
+    pub path: String,
+}
+
 /// On an endpoint.
 #[derive(Clone, PartialEq, Message)]
 pub struct Endpoint {
@@ -305,6 +336,8 @@ pub struct Endpoint {
     pub identity: Option<String>,
     #[prost(bool, tag = "3")]
     pub meshed: bool,
+    #[prost(string, repeated, tag = "4")]
+    pub for_zones: Vec<String>,
 }
 
 #[derive(Clone, PartialEq, Message)]

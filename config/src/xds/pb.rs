@@ -19,8 +19,18 @@ pub use envoy_types::pb::envoy::service::discovery::v3 as discovery;
 pub use envoy_types::pb::envoy::service::ratelimit::v3 as ratelimit;
 pub use envoy_types::pb::envoy::r#type::matcher::v3 as matcher;
 pub use envoy_types::pb::envoy::r#type::v3 as percent;
-pub use envoy_types::pb::google::protobuf::{Any, BoolValue, Duration, Struct, UInt32Value};
+pub use envoy_types::pb::google::protobuf::{Any, BoolValue, Duration, Struct, UInt32Value, UInt64Value};
 pub use envoy_types::pb::google::rpc::Status;
+
+/// Load balancing policies as extensions.
+pub mod lb {
+    pub use envoy_types::pb::envoy::extensions::load_balancing_policies::common::v3 as common;
+    pub use envoy_types::pb::envoy::extensions::load_balancing_policies::least_request::v3 as least_request;
+    pub use envoy_types::pb::envoy::extensions::load_balancing_policies::maglev::v3 as maglev;
+    pub use envoy_types::pb::envoy::extensions::load_balancing_policies::random::v3 as random;
+    pub use envoy_types::pb::envoy::extensions::load_balancing_policies::ring_hash::v3 as ring_hash;
+    pub use envoy_types::pb::envoy::extensions::load_balancing_policies::round_robin::v3 as round_robin;
+}
 
 /// Values of a [`Struct`].
 pub mod core_value {

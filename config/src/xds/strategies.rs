@@ -571,7 +571,7 @@ pub(crate) fn route() -> impl Strategy<Value = Route> {
             option::of(cors()),
             vec(mirror, 0..3),
             timeouts(),
-            option::weighted(0.3, retry()),
+            (option::weighted(0.3, retry()), hash()),
             option::weighted(0.3, route_caps().prop_map(Arc::new)),
             action(matched),
         );
@@ -584,7 +584,7 @@ pub(crate) fn route() -> impl Strategy<Value = Route> {
                 cors,
                 mirrors,
                 timeouts,
-                retry,
+                (retry, hash),
                 caps,
                 action,
             )| Route {
@@ -598,6 +598,7 @@ pub(crate) fn route() -> impl Strategy<Value = Route> {
                 timeouts,
                 retry,
                 caps,
+                hash,
                 action,
             },
         )
@@ -634,19 +635,99 @@ pub(crate) fn cluster() -> impl Strategy<Value = Cluster> {
         http,
         connect,
         idle,
-        circuit_breaker().prop_map(Arc::new),
+        (circuit_breaker().prop_map(Arc::new), balance().prop_map(Arc::new)),
         option::of(origin()),
     );
     parts.prop_map(
-        |(name, service, discovery, http, connect_timeout, idle_timeout, circuit_breaker, origin)| Cluster {
+        |(
             name,
             service,
             discovery,
             http,
             connect_timeout,
             idle_timeout,
-            circuit_breaker,
+            (circuit_breaker, balance),
             origin,
+        )| {
+            Cluster {
+                name,
+                service,
+                discovery,
+                http,
+                connect_timeout,
+                idle_timeout,
+                circuit_breaker,
+                balance,
+                origin,
+            }
+        },
+    )
+}
+
+fn hash() -> impl Strategy<Value = Vec<HashOn>> {
+    let cookie = (name(), option::of(prop_oneof![Just(Duration::ZERO), duration()]), option::of(path()))
+        .prop_map(|(name, ttl, path)| HashCookie { name, ttl, path });
+    let input = prop_oneof![
+        header_name().prop_map(HashInput::Header),
+        cookie.prop_map(HashInput::Cookie),
+        Just(HashInput::Source),
+        name().prop_map(HashInput::Query),
+    ];
+    vec((input, any::<bool>()).prop_map(|(input, terminal)| HashOn { input, terminal }), 0..3)
+}
+
+fn balance() -> impl Strategy<Value = Balance> {
+    let algorithm = prop_oneof![
+        3 => Just(Algorithm::PeakEwma),
+        1 => (2..=Algorithm::MAX_CHOICES).prop_map(|choices| Algorithm::LeastRequest { choices }),
+        1 => Just(Algorithm::RoundRobin),
+        1 => Just(Algorithm::Random),
+        1 => (1..=2_000u32, 0..=10_000u32)
+            .prop_map(|(min_size, more)| Algorithm::RingHash { min_size, max_size: min_size + more }),
+        1 => prop::sample::select(vec![2, 251, 65_537]).prop_map(|table_size| Algorithm::Maglev { table_size }),
+    ];
+    let slow_start =
+        (duration(), 1..=100u8).prop_map(|(window, min_percent)| SlowStart { window, min_percent });
+    let session = (name(), prop_oneof![Just(Duration::ZERO), duration()], path())
+        .prop_map(|(name, ttl, path)| SessionCookie { name, ttl, path });
+    let parts = (
+        algorithm,
+        hash(),
+        option::weighted(0.3, slow_start),
+        option::weighted(0.3, name()),
+        option::weighted(0.3, session),
+        option::weighted(0.3, health_check().prop_map(Into::into)),
+    );
+    prop_oneof![
+        1 => Just(Balance::default()),
+        3 => parts.prop_map(|(algorithm, hash, slow_start, zone, session, health_check)| Balance {
+            algorithm,
+            hash,
+            slow_start,
+            zone,
+            session,
+            health_check,
+        }),
+    ]
+}
+
+fn health_check() -> impl Strategy<Value = HealthCheck> {
+    let range = (100..=599u16, 1..=10u16).prop_map(|(from, length)| (from, (from + length).min(600)));
+    let probe =
+        prop_oneof![
+            Just(HealthProbe::Tcp),
+            (path(), option::of(name()), vec(range, 1..3))
+                .prop_map(|(path, host, expected)| HealthProbe::Http { path, host, expected }),
+            prop_oneof![Just(String::new()), word()]
+                .prop_map(|service| HealthProbe::Grpc { service: service.into() }),
+        ];
+    (probe, 10..3_600_000u64, 1..60_000u64, 1..=100u8, 1..=100u8).prop_map(
+        |(probe, interval, timeout, unhealthy_threshold, healthy_threshold)| HealthCheck {
+            probe,
+            interval: Duration::from_millis(interval),
+            timeout: Duration::from_millis(timeout),
+            unhealthy_threshold,
+            healthy_threshold,
         },
     )
 }
@@ -724,24 +805,28 @@ fn ejection() -> impl Strategy<Value = Ejection> {
 }
 
 pub(crate) fn endpoints() -> impl Strategy<Value = Endpoints> {
-    let health = prop::sample::select(vec![Health::Healthy, Health::Draining, Health::Unhealthy]);
+    let health =
+        prop::sample::select(vec![Health::Healthy, Health::Unknown, Health::Draining, Health::Unhealthy]);
     let identity = prop_oneof![
         Just((None, false)),
         spiffe_id().prop_map(|id| (Some(id), true)),
         spiffe_id().prop_map(|id| (Some(id), false)),
     ];
     let zone = option::of(prop::sample::select(vec!["a", "b"]).prop_map(Into::into));
-    let endpoint = (health, 1..=1_000_000u32, some_name(), zone, identity);
+    let for_zones = btree_set(prop::sample::select(vec!["a", "b"]), 0..3)
+        .prop_map(|zones| zones.into_iter().map(Into::into).collect());
+    let endpoint = (health, 1..=1_000_000u32, some_name(), zone, for_zones, identity);
     (cluster_name(), btree_map(socket(), endpoint, 0..6)).prop_map(|(cluster, endpoints)| Endpoints {
         cluster,
         endpoints: endpoints
             .into_iter()
-            .map(|(address, (health, weight, workload, zone, (identity, meshed)))| Endpoint {
+            .map(|(address, (health, weight, workload, zone, for_zones, (identity, meshed)))| Endpoint {
                 address,
                 health,
                 weight,
                 workload,
                 zone,
+                for_zones,
                 identity,
                 meshed,
             })

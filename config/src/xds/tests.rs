@@ -73,7 +73,7 @@ fn what_we_do_not_do_is_refused_by_its_path() {
     let cases: Vec<(pb::Any, &str)> = vec![
         (
             table(forward(r::RouteAction { hash_policy: vec![Default::default()], ..Default::default() })),
-            "virtual_hosts[0].routes[0].route.hash_policy: not supported",
+            "virtual_hosts[0].routes[0].route.hash_policy[0]: says nothing to hash",
         ),
         (
             table(forward(r::RouteAction {
@@ -188,6 +188,104 @@ fn a_plain_envoy_route_table_is_understood() {
 }
 
 #[test]
+fn a_plain_envoy_cluster_balances_as_it_says() {
+    use pb::cluster::cluster::{self as c, LbConfig, LbPolicy};
+    use pb::lb;
+    let slow_start = || c::SlowStartConfig {
+        slow_start_window: Some(pb::Duration { seconds: 60, nanos: 0 }),
+        aggression: None,
+        min_weight_percent: None,
+    };
+    let extension = |any: pb::Any| {
+        let unknown = pb::Any { type_url: "type.googleapis.com/x.Y".into(), value: vec![] };
+        let policy = |any| pb::cluster::load_balancing_policy::Policy {
+            typed_extension_config: Some(pb::core::TypedExtensionConfig {
+                name: "any".into(),
+                typed_config: Some(any),
+            }),
+        };
+        pb::cluster::Cluster {
+            load_balancing_policy: Some(pb::cluster::LoadBalancingPolicy {
+                policies: vec![policy(unknown), policy(any)],
+            }),
+            ..Default::default()
+        }
+    };
+    let by_name = |policy: LbPolicy, lb_config| pb::cluster::Cluster {
+        lb_policy: policy as i32,
+        lb_config,
+        ..Default::default()
+    };
+    let one_minute = SlowStart { window: std::time::Duration::from_secs(60), min_percent: 10 };
+    for (said, algorithm, slow_start) in [
+        (by_name(LbPolicy::RoundRobin, None), Algorithm::RoundRobin, None),
+        (by_name(LbPolicy::LeastRequest, None), Algorithm::LeastRequest { choices: 2 }, None),
+        (
+            by_name(
+                LbPolicy::RoundRobin,
+                Some(LbConfig::RoundRobinLbConfig(c::RoundRobinLbConfig {
+                    slow_start_config: Some(slow_start()),
+                })),
+            ),
+            Algorithm::RoundRobin,
+            Some(one_minute),
+        ),
+        (by_name(LbPolicy::Random, None), Algorithm::Random, None),
+        (by_name(LbPolicy::RingHash, None), Algorithm::RingHash { min_size: 1_024, max_size: 65_536 }, None),
+        (by_name(LbPolicy::Maglev, None), Algorithm::Maglev { table_size: 65_537 }, None),
+        (
+            extension(fields::pack(&lb::maglev::Maglev {
+                table_size: Some(pb::UInt64Value { value: 251 }),
+                ..Default::default()
+            })),
+            Algorithm::Maglev { table_size: 251 },
+            None,
+        ),
+        (
+            extension(fields::pack(&lb::least_request::LeastRequest {
+                choice_count: fields::uint32(5),
+                ..Default::default()
+            })),
+            Algorithm::LeastRequest { choices: 5 },
+            None,
+        ),
+    ] {
+        let message = pb::cluster::Cluster {
+            lb_policy: said.lb_policy,
+            lb_config: said.lb_config,
+            load_balancing_policy: said.load_balancing_policy,
+            metadata: None,
+            ..cluster::encode(&some_cluster())
+        };
+        let Ok(Resource::Cluster(cluster)) = decode(&fields::pack(&message)) else { panic!("refused") };
+        assert_eq!((cluster.balance.algorithm, cluster.balance.slow_start), (algorithm, slow_start));
+    }
+    for (said, path) in [
+        (by_name(LbPolicy::ClusterProvided, None), "lb_policy"),
+        (by_name(LbPolicy::Maglev, Some(LbConfig::RoundRobinLbConfig(Default::default()))), "lb_config"),
+        (
+            by_name(
+                LbPolicy::Maglev,
+                Some(LbConfig::MaglevLbConfig(c::MaglevLbConfig {
+                    table_size: Some(pb::UInt64Value { value: 100 }),
+                })),
+            ),
+            "maglev_lb_config.table_size",
+        ),
+        (extension(pb::Any::default()), "load_balancing_policy"),
+    ] {
+        let message = pb::cluster::Cluster {
+            lb_policy: said.lb_policy,
+            lb_config: said.lb_config,
+            load_balancing_policy: said.load_balancing_policy,
+            metadata: None,
+            ..cluster::encode(&some_cluster())
+        };
+        assert_eq!(decode(&fields::pack(&message)).expect_err("unsupported").path, path);
+    }
+}
+
+#[test]
 fn a_plain_envoy_listener_is_understood() {
     use pb::listener as l;
     let http = Resource::Listener(Listener::Destination(Destination {
@@ -218,7 +316,7 @@ fn plain_envoy_endpoints_are_unmeshed() {
     let assignment = endpoints::of_name("a", "10.0.0.1", 80);
     let Ok(Resource::Endpoints(decoded)) = decode(&fields::pack(&assignment)) else { panic!("refused") };
     let endpoint = &decoded.endpoints[0];
-    assert_eq!((endpoint.weight, endpoint.health, endpoint.meshed), (1, Health::Healthy, false));
+    assert_eq!((endpoint.weight, endpoint.health, endpoint.meshed), (1, Health::Unknown, false));
     assert_eq!(
         decode(&fields::pack(&endpoints::of_name("a", "reviews", 80))).expect_err("a name").path,
         "endpoints[0].lb_endpoints[0].endpoint.address.socket_address"
@@ -234,6 +332,7 @@ fn some_cluster() -> Cluster {
         connect_timeout: Cluster::DEFAULT_CONNECT_TIMEOUT,
         idle_timeout: Cluster::DEFAULT_IDLE_TIMEOUT,
         circuit_breaker: Default::default(),
+        balance: Default::default(),
         origin: None,
     }
 }

@@ -5,7 +5,7 @@ use tokio::time::Instant;
 
 use super::State;
 use super::answer::{self, Answer, Asked};
-use crate::upstream::{Cluster, Ejected, EjectionReason, Endpoint, Use};
+use crate::upstream::{Cluster, Ejected, EjectionReason, Endpoint, Usable, Use};
 
 pub(super) fn answer(_: &Asked, state: &State) -> Answer {
     let content = state.shared.mesh.inventory().lock();
@@ -26,6 +26,7 @@ fn cluster(cluster: &Cluster, now: Instant) -> Value {
         "connect_timeout_ms": settings.connect_timeout.as_millis() as u64,
         // Those that are set.
         "caps": caps,
+        "balancing": settings.balance.algorithm.word(),
         "endpoints": endpoints,
     })
 }
@@ -35,6 +36,13 @@ fn endpoint(endpoint: &Endpoint, now: Instant) -> Value {
     json!({
         "address": endpoint.address.to_string(),
         "health": format!("{:?}", endpoint.health()),
+        "usable": match endpoint.usable() {
+            Usable::Yes => "yes",
+            Usable::Draining => "draining",
+            Usable::NotReady => "not ready",
+            Usable::FailsChecks => "fails its health checks",
+        },
+        "check_failure": endpoint.check_failure().map(|failure| failure.as_str().to_owned()),
         "weight": endpoint.weight(),
         "in_flight": endpoint.in_flight(),
         "estimate_ms": endpoint.estimate(now).as_micros() as f64 / 1000.0,

@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::time::{Duration, UNIX_EPOCH};
 
 use http::StatusCode;
-use outrigger_config::model::{BreakerMode, Health};
+use outrigger_config::model::BreakerMode;
 use tokio::time::Instant;
 
 use super::State;
 use super::answer::{Answer, Asked, text};
 use crate::telemetry::{CONTENT_TYPE, Gauge, Text};
-use crate::upstream::Ejected;
+use crate::upstream::{Ejected, Usable};
 use crate::worker::Shared;
 
 pub(super) fn answer(_: &Asked, state: &State) -> Answer {
@@ -77,11 +77,11 @@ fn endpoints(shared: &Shared) -> Endpoints {
         let mut next_probe: Option<Duration> = None;
         for endpoint in cluster.endpoints().iter() {
             let ejected = endpoint.ejected(now);
-            let state = match (endpoint.health(), &ejected) {
-                (Health::Healthy, Some(Ejected { state, mode: BreakerMode::Enforce, .. })) => state.word(),
-                (Health::Healthy, _) => "healthy",
-                (Health::Draining, _) => "draining",
-                (Health::Unhealthy, _) => "unhealthy",
+            let state = match (endpoint.usable(), &ejected) {
+                (Usable::Yes, Some(Ejected { state, mode: BreakerMode::Enforce, .. })) => state.word(),
+                (Usable::Yes, _) => "healthy",
+                (Usable::Draining, _) => "draining",
+                (Usable::NotReady | Usable::FailsChecks, _) => "unhealthy",
             };
             *states.entry(state).or_default() += 1;
             let Some(Ejected { mode, reason: Some(reason), next_probe: next, .. }) = ejected else {

@@ -444,6 +444,7 @@ fn handle(content: &mut Content, name: &ClusterName) -> Arc<Cluster> {
             connect_timeout: Settings::DEFAULT_CONNECT_TIMEOUT,
             idle_timeout: Settings::DEFAULT_IDLE_TIMEOUT,
             circuit_breaker: Default::default(),
+            balance: Default::default(),
             origin: None,
         })
     };

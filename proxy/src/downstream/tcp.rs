@@ -20,7 +20,7 @@ use crate::mesh::{Backends, Destination};
 use crate::telemetry::{Direction, Record, Way};
 use crate::upstream::connect::Transport;
 use crate::upstream::relay::{Resettable, relay};
-use crate::upstream::{Cluster, EndpointId, Picked};
+use crate::upstream::{Affinity, Asked, Cluster, EndpointId, Picked};
 
 /// A connection to an endpoint, counted there until dropped.
 #[derive(Debug)]
@@ -120,11 +120,14 @@ pub async fn dial(arrival: &Arrival, backends: &Backends, record: &mut Record) -
     let worker = &arrival.worker;
     let upstream = backends.draw(|total| worker.below(total)).ok_or(Reason::NoBackend)?;
     let cluster = &upstream.cluster;
-    let name = cluster.settings().name.clone();
+    let settings = cluster.settings();
+    let name = &settings.name;
+    let hash = Affinity::of_connection(&settings.balance, arrival.peer.address.ip()).hash;
     let mut tried: SmallVec<[EndpointId; MORE + 1]> = SmallVec::new();
     loop {
-        let picked = pick(arrival, cluster, &tried).await?;
-        record.attempt(&name, &picked.endpoint().address);
+        let asked = Asked { avoid: &tried, hash, session: None };
+        let picked = pick(arrival, cluster, asked).await?;
+        record.attempt(name, &picked.endpoint().address);
         let begun = Instant::now();
         match worker.pools.open_tcp(cluster, picked.endpoint()).await {
             Ok(transport) => {
@@ -150,8 +153,8 @@ pub async fn dial(arrival: &Arrival, backends: &Backends, record: &mut Record) -
     }
 }
 
-async fn pick(arrival: &Arrival, cluster: &Cluster, tried: &[EndpointId]) -> Result<Picked, Failure> {
-    let now = || arrival.worker.with_rng(|rng| cluster.pick(Instant::now(), rng, tried));
+async fn pick(arrival: &Arrival, cluster: &Cluster, asked: Asked<'_>) -> Result<Picked, Failure> {
+    let now = || arrival.worker.with_rng(|rng| cluster.pick(Instant::now(), rng, asked));
     if let Ok(picked) = now() {
         return Ok(picked);
     }

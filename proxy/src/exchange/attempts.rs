@@ -17,7 +17,7 @@ use http::request::Parts;
 use http::{HeaderValue, Request, Response, Version};
 use http_body::{Body as _, Frame};
 use http_body_util::BodyExt as _;
-use outrigger_config::model::{Retry, RetryBudget, UpstreamHttp};
+use outrigger_config::model::{self, HashOn, Retry, RetryBudget, UpstreamHttp};
 use smallvec::SmallVec;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
@@ -31,7 +31,8 @@ use crate::policy::deadline::{Bound, Deadline};
 use crate::policy::retry::{ATTEMPT, Eligible, Failed, RetryPolicy, Suppressed};
 use crate::route::{Route, Upstream};
 use crate::upstream::{
-    Cluster, EndpointId, HttpVersionChoice, Kind, NoEndpoint, Part, Picked, RouteLimits, SendError,
+    Affinity, Asked, Cluster, EndpointId, HttpVersionChoice, Kind, NoEndpoint, Part, Picked, RouteLimits,
+    SendError,
 };
 
 /// Attempts after the first, without a policy (design.md section 5).
@@ -55,6 +56,8 @@ struct Attempts<'a> {
     caps: Option<&'a Arc<RouteLimits>>,
     /// Of the attempt that is made, if it is not the first.
     retrying: Option<Part>,
+    hash: &'a [HashOn],
+    settings: Arc<model::Cluster>,
     /// Of one attempt.
     limit: Option<Duration>,
     deadline: Deadline,
@@ -62,6 +65,8 @@ struct Attempts<'a> {
     bound: Option<Bound>,
     connection: &'a Connection,
     tried: SmallVec<[EndpointId; MORE + 1]>,
+    /// Which endpoint the request belongs to, where its cluster goes by that.
+    affinity: Affinity,
     /// Whether the policy may repeat this request; without a policy there is nothing to ask.
     eligible: Eligible,
     /// What is needed to begin again, where the policy may ask for that.
@@ -95,11 +100,14 @@ impl<'a> Attempts<'a> {
             policy: route.retry.as_ref(),
             caps: route.caps.as_ref(),
             retrying: None,
+            hash: &route.hash,
+            settings: upstream.cluster.settings(),
             limit: route.timeouts.backend_request,
             deadline,
             bound: deadline.of_response(),
             connection,
             tried: SmallVec::new(),
+            affinity: Affinity::default(),
             eligible: Eligible::default(),
             original: None,
             processed: false,
@@ -108,12 +116,17 @@ impl<'a> Attempts<'a> {
 
     async fn run(mut self, mut request: Request<Body>, held: &mut Held) -> Result<Response<Body>, Failure> {
         let cluster = &self.upstream.cluster;
-        let version = version(&request, cluster.settings().http);
+        let version = version(&request, self.settings.http);
         let now = Instant::now();
         if let Some(bound) = self.bound.filter(|bound| bound.forbids(now)) {
             return Err(bound.failure("attempt"));
         }
         held.parts[0] = Some(Part::take(Kind::Requests, cluster.circuit(), self.caps)?);
+        let client = self.connection.peer.address.ip();
+        self.affinity = self
+            .connection
+            .worker
+            .with_rng(|rng| Affinity::of(&request, &self.settings.balance, self.hash, client, rng));
         cluster.sent.request(now);
         if let Some(policy) = self.policy {
             self.eligible = policy.eligible(request.method(), request.headers());
@@ -155,13 +168,18 @@ impl<'a> Attempts<'a> {
         }
     }
 
+    fn asked(&self) -> Asked<'_> {
+        Asked { avoid: &self.tried, hash: self.affinity.hash, session: self.affinity.session }
+    }
+
     fn done(
         mut self,
         sent: Result<Response<Body>, SendError>,
         picked: Picked,
         held: &mut Held,
     ) -> Result<Response<Body>, Failure> {
-        let response = sent?;
+        let mut response = sent?;
+        self.affinity.tell(&self.settings.balance, &picked, &mut response);
         held.picked = Some(picked);
         held.parts[1] = self.retrying.take();
         Ok(response)
@@ -209,7 +227,7 @@ impl<'a> Attempts<'a> {
 
     fn pick_now(&self) -> Result<Picked, NoEndpoint> {
         let cluster = &self.upstream.cluster;
-        self.connection.worker.with_rng(|rng| cluster.pick(Instant::now(), rng, &self.tried))
+        self.connection.worker.with_rng(|rng| cluster.pick(Instant::now(), rng, self.asked()))
     }
 
     async fn attempt(

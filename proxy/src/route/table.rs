@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 use outrigger_config::model::{
-    self, BackendTarget, ClusterName, Fraction, HeaderEdits, HostPattern, Origin, PathMatch, RequestHead,
-    RouteMatch, RouteTableName, Timeouts,
+    self, BackendTarget, ClusterName, Fraction, HashOn, HeaderEdits, HostPattern, Origin, PathMatch,
+    RequestHead, RouteMatch, RouteTableName, Timeouts,
 };
 use smallvec::SmallVec;
 
@@ -69,6 +69,8 @@ pub struct Route {
     pub retry: Option<RetryPolicy>,
     /// Of its own, beside those of the clusters it leads to.
     pub caps: Option<Arc<RouteLimits>>,
+    /// What requests are hashed by, where their cluster does not say it.
+    pub hash: Vec<HashOn>,
     pub action: Action,
 }
 
@@ -165,6 +167,7 @@ impl Table {
             timeouts: Timeouts::default(),
             retry: None,
             caps: None,
+            hash: Vec::new(),
             action: Action::Forward(Forward {
                 split: Split::new([1]),
                 backends: vec![Backend {
@@ -296,6 +299,7 @@ impl Route {
             timeouts: model.timeouts,
             retry: model.retry.clone().map(RetryPolicy::compile),
             caps: model.caps.clone().map(RouteLimits::new),
+            hash: model.hash.clone(),
             action,
         }
     }

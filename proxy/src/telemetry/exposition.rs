@@ -35,6 +35,7 @@ impl Text {
         self.counters(&metrics.limit_overflow);
         self.counters(&metrics.hedges);
         self.counters(&metrics.overflows);
+        self.counters(&metrics.health_checks);
         let family = &metrics.connections;
         self.head(family.name, "gauge", family.help);
         for (labels, level) in family.all() {

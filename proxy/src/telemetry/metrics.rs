@@ -103,6 +103,7 @@ pub struct Metrics {
     pub(super) access_denied: Family<Counter, 3>,
     pub(super) limited: Family<Counter, 3>,
     pub(super) limit_overflow: Family<Counter, 2>,
+    pub(super) health_checks: Family<Counter, 2>,
     pub(super) passthrough_no_config: Counter,
     pub(super) access_log_dropped: Counter,
     peers: Mutex<Vec<Arc<str>>>,
@@ -197,6 +198,12 @@ impl Metrics {
                 0,
                 "Requests and TCP connections counted together with others because a limit had as many keys as it may remember.",
             ),
+            health_checks: Family::new(
+                "outrigger_health_checks_total",
+                ["service", "result"],
+                0,
+                "Health checks of endpoints that nobody else watches; result is passed or failed.",
+            ),
             passthrough_no_config: Counter::new(workers),
             access_log_dropped: Counter::new(workers),
             peers: Mutex::new(vec!["unknown".into()]),
@@ -287,6 +294,13 @@ impl Metrics {
     pub fn handshake_failed(&self, worker: Worker, direction: Direction, cause: Cause) {
         let labels = [direction.label().into(), cause.word().into()];
         self.handshake_failures.series(labels, || Counter::new(self.workers)).add(worker, 1);
+    }
+
+    /// An endpoint of `service` was asked how it is; `None` as in [`Self::service`].
+    pub fn health_check(&self, worker: Worker, service: Option<&ServiceRef>, passed: bool) {
+        let service = service.map_or_else(|| PASSTHROUGH.into(), |s| s.to_string().into());
+        let result = if passed { "passed" } else { "failed" };
+        self.health_checks.series([service, result.into()], || Counter::new(self.workers)).add(worker, 1);
     }
 
     /// A connection to a destination nobody could be asked about went on to its original address.

@@ -7,18 +7,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use outrigger_config::model::{self, Discovery, Health};
-use rand::RngExt;
+use outrigger_config::model::{self, Discovery};
+use parking_lot::Mutex;
 use rand::rngs::SmallRng;
-use smallvec::SmallVec;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::balance::{Algorithm, EndpointSet, NoEndpoint};
+use super::balance::{Asked, EndpointSet, NoEndpoint, Turn};
 use super::circuit::Circuit;
-use super::endpoint::Address;
+use super::endpoint::{Address, Checks, Usable};
 use super::picked::Picked;
-use super::{Endpoint, EndpointId, Sent};
+use super::{Endpoint, Sent};
 
 #[derive(Debug)]
 pub struct Cluster {
@@ -28,6 +27,10 @@ pub struct Cluster {
     known: AtomicBool,
     /// Told of every new set of endpoints.
     changed: Notify,
+    /// Held by whoever replaces the endpoints. Never taken by a request.
+    writing: Mutex<()>,
+    /// For balancing in rounds.
+    turn: Turn,
     /// Requests and repetitions of late, for retry budgets.
     pub sent: Sent,
     circuit: Arc<Circuit>,
@@ -44,6 +47,8 @@ impl Cluster {
             endpoints: ArcSwap::default(),
             known: AtomicBool::new(false),
             changed: Notify::new(),
+            writing: Mutex::new(()),
+            turn: Turn::default(),
             sent: Sent::default(),
         });
         cluster.follow_name();
@@ -53,11 +58,16 @@ impl Cluster {
     /// New settings hold from the next request and the next connection.
     pub fn update(&self, settings: model::Cluster) {
         let rules = Arc::clone(&settings.circuit_breaker);
+        let rebalanced = self.settings.load().balance != settings.balance;
         self.settings.store(Arc::new(settings));
         self.follow_name();
         if self.circuit.update(rules) {
             self.keep_within(&self.endpoints.load());
             self.regroup();
+        }
+        if rebalanced && self.has_endpoints() {
+            let _writing = self.writing.lock();
+            self.publish(self.endpoints.load().iter().cloned().collect());
         }
     }
 
@@ -71,9 +81,11 @@ impl Cluster {
 
     /// Replaces the endpoints. One that stays the same instance keeps its statistics and connections; a new one
     /// is taken to be as fast as the median of the others, so that it is neither flooded nor starved.
-    ///
-    /// One writer at a time: whoever applies configuration.
     pub fn set_endpoints(&self, model: model::Endpoints) {
+        let _writing = self.writing.lock();
+        let now = Instant::now();
+        // Of the first ones nobody knows how new they are.
+        let others = self.has_endpoints();
         let old = self.endpoints.load_full();
         let mut known: std::collections::HashMap<_, _> =
             old.iter().map(|endpoint| (&endpoint.address, endpoint)).collect();
@@ -81,12 +93,35 @@ impl Cluster {
         let endpoints =
             model.endpoints.into_iter().map(|model| match known.remove(&Address::Socket(model.address)) {
                 Some(endpoint) if endpoint.is(&model) => {
+                    let before = endpoint.usable();
                     endpoint.update(&model);
+                    if before != Usable::Yes && endpoint.usable() == Usable::Yes {
+                        endpoint.rise(now);
+                    }
                     Arc::clone(endpoint)
                 }
-                _ => Arc::new(Endpoint::new(model, estimate, &self.circuit)),
+                _ => {
+                    let endpoint = Endpoint::new(model, estimate, &self.circuit);
+                    if others {
+                        endpoint.rise(now);
+                    }
+                    Arc::new(endpoint)
+                }
             });
         self.publish(endpoints.collect());
+    }
+
+    /// What a check of the proxy's own found out about an endpoint; `failure` for people.
+    pub fn checked(&self, endpoint: &Endpoint, checks: Checks, failure: Option<String>) {
+        let _writing = self.writing.lock();
+        let before = endpoint.usable();
+        endpoint.checked(checks, failure);
+        if before != endpoint.usable() {
+            if endpoint.usable() == Usable::Yes {
+                endpoint.rise(Instant::now());
+            }
+            self.publish(self.endpoints.load().iter().cloned().collect());
+        }
     }
 
     pub fn endpoints(&self) -> Arc<EndpointSet> {
@@ -112,26 +147,21 @@ impl Cluster {
         }
     }
 
-    /// Chooses an endpoint, by preference none of `avoid` (where earlier attempts failed). Never waits.
-    pub fn pick(&self, now: Instant, rng: &mut SmallRng, avoid: &[EndpointId]) -> Result<Picked, NoEndpoint> {
-        let set = self.endpoints.load();
-        if avoid.is_empty() && self.circuit.ejects() {
+    /// Chooses an endpoint, by preference one that fits what is asked. Never waits.
+    pub fn pick<'a>(
+        &self,
+        now: Instant,
+        rng: &mut SmallRng,
+        asked: impl Into<Asked<'a>>,
+    ) -> Result<Picked, NoEndpoint> {
+        let (set, asked) = (self.endpoints.load(), asked.into());
+        if asked.avoid.is_empty() && self.circuit.ejects() {
             let mut probes = set.out().filter_map(|endpoint| Some((endpoint, endpoint.probe(now)?)));
             if let Some((endpoint, probe)) = probes.next() {
                 return Ok(Picked::new(Arc::clone(endpoint), Some(probe), now));
             }
         }
-        let pick = |rng: &mut SmallRng, avoid: &[EndpointId]| {
-            set.pick(Algorithm::PowerOfTwoChoices, now, rng, avoid)
-        };
-        let Some(mut endpoint) = pick(rng, avoid) else { return Err(self.no_endpoint()) };
-        let share = endpoint.share(now);
-        if share < 1.0 && rng.random::<f32>() >= share {
-            // It is back for a short while only: this request is not of its part.
-            let mut others: SmallVec<[EndpointId; 4]> = avoid.into();
-            others.push(endpoint.id);
-            endpoint = pick(rng, &others).unwrap_or(endpoint);
-        }
+        let Some(endpoint) = set.pick(&asked, &self.turn, now, rng) else { return Err(self.no_endpoint()) };
         // Where nobody is ejected in earnest, whoever gets a request anyway is as good as probed.
         let probe = if set.has_out() { endpoint.probe(now) } else { None };
         Ok(Picked::new(Arc::clone(endpoint), probe, now))
@@ -140,7 +170,7 @@ impl Cluster {
     /// Who may get a request is decided anew, after an endpoint was ejected or came back.
     pub(super) fn regroup(&self) {
         let enforced = self.circuit.ejects();
-        self.endpoints.rcu(|set| EndpointSet::new(set.iter().cloned().collect(), enforced));
+        self.endpoints.rcu(|set| set.regrouped(enforced));
         self.changed.notify_waiters();
     }
 
@@ -178,17 +208,19 @@ impl Cluster {
         if self.endpoints.load().iter().any(|endpoint| endpoint.address == address) {
             return;
         }
+        let _writing = self.writing.lock();
         self.publish(vec![Arc::new(Endpoint::at(address, FIRST_ESTIMATE, &self.circuit))]);
     }
 
     fn publish(&self, endpoints: Vec<Arc<Endpoint>>) {
         let places = &self.circuit.places;
         let (ready, other): (Vec<_>, Vec<_>) =
-            endpoints.iter().partition(|endpoint| endpoint.health() == Health::Healthy);
+            endpoints.iter().partition(|endpoint| endpoint.usable() == Usable::Yes);
         other.iter().for_each(|endpoint| endpoint.breaker.leave(places));
         ready.iter().for_each(|endpoint| endpoint.breaker.join());
         places.set_ready(ready.len());
-        let old = self.endpoints.swap(Arc::new(EndpointSet::new(endpoints, self.circuit.ejects())));
+        let set = EndpointSet::new(endpoints, &self.settings.load().balance, self.circuit.ejects());
+        let old = self.endpoints.swap(Arc::new(set));
         let new = self.endpoints.load();
         let left = old.iter().filter(|old| !new.iter().any(|new| new.id == old.id));
         left.for_each(|endpoint| endpoint.breaker.leave(places));

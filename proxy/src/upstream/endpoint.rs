@@ -9,7 +9,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
-use outrigger_config::model::{self, BreakerMode, Ejection, Health, SpiffeId};
+use arc_swap::ArcSwapOption;
+use outrigger_config::model::{self, BreakerMode, Ejection, Health, SlowStart, SpiffeId};
 use tokio::time::Instant;
 
 use super::circuit::Circuit;
@@ -47,6 +48,25 @@ impl fmt::Display for Address {
     }
 }
 
+/// What the proxy's own checks say of an endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Checks {
+    /// It is not checked, or there is no answer yet.
+    None,
+    Passed,
+    Failed,
+}
+
+/// Whether an endpoint is one of those that get requests, and why not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Usable {
+    Yes,
+    /// Only where no other is.
+    Draining,
+    NotReady,
+    FailsChecks,
+}
+
 #[derive(Debug)]
 pub struct Endpoint {
     pub id: EndpointId,
@@ -54,11 +74,18 @@ pub struct Endpoint {
     /// `NAMESPACE/NAME` of the instance, where it is known.
     pub workload: Option<Arc<str>>,
     pub zone: Option<Arc<str>>,
+    /// Zones whose requests are meant for it, sorted; empty where nobody decided that.
+    pub for_zones: Vec<Arc<str>>,
     /// SPIFFE id the instance proves itself with.
     pub identity: Option<SpiffeId>,
     /// Dialled with mTLS for exactly `identity`; otherwise in plaintext.
     pub meshed: bool,
     health: AtomicU8,
+    /// The last word of the proxy's own checks.
+    checks: AtomicU8,
+    check_failure: ArcSwapOption<String>,
+    /// When its share began to rise, in milliseconds of its clock; 0 where it has all of it.
+    risen_since: AtomicU32,
     weight: AtomicU32,
     in_flight: AtomicU32,
     latency: Latency,
@@ -108,6 +135,7 @@ impl Endpoint {
         Self {
             workload: model.workload,
             zone: model.zone,
+            for_zones: model.for_zones,
             identity: model.identity,
             meshed: model.meshed,
             ..endpoint
@@ -121,9 +149,13 @@ impl Endpoint {
             address,
             workload: None,
             zone: None,
+            for_zones: Vec::new(),
             identity: None,
             meshed: false,
-            health: AtomicU8::new(Health::Healthy as u8),
+            health: AtomicU8::new(Health::Unknown as u8),
+            checks: AtomicU8::new(Checks::None as u8),
+            check_failure: ArcSwapOption::empty(),
+            risen_since: AtomicU32::new(0),
             weight: AtomicU32::new(1),
             in_flight: AtomicU32::new(0),
             latency: Latency::new(estimate, circuit.born),
@@ -137,6 +169,7 @@ impl Endpoint {
         self.address == Address::Socket(model.address)
             && self.workload == model.workload
             && self.zone == model.zone
+            && self.for_zones == model.for_zones
             && self.identity == model.identity
             && self.meshed == model.meshed
     }
@@ -149,9 +182,73 @@ impl Endpoint {
     pub fn health(&self) -> Health {
         match self.health.load(Ordering::Relaxed) {
             health if health == Health::Healthy as u8 => Health::Healthy,
+            health if health == Health::Unknown as u8 => Health::Unknown,
             health if health == Health::Draining as u8 => Health::Draining,
             _ => Health::Unhealthy,
         }
+    }
+
+    pub fn checks(&self) -> Checks {
+        match self.checks.load(Ordering::Relaxed) {
+            checks if checks == Checks::Passed as u8 => Checks::Passed,
+            checks if checks == Checks::Failed as u8 => Checks::Failed,
+            _ => Checks::None,
+        }
+    }
+
+    /// Whether it may be among those that are picked from. Changes are followed by a new set of endpoints.
+    pub fn usable(&self) -> Usable {
+        match (self.health(), self.checks()) {
+            (Health::Unhealthy, _) => Usable::NotReady,
+            (Health::Draining, _) => Usable::Draining,
+            // Whose readiness somebody else watches is not asked.
+            (Health::Unknown, Checks::Failed) => Usable::FailsChecks,
+            (Health::Healthy, _) | (Health::Unknown, Checks::None | Checks::Passed) => Usable::Yes,
+        }
+    }
+
+    /// Whether it may be picked right now, of those that are picked from. `ejects`: whether one that is ejected gets nothing.
+    pub(super) fn may_be_picked(&self, ejects: bool) -> bool {
+        !(ejects && self.breaker.is_out())
+    }
+
+    /// Whether requests from `zone` are meant for it.
+    pub(super) fn is_for(&self, zone: &str) -> bool {
+        self.for_zones.iter().any(|meant| **meant == *zone)
+    }
+
+    /// The part of its share that it gets, because it is new or was ejected until a moment ago; above 0 and at most 1.
+    pub(super) fn part(&self, slow_start: Option<SlowStart>, now: Instant) -> f32 {
+        self.share(now) * slow_start.map_or(1.0, |slow_start| self.risen(slow_start, now))
+    }
+
+    fn risen(&self, slow_start: SlowStart, now: Instant) -> f32 {
+        let since = self.risen_since.load(Ordering::Relaxed);
+        if since == 0 {
+            return 1.0;
+        }
+        let least = f32::from(slow_start.min_percent) / 100.0;
+        let age = self.latency.stamp(now).wrapping_sub(since);
+        // More than half the range is a moment that another worker took later than `now`.
+        if age > u32::MAX / 2 {
+            return least;
+        }
+        (age as f32 / slow_start.window.as_millis().max(1) as f32).clamp(least, 1.0)
+    }
+
+    /// It is new, or usable again.
+    pub(super) fn rise(&self, now: Instant) {
+        self.risen_since.store(self.latency.stamp(now).max(1), Ordering::Relaxed);
+    }
+
+    pub(super) fn checked(&self, checks: Checks, failure: Option<String>) {
+        self.checks.store(checks as u8, Ordering::Relaxed);
+        self.check_failure.store(failure.map(Arc::new));
+    }
+
+    /// Why its health checks fail, for people.
+    pub fn check_failure(&self) -> Option<Arc<String>> {
+        self.check_failure.load_full()
     }
 
     pub fn weight(&self) -> u32 {
@@ -168,9 +265,14 @@ impl Endpoint {
         duration(self.latency.aged(now))
     }
 
-    /// What a further request is expected to cost here: latency × load for its weight. Compared, never shown.
-    pub(super) fn cost(&self, now: Instant) -> f32 {
-        self.latency.aged(now) * (1.0 + self.in_flight() as f32 / self.weight() as f32)
+    /// Requests in flight for its weight, of which it has only `part`. Compared, never shown.
+    pub(super) fn load(&self, part: f32) -> f32 {
+        self.in_flight() as f32 / (self.weight() as f32 * part)
+    }
+
+    /// What a further request is expected to cost here: latency × load. Compared, never shown.
+    pub(super) fn cost(&self, part: f32, now: Instant) -> f32 {
+        self.latency.aged(now) * (1.0 + self.load(part))
     }
 
     pub(super) fn succeeded(&self, latency: Duration, now: Instant) {
@@ -224,7 +326,7 @@ impl Endpoint {
         self.breaker.withdraw(probe, self.circuit.millis(now));
     }
 
-    /// The part of its share of requests that it gets, above 0 and at most 1.
+    /// The part of its share of requests that it gets after it was ejected, above 0 and at most 1.
     pub fn share(&self, now: Instant) -> f32 {
         match self.breaker.standing() {
             Standing::Closed { back: 1.., .. } => {}

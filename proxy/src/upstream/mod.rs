@@ -20,6 +20,7 @@ pub mod connect;
 mod ejection;
 mod endpoint;
 mod gate;
+pub mod health;
 pub(crate) mod http1;
 pub(crate) mod http2;
 mod picked;
@@ -31,13 +32,14 @@ mod tls;
 #[cfg(test)]
 mod tests;
 
-pub use balance::{EndpointSet, NoEndpoint};
+pub use balance::affinity::Affinity;
+pub use balance::{Asked, EndpointSet, NoEndpoint};
 pub use budget::Sent;
 pub use caps::{Cap, Kind, Part, RouteLimits, Use};
 pub use circuit::Circuit;
 pub use cluster::Cluster;
 pub use ejection::EjectionReason;
-pub use endpoint::{Address, Ejected, EjectedState, Endpoint, EndpointId};
+pub use endpoint::{Address, Checks, Ejected, EjectedState, Endpoint, EndpointId, Usable};
 pub use picked::Picked;
 pub use pool::Pools;
 

@@ -114,6 +114,7 @@ pub fn cluster_of(name: &ClusterName, service: Option<ServiceRef>, http: Upstrea
         connect_timeout: Cluster::DEFAULT_CONNECT_TIMEOUT,
         idle_timeout: Cluster::DEFAULT_IDLE_TIMEOUT,
         circuit_breaker: Default::default(),
+        balance: Default::default(),
         origin: None,
     })
 }
@@ -125,6 +126,7 @@ pub fn endpoints_of(cluster: &ClusterName, addresses: &[SocketAddr]) -> Resource
         weight: 1,
         workload: None,
         zone: None,
+        for_zones: vec![],
         identity: None,
         meshed: false,
     };
@@ -166,6 +168,7 @@ pub fn forward(prefix: &str, backends: Vec<Backend>) -> Route {
         timeouts: Timeouts::default(),
         retry: None,
         caps: None,
+        hash: vec![],
         action: Action::Forward(Forward { backends, rewrite: Rewrite::default() }),
     }
 }

@@ -2,6 +2,7 @@
 
 mod access;
 mod admin;
+mod balancing;
 mod basics;
 mod breaking;
 mod bytes;

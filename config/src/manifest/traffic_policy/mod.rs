@@ -12,8 +12,10 @@ use super::metadata::Metadata;
 use super::path::FieldPath;
 
 mod circuit_breaker;
+mod health_check;
 mod limit;
 mod limit_key;
+mod load_balancing;
 mod retry;
 mod target;
 mod timeout;
@@ -22,11 +24,16 @@ pub use circuit_breaker::{
     BreakerMode, CircuitBreakerSection, EjectionErrors, EjectionMode, EjectionSection, SlowCallsSection,
     SuccessRateSection,
 };
+pub use health_check::{GrpcHealthCheck, HealthCheckSection, HttpHealthCheck, Threshold};
 pub use limit::{
     ConcurrencyLimit, ConcurrencyOverride, ConcurrencySection, CostSection, LimitHeaders, LimitMode,
     RateLimit, RateLimitSection, RateOverride, WrittenRate,
 };
 pub use limit_key::KeyPart;
+pub use load_balancing::{
+    BalancingAlgorithm, Choices, HashCookieKey, HashKey, LeastRequestSettings, LoadBalancingSection,
+    MaglevSettings, Nothing, RingHashSettings, RingSize, SessionSection, SlowStartSection, TableSize, Zones,
+};
 pub use retry::{BackoffSection, BudgetSection, HedgeSection, RetryCondition, RetrySection};
 pub use target::TargetRef;
 pub use timeout::TimeoutSection;
@@ -56,7 +63,7 @@ pub struct TrafficPolicySpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub circuit_breaker: Option<CircuitBreakerSection>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub load_balancing: Option<NotYet>,
+    pub load_balancing: Option<LoadBalancingSection>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fault: Option<NotYet>,
     /// Enforced at the callee.
@@ -91,15 +98,21 @@ impl Check for TrafficPolicy {
             limits.check(&spec.key("concurrency"), findings);
             self.at_the_callee("concurrency", &targets, findings);
         }
-        if self.spec.timeout.is_none()
-            && self.spec.retry.is_none()
-            && self.spec.circuit_breaker.is_none()
-            && self.spec.rate_limit.is_none()
-            && self.spec.concurrency.is_none()
-        {
+        if let Some(balancing) = &self.spec.load_balancing {
+            balancing.check(&spec.key("loadBalancing"), findings);
+        }
+        let sections = [
+            self.spec.timeout.is_some(),
+            self.spec.retry.is_some(),
+            self.spec.circuit_breaker.is_some(),
+            self.spec.load_balancing.is_some(),
+            self.spec.rate_limit.is_some(),
+            self.spec.concurrency.is_some(),
+        ];
+        if !sections.contains(&true) {
             findings.error(
                 spec,
-                "one of these is required: timeout, retry, circuitBreaker, rateLimit, concurrency",
+                "one of these is required: timeout, retry, circuitBreaker, loadBalancing, rateLimit, concurrency",
             );
         }
     }

@@ -76,6 +76,14 @@ text_value! {
 }
 
 text_value! {
+    /// The name of a cookie (RFC 6265 section 4.1.1), which case is a part of.
+    CookieName,
+    "a cookie's name (1 to 256 of A-Z, a-z, 0-9 and !#$%&'*+-.^_`|~)",
+    { "pattern": "^[A-Za-z0-9!#$%&'*+\\-.^_`|~]+$", "minLength": 1, "maxLength": 256 },
+    |text| fits(is_header_name(text))
+}
+
+text_value! {
     /// A gRPC service with its package: `helloworld.Greeter`.
     GrpcServiceName,
     "a gRPC service such as helloworld.Greeter",

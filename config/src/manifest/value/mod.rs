@@ -19,8 +19,8 @@ pub use access::{AccountName, Cidr, IdentityGlob, RuleHost};
 pub use address::{Ip, TrustDomain};
 pub use duration::Duration;
 pub use http::{
-    GrpcMethodName, GrpcServiceName, HeaderName, HeaderValue, Hostname, HttpMethod, Origin, PathReplacement,
-    PreciseHostname, QueryName, RequestPath, is_field_value, pattern,
+    CookieName, GrpcMethodName, GrpcServiceName, HeaderName, HeaderValue, Hostname, HttpMethod, Origin,
+    PathReplacement, PreciseHostname, QueryName, RequestPath, is_field_value, pattern,
 };
 pub use name::{AnnotationKey, AppProtocol, EnvName, Label, LabelKey, LabelValue, Name};
 pub use number::{

@@ -67,6 +67,9 @@ pub struct WorkloadSpec {
     /// `topology.kubernetes.io/zone`
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub zone: Option<LabelValue>,
+    /// Share of requests relative to other instances. Default 1.
+    #[serde(default)]
+    pub weight: InstanceWeight,
 }
 
 fn default_account() -> Name {
@@ -127,6 +130,17 @@ pub enum WorkloadState {
 number_value! {
     /// Instances of a template.
     Replicas(u8), "a number of replicas (0 to 64)", 0..=64
+}
+
+number_value! {
+    /// Share of requests relative to others.
+    InstanceWeight(u32), "a weight (1 to 1000000)", 1..=1_000_000
+}
+
+impl Default for InstanceWeight {
+    fn default() -> InstanceWeight {
+        InstanceWeight(1)
+    }
 }
 
 number_value! {

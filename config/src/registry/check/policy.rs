@@ -41,12 +41,13 @@ pub(super) fn check(report: &mut Report<'_>) {
 }
 
 /// The sections a policy may have, each of which is decided on its own.
-const SECTIONS: [(&str, Has); 5] = [
+const SECTIONS: [(&str, Has); 6] = [
     ("timeout", |policy| policy.timeout.is_some()),
     ("retry", |policy| policy.retry.is_some()),
     ("circuitBreaker", |policy| policy.circuit_breaker.is_some()),
     ("rateLimit", |policy| policy.rate_limit.is_some()),
     ("concurrency", |policy| policy.concurrency.is_some()),
+    ("loadBalancing", |policy| policy.balance.is_some()),
 ];
 
 type Has = fn(&TrafficPolicy) -> bool;
@@ -120,6 +121,11 @@ fn without_effect(report: &mut Report<'_>, policy: &TrafficPolicy) {
         let text = "has no effect on a route, whose rules share the connections and endpoints of the Services \
                     behind them; give it to the Service";
         report.warning(&policy.origin, &format!("spec.circuitBreaker.{field}"), text);
+    }
+    if policy.balance.is_some() {
+        let text = "has no effect on a route, whose rules share the endpoints of the Services behind them; \
+                    give it to the Service";
+        report.warning(&policy.origin, "spec.loadBalancing", text);
     }
 }
 

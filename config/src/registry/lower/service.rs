@@ -54,6 +54,7 @@ pub(in crate::registry) fn service(id: &Identity<'_>, manifest: &Manifest, clust
         ports,
         cluster_ips: manifest.addresses().map(|address| address.to_canonical()).collect(),
         publish_not_ready: spec.publish_not_ready_addresses,
+        near: manifest.prefers_near(),
         origin: id.origin(),
         id: reference,
     }
@@ -72,6 +73,8 @@ pub(in crate::registry) struct SliceEndpoint {
     pub address: IpAddr,
     pub health: Health,
     pub zone: Option<Arc<str>>,
+    /// Sorted.
+    pub for_zones: Vec<Arc<str>>,
     /// `NAMESPACE/NAME` of the Pod.
     pub pod: Option<Arc<str>>,
 }
@@ -109,6 +112,7 @@ pub(in crate::registry) fn endpoint_slice(id: &Identity<'_>, manifest: &Endpoint
                 address: endpoint.address()?.to_canonical(),
                 health,
                 zone: endpoint.zone.as_deref().map(Into::into),
+                for_zones: for_zones(endpoint),
                 pod: pod.and_then(|pod| {
                     let namespace = id.namespace_or(pod.namespace.as_ref());
                     Some(format!("{namespace}/{}", pod.name.as_ref()?).into())
@@ -117,4 +121,12 @@ pub(in crate::registry) fn endpoint_slice(id: &Identity<'_>, manifest: &Endpoint
         })
         .collect();
     Some(Slice { service, ports, endpoints })
+}
+
+fn for_zones(endpoint: &crate::manifest::endpoint_slice::SliceEndpoint) -> Vec<Arc<str>> {
+    let hinted = endpoint.hints.iter().flat_map(|hints| &hints.for_zones);
+    let mut zones: Vec<Arc<str>> = hinted.map(|zone| zone.name.as_str().into()).collect();
+    zones.sort_unstable();
+    zones.dedup();
+    zones
 }

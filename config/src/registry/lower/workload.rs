@@ -54,6 +54,7 @@ pub(in crate::registry) fn workload(id: &Identity<'_>, manifest: &Manifest) -> L
         name: id.name(),
         service_account: spec.service_account.shared(),
         address,
+        zone: spec.zone.as_ref().map(|zone| zone.shared()),
         meshed: manifest.metadata.annotations.iter().any(annotated),
         ports,
         origin: id.origin(),
@@ -61,13 +62,15 @@ pub(in crate::registry) fn workload(id: &Identity<'_>, manifest: &Manifest) -> L
     let instance = address.map(|address| {
         Arc::new(Instance {
             address,
-            health: match manifest.state() {
-                WorkloadState::Ready => Health::Healthy,
-                WorkloadState::NotReady => Health::Unhealthy,
-                WorkloadState::Draining => Health::Draining,
+            health: match manifest.status.map(|status| status.state) {
+                None => Health::Unknown,
+                Some(WorkloadState::Ready) => Health::Healthy,
+                Some(WorkloadState::NotReady) => Health::Unhealthy,
+                Some(WorkloadState::Draining) => Health::Draining,
             },
-            weight: 1,
-            zone: spec.zone.as_ref().map(|zone| zone.shared()),
+            weight: spec.weight.get(),
+            zone: workload.zone.clone(),
+            for_zones: vec![],
             name: Some(format!("{}/{}", workload.namespace, workload.name).into()),
             ports: workload.ports.iter().map(|port| port.port.clone()).collect(),
             listed_for: None,

@@ -65,10 +65,11 @@ fn object(rng: &mut Rng) -> (String, String) {
             } else {
                 String::new()
             };
+            let near = rng.pick(&["", "", "trafficDistribution: PreferClose, "]);
             let target = rng.pick(&["80", "p", "90"]);
             let protocol = rng.pick(&["http", "tcp", "kubernetes.io/h2c"]);
             let spec = format!(
-                "spec: {{{backing}{ip}, ports: [{{name: p, port: {port}, targetPort: {target}, appProtocol: {protocol}}}]}}"
+                "spec: {{{near}{backing}{ip}, ports: [{{name: p, port: {port}, targetPort: {target}, appProtocol: {protocol}}}]}}"
             );
             ("v1", "Service", service.to_owned(), String::new(), spec)
         }
@@ -83,8 +84,9 @@ fn object(rng: &mut Rng) -> (String, String) {
         }
         3 | 4 => {
             let state = rng.pick(&["Ready", "NotReady", "Draining"]);
+            let zone = rng.pick(&["", "zone: z1, ", "zone: z2, weight: 2, "]);
             let spec = format!(
-                "spec: {{address: {address}, ports: [{{name: p, port: {port}}}]}}\nstatus: {{state: {state}}}"
+                "spec: {{{zone}address: {address}, ports: [{{name: p, port: {port}}}]}}\nstatus: {{state: {state}}}"
             );
             let labels = format!("app: {}", rng.pick(&["x", "y"]));
             ("outrigger.dev/v1alpha1", "Workload", format!("w{n}"), labels, spec)
@@ -158,7 +160,12 @@ fn object(rng: &mut Rng) -> (String, String) {
                 4 => format!("{{kind: Service, name: {service}, namespace: {other}, port: {port}}}"),
                 _ => format!("{{kind: Service, name: {service}, namespace: {other}}}"),
             };
-            let spec = format!("spec: {{targetRefs: [{target}], timeout: {{request: {n}s, connect: 2s}}}}");
+            let section = match rng.below(4) {
+                0 => "loadBalancing: {algorithm: Maglev, hash: [{header: x-a}]}".to_owned(),
+                1 => "loadBalancing: {zones: PreferSameZone}".to_owned(),
+                _ => format!("timeout: {{request: {n}s, connect: 2s}}"),
+            };
+            let spec = format!("spec: {{targetRefs: [{target}], {section}}}");
             ("outrigger.dev/v1alpha1", "TrafficPolicy", format!("p{n}"), String::new(), spec)
         }
     };

@@ -90,6 +90,7 @@ fn to_app(cluster: &ClusterName) -> RouteTable {
         timeouts: Timeouts::default(),
         retry: None,
         caps: None,
+        hash: vec![],
         action: Action::Forward(Forward { backends: vec![backend], rewrite: Default::default() }),
     };
     RouteTable {

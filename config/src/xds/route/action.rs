@@ -6,20 +6,30 @@ use http::StatusCode;
 
 use super::super::at::{At, Unsupported, take};
 use super::super::pb::route as proto;
-use super::super::{fields, own};
+use super::super::{balance, fields, own};
 use super::proto::redirect_action::{PathRewriteSpecifier, SchemeRewriteSpecifier};
 use super::proto::route::Action as Proto;
 use super::proto::route_action::{
     ClusterNotFoundResponseCode, HostRewriteSpecifier, MaxStreamDuration, RequestMirrorPolicy,
 };
 use super::rewrite::{self, PathFields};
-use super::{Decoded, RedirectCode, backends, retry};
+use super::{RedirectCode, backends, retry};
 use crate::model::{
-    Action, Forward, Fraction, Mirror, PathMatch, Redirect, Retry, Rewrite, Route, RouteMatch, Timeouts,
+    Action, Forward, Fraction, HashOn, Mirror, PathMatch, Redirect, Retry, Rewrite, Route, RouteMatch,
+    Timeouts,
 };
 
 /// Envoy's own, where a route says nothing.
 const ENVOY_REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// What Envoy keeps in an action besides where a request goes.
+#[derive(Default)]
+pub(super) struct Common {
+    pub mirrors: Vec<Mirror>,
+    pub timeouts: Timeouts,
+    pub retry: Option<Retry>,
+    pub hash: Vec<HashOn>,
+}
 
 pub(super) fn encode(route: &Route, own: &mut own::Route) -> Proto {
     match &route.action {
@@ -34,7 +44,7 @@ pub(super) fn encode(route: &Route, own: &mut own::Route) -> Proto {
             Proto::DirectResponse(proto::DirectResponseAction { status, ..Default::default() })
         }
         Action::Redirect(redirect) => {
-            if !route.mirrors.is_empty() || route.timeouts != Timeouts::default() {
+            if !route.mirrors.is_empty() || route.timeouts != Timeouts::default() || !route.hash.is_empty() {
                 own.action = Some(common(route));
             }
             Proto::Redirect(redirect_action(redirect, &route.matches.path, own))
@@ -42,7 +52,7 @@ pub(super) fn encode(route: &Route, own: &mut own::Route) -> Proto {
     }
 }
 
-/// Mirrors, timeouts and retries.
+/// Mirrors, timeouts, retries and hashes.
 fn common(route: &Route) -> proto::RouteAction {
     let or_none = |limit: Option<Duration>| Some(fields::duration(limit.unwrap_or_default()));
     proto::RouteAction {
@@ -52,6 +62,7 @@ fn common(route: &Route) -> proto::RouteAction {
             max_stream_duration: Some(fields::duration(stream)),
             ..Default::default()
         }),
+        hash_policy: route.hash.iter().map(balance::hash::encode).collect(),
         retry_policy: retry::encode(route.retry.as_deref(), route.timeouts.backend_request),
         request_mirror_policies: route
             .mirrors
@@ -122,17 +133,17 @@ pub(super) fn decode(
     foreign: bool,
     matches: &RouteMatch,
     at: &At<'_>,
-) -> Result<Decoded, Unsupported> {
+) -> Result<(Action, Common), Unsupported> {
     match action {
         Some(Proto::Route(action)) => decode_forward(action, own, foreign, &matches.path, &at.field("route")),
         Some(Proto::Redirect(redirect)) => {
             let metadata = at.field("metadata");
-            let (mirrors, timeouts, retry) = match own.action.take() {
+            let common = match own.action.take() {
                 Some(action) => decode_common(&action, foreign, &own::at(&metadata).field("action"))?,
                 None => Default::default(),
             };
             let redirect = decode_redirect(redirect, own.rewrite, &matches.path, &at.field("redirect"))?;
-            Ok((Action::Redirect(redirect), mirrors, timeouts, retry))
+            Ok((Action::Redirect(redirect), common))
         }
         Some(Proto::DirectResponse(_)) => match own.action.take() {
             Some(action) => {
@@ -153,20 +164,20 @@ fn decode_forward(
     foreign: bool,
     matched: &PathMatch,
     at: &At<'_>,
-) -> Result<Decoded, Unsupported> {
-    let (mirrors, timeouts, retry) = decode_common(&action, foreign, at)?;
+) -> Result<(Action, Common), Unsupported> {
+    let common = decode_common(&action, foreign, at)?;
     take! { at, action => proto::RouteAction;
         read {
             prefix_rewrite, regex_rewrite, path_rewrite, host_rewrite_specifier, cluster_specifier, upgrade_configs
         }
-        // The last five are read by `decode_common`.
+        // All but the first two are read by `decode_common`.
         ignore {
             cluster_not_found_response_code, priority, request_mirror_policies, timeout, idle_timeout, retry_policy,
-            max_stream_duration
+            max_stream_duration, hash_policy
         }
         refuse {
             metadata_match, path_rewrite_policy, append_x_forwarded_host, flush_timeout, early_data_policy,
-            retry_policy_typed_config, rate_limits, include_vh_rate_limits, hash_policy, cors,
+            retry_policy_typed_config, rate_limits, include_vh_rate_limits, cors,
             max_grpc_timeout, grpc_timeout_offset, internal_redirect_policy, internal_redirect_action,
             max_internal_redirects, hedge_policy
         }
@@ -196,14 +207,10 @@ fn decode_forward(
         }
     };
     let backends = backends::decode(cluster_specifier, own.backends, &rewrite, at)?;
-    Ok((Action::Forward(Forward { backends, rewrite }), mirrors, timeouts, retry))
+    Ok((Action::Forward(Forward { backends, rewrite }), common))
 }
 
-fn decode_common(
-    action: &proto::RouteAction,
-    foreign: bool,
-    at: &At<'_>,
-) -> Result<(Vec<Mirror>, Timeouts, Option<Retry>), Unsupported> {
+fn decode_common(action: &proto::RouteAction, foreign: bool, at: &At<'_>) -> Result<Common, Unsupported> {
     let mut mirrors = Vec::with_capacity(action.request_mirror_policies.len());
     for (i, policy) in action.request_mirror_policies.iter().enumerate() {
         let at = at.index("request_mirror_policies", i);
@@ -230,7 +237,8 @@ fn decode_common(
         stream_idle: stream_idle.and_then(unless_zero),
         stream: stream.and_then(unless_zero),
     };
-    Ok((mirrors, timeouts, retry))
+    let hash = balance::hash::decode(action.hash_policy.clone(), "hash_policy", at)?;
+    Ok(Common { mirrors, timeouts, retry, hash })
 }
 
 /// A caller's `grpc-timeout` holds here in any case; a ceiling of 0 asks for that.

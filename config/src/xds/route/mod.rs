@@ -3,7 +3,7 @@
 use super::at::{At, Unsupported, take};
 use super::pb::{self, route as proto};
 use super::{circuit_breaker, fields, own};
-use crate::model::{Action, HostPattern, Origin, Route, RouteTable, VirtualHost};
+use crate::model::{HostPattern, Origin, Route, RouteTable, VirtualHost};
 
 mod action;
 mod backends;
@@ -139,10 +139,10 @@ fn decode_route(route: proto::Route, table: &str, at: &At<'_>) -> Result<Route, 
     let in_own = at.field("metadata");
     let caps =
         own.caps.take().map(|caps| circuit_breaker::decode_route_caps(caps, &own::at(&in_own).field("caps")));
-    let (action, mirrors, timeouts, said) = action::decode(action, own, foreign, &matches, at)?;
+    let (action, common) = action::decode(action, own, foreign, &matches, at)?;
     let retry = match own_retry {
         Some(own) => Some(retry::decode_own(own, &own::at(&at.field("metadata")).field("retry"))?),
-        None => said,
+        None => common.retry,
     };
     Ok(Route {
         name: match name.as_str() {
@@ -163,10 +163,11 @@ fn decode_route(route: proto::Route, table: &str, at: &At<'_>) -> Result<Route, 
             at,
         )?,
         cors: cors::decode(typed_per_filter_config, at)?,
-        mirrors,
-        timeouts,
+        mirrors: common.mirrors,
+        timeouts: common.timeouts,
         retry: retry.map(Into::into),
         caps: caps.transpose()?.map(Into::into),
+        hash: common.hash,
         action,
         matches,
     })
@@ -185,9 +186,6 @@ fn without_port(domain: &str) -> &str {
         _ => domain,
     }
 }
-
-/// Four things of a route that Envoy keeps in its action.
-type Decoded = (Action, Vec<crate::model::Mirror>, crate::model::Timeouts, Option<crate::model::Retry>);
 
 /// Status codes a [`pb::route::RedirectAction`] knows.
 type RedirectCode = pb::route::redirect_action::RedirectResponseCode;

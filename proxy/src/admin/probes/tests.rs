@@ -169,7 +169,10 @@ async fn a_grpc_service_has_to_say_that_it_serves() {
         ("", "ok"),
         ("ready", "ok"),
         ("busy", "the app says \"NOT_SERVING\" of itself"),
-        ("other", "the app's health check ended with grpc-status 5 (NOT_FOUND): it knows no such service"),
+        (
+            "other",
+            "the app answers its health check with grpc-status 5 (NOT_FOUND): it knows no such service",
+        ),
     ] {
         let (status, said) = probe(serde_json::json!({"grpc": {"port": port, "service": service}})).await;
         assert_eq!((status == 200, said.trim_end()), (want == "ok", want), "{service}");

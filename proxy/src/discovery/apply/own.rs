@@ -363,6 +363,7 @@ fn app_cluster(port: &model::InboundPort, settings: &ProxySettings) -> model::Cl
         connect_timeout: model::Cluster::DEFAULT_CONNECT_TIMEOUT,
         idle_timeout: settings.app_idle_timeout,
         circuit_breaker: Default::default(),
+        balance: Default::default(),
         origin: port.origin.clone(),
     }
 }
@@ -374,6 +375,7 @@ fn app_endpoint(port: &model::InboundPort) -> Endpoints {
         weight: 1,
         workload: None,
         zone: None,
+        for_zones: vec![],
         identity: None,
         meshed: false,
     };
@@ -407,6 +409,7 @@ fn app_routes(port: &model::InboundPort, workload: &WorkloadRef) -> RouteTable {
         timeouts: Timeouts::default(),
         retry: None,
         caps: None,
+        hash: vec![],
         action: Action::Forward(Forward { backends: vec![backend], rewrite: Rewrite::default() }),
     };
     let host = VirtualHost { domains: vec![HostPattern::Any], routes: vec![route] };

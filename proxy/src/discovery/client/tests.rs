@@ -95,7 +95,7 @@ async fn the_good_resources_of_a_response_apply_and_the_nack_names_the_bad() {
     good.connect_timeout = Duration::from_millis(250);
     let mut any = xds::encode(&cluster("reviews"));
     let mut bad: pb::cluster::Cluster = prost::Message::decode(&any.value[..]).expect("our own");
-    bad.lb_policy = pb::cluster::cluster::LbPolicy::Maglev.into();
+    bad.lrs_report_endpoint_metrics = vec!["any".into()];
     bad.connect_timeout = Some(pb::Duration { seconds: 2, nanos: 0 });
     any.value = prost::Message::encode_to_vec(&bad);
     let good = server::wire(&Resource::Cluster(good));
@@ -108,7 +108,7 @@ async fn the_good_resources_of_a_response_apply_and_the_nack_names_the_bad() {
     let answer = asked.send(ResourceKind::Cluster, vec![bad, good], vec![]).await;
     let refused = refusal::from_status(&answer.error_detail.expect("a NACK"), std::iter::empty());
     let [refused] = &refused[..] else { panic!("{refused:?}") };
-    assert_eq!((&*refused.name, &*refused.path), ("outbound|80||reviews", "lb_policy"));
+    assert_eq!((&*refused.name, &*refused.path), ("outbound|80||reviews", "lrs_report_endpoint_metrics"));
     let applied = other.current().unwrap().tcp.iter().next().unwrap().cluster.settings().connect_timeout;
     assert_eq!(applied, Duration::from_millis(250));
     assert_eq!(timeout(), before, "what was before the bad one stays");

@@ -163,6 +163,7 @@ pub fn table(service: &str, backends: &[(&str, u32)]) -> Resource {
         timeouts: Timeouts::default(),
         retry: None,
         caps: None,
+        hash: vec![],
         action: model::Action::Forward(Forward { backends: backends.collect(), rewrite: Rewrite::default() }),
     };
     let host = VirtualHost { domains: vec![HostPattern::Any], routes: vec![route] };
@@ -178,6 +179,7 @@ pub fn cluster(service: &str) -> Resource {
         connect_timeout: Cluster::DEFAULT_CONNECT_TIMEOUT,
         idle_timeout: Cluster::DEFAULT_IDLE_TIMEOUT,
         circuit_breaker: Default::default(),
+        balance: Default::default(),
         origin: None,
     })
 }
@@ -189,6 +191,7 @@ pub fn endpoints(service: &str, addresses: &[&str]) -> Resource {
         weight: 1,
         workload: None,
         zone: None,
+        for_zones: vec![],
         identity: None,
         meshed: false,
     };

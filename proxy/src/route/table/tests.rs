@@ -24,6 +24,7 @@ fn route(matches: RouteMatch, number: usize) -> model::Route {
         timeouts: Timeouts::default(),
         retry: None,
         caps: None,
+        hash: vec![],
         action: model::Action::Redirect(Redirect {
             status: StatusCode::FOUND,
             scheme: None,

@@ -242,3 +242,36 @@ async fn a_name_is_one_endpoint_and_follows_its_settings() {
     assert_eq!(other.endpoint().address.to_string(), "b.example.com:443");
     assert_ne!(other.endpoint().id, id);
 }
+
+/// 1 → 10 and 9 → 10 endpoints that answer alike: within 5 s each has its share of what came in them (requirements 2.7).
+#[tokio::test(flavor = "local", start_paused = true)]
+async fn new_endpoints_have_their_share_within_five_seconds() {
+    use model::{Algorithm, Balance};
+    let latency = Duration::from_millis(10);
+    for algorithm in [
+        Algorithm::PeakEwma,
+        Algorithm::LeastRequest { choices: 2 },
+        Algorithm::RoundRobin,
+        Algorithm::Random,
+    ] {
+        for before in [1, 9] {
+            let balance = Balance { algorithm, ..Balance::default() };
+            let cluster = Cluster::new(model::Cluster { balance: balance.into(), ..settings() });
+            let of = |n| endpoints((1..=n).map(|n| endpoint(address(n))).collect());
+            cluster.set_endpoints(of(before));
+            // 50 streams at a time, 5,000 requests a second: first 5 s, then another 5.
+            shares(&cluster, 25_000, 50, move |_| latency).await;
+            cluster.set_endpoints(of(10));
+            let begun = Instant::now();
+            let shares = shares(&cluster, 25_000, 50, move |_| latency).await;
+            assert!(begun.elapsed() <= Duration::from_millis(5_100), "{:?}", begun.elapsed());
+            for n in 1..=10 {
+                let share = shares.get(&address(n)).copied().unwrap_or_default();
+                assert!(
+                    (2_000..=3_000).contains(&share),
+                    "{algorithm:?}, {before} → 10: {n} got {share} of 25,000: {shares:?}"
+                );
+            }
+        }
+    }
+}

@@ -42,6 +42,7 @@ pub(super) fn settings() -> model::Cluster {
         connect_timeout: model::Cluster::DEFAULT_CONNECT_TIMEOUT,
         idle_timeout: model::Cluster::DEFAULT_IDLE_TIMEOUT,
         circuit_breaker: Default::default(),
+        balance: Default::default(),
         origin: None,
     }
 }
@@ -53,6 +54,7 @@ pub(super) fn endpoint(address: SocketAddr) -> model::Endpoint {
         weight: 1,
         workload: None,
         zone: None,
+        for_zones: vec![],
         identity: None,
         meshed: false,
     }
