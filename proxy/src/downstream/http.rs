@@ -179,22 +179,31 @@ fn http2(direction: Direction) -> hyper::server::conn::http2::Builder<LocalExecu
         Direction::Gateway => (256 * 1024, 4 * 1024 * 1024),
         Direction::Inbound | Direction::Outbound => (64 * 1024, 1024 * 1024),
     };
+    // Requests cancelled before they were looked at, and frames for streams that are over (in the connection's life): at the figure the codec ends
+    // the connection, with everybody's streams. A caller's sidecar carries many clients on one connection: all its streams may be cancelled at once.
+    let (cancelled, late) = match direction {
+        Direction::Gateway => (20, 1024),
+        Direction::Inbound | Direction::Outbound => (2 * MAX_STREAMS as usize, 16 * 1024),
+    };
     let mut builder = hyper::server::conn::http2::Builder::new(LocalExecutor);
     builder
         .timer(TokioTimer::new())
         .initial_stream_window_size(stream)
         .initial_connection_window_size(connection)
         .adaptive_window(false)
-        .max_concurrent_streams(200)
+        .max_concurrent_streams(MAX_STREAMS)
         .max_header_list_size(MAX_HEADER_BYTES as u32)
         .max_send_buf_size(64 * 1024)
-        .max_pending_accept_reset_streams(20)
-        .max_local_error_reset_streams(1024)
+        .max_pending_accept_reset_streams(cancelled)
+        .max_local_error_reset_streams(late)
         .keep_alive_interval(Duration::from_secs(10))
         .keep_alive_timeout(Duration::from_secs(20))
         .enable_connect_protocol();
     builder
 }
+
+/// At a time on one connection.
+const MAX_STREAMS: u32 = 200;
 
 /// Bytes of a head, the same on all four hops.
 const MAX_HEADER_BYTES: usize = 64 * 1024;
