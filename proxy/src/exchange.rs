@@ -194,3 +194,20 @@ fn is_connect<B>(request: &Request<B>) -> bool {
 pub fn is_extended_connect<B>(request: &Request<B>) -> bool {
     is_connect(request) && request.extensions().get::<hyper::ext::Protocol>().is_some()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Bytes of what a call to an async function is, without calling it.
+    fn size<'a, F: Future>(_: impl FnOnce(Request<Body>, Option<Upgrade>, &'a Rc<Connection>) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// Every request in flight holds this much, and it is moved when it is spawned or boxed.
+    #[test]
+    fn an_exchange_is_not_large() {
+        let bytes = size(serve);
+        assert!(bytes <= 8 * 1024, "{bytes} bytes");
+    }
+}

@@ -43,7 +43,7 @@ pub struct Args {
     #[arg(long, default_value_t = 3)]
     rounds: usize,
     /// Of each measurement.
-    #[arg(long, default_value_t = 2.0)]
+    #[arg(long, default_value_t = 1.0)]
     seconds: f64,
     /// Connections held open by the idle scenarios.
     #[arg(long, default_value_t = 5_000)]
@@ -63,7 +63,7 @@ pub struct Args {
 }
 
 /// Before each measurement: long enough for a proxy that opens a connection with mTLS for every stream of the first burst.
-const WARM_UP: Duration = Duration::from_secs(1);
+const WARM_UP: Duration = Duration::from_millis(500);
 /// Looked at for somebody else's work.
 const LOOK: Duration = Duration::from_millis(200);
 /// A proxy that has started is at rest then.

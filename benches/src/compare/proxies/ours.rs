@@ -14,7 +14,7 @@ pub fn command(program: &Path, place: &Place<'_>, setting: Setting, in_use: bool
     fs::create_dir_all(&folder)?;
     let mut mesh = mesh(place, setting)?;
     if in_use {
-        mesh.push_str(include_str!("policies.yaml"));
+        mesh.push_str(POLICIES);
     }
     fs::write(folder.join("mesh.yaml"), mesh)?;
     let mut command = place.pinned(program);
@@ -120,4 +120,31 @@ fn mesh(place: &Place<'_>, setting: Setting) -> anyhow::Result<String> {
         ));
     }
     Ok(text)
+}
+
+/// What [`Proxy::OursInUse`](super::Proxy::OursInUse) has beside its routes.
+const POLICIES: &str = include_str!("policies.yaml");
+
+#[cfg(test)]
+mod tests {
+    use outrigger_config::diagnostic::Severity;
+    use outrigger_config::registry::Store;
+    use outrigger_config::source::{Content, Files};
+
+    use super::*;
+
+    /// A policy that is refused would be measured as one that costs nothing.
+    #[test]
+    fn every_policy_is_understood() {
+        let address = "127.0.0.1:80".parse().unwrap();
+        let mesh = manifests::service("app", "http", 80, &[address])
+            + &manifests::workload("app", address.ip())
+            + POLICIES;
+        let mut files = Files::default();
+        files.insert("mesh.yaml", Content::Text(mesh.into()));
+        let registry = Store::new().update(&files);
+        let complaints: Vec<_> =
+            registry.diagnostics().iter().filter(|found| found.severity != Severity::Note).collect();
+        assert!(complaints.is_empty(), "{complaints:?}");
+    }
 }

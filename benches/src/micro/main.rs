@@ -1,0 +1,73 @@
+//! Benches that answer one question each about what every request pays, with allocations counted: `cargo xtask bench micro`.
+//!
+//! Configuration comes from manifests, as a proxy in file mode resolves it. Times are of this machine and this build; allocations hold anywhere.
+//! The system's allocator stands in for the proxy's own, so that it can be counted; of all threads.
+
+mod exchange;
+mod parts;
+
+use std::alloc::System;
+use std::hint::black_box;
+use std::time::Duration;
+
+use clap::Parser;
+use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
+use tokio::time::Instant;
+
+#[global_allocator]
+static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
+
+#[derive(Debug, Parser)]
+#[command(name = "outrigger-micro", about = "What every request pays, piece by piece")]
+struct Cli {
+    /// Only this many exchanges through a whole proxy, and nothing else: what callgrind counts (README.md).
+    #[arg(long, value_name = "N")]
+    exchanges: Option<u64>,
+}
+
+/// For each bench.
+const TIME: Duration = Duration::from_millis(500);
+
+fn main() -> anyhow::Result<()> {
+    let cli = Cli::parse();
+    if let Some(exchanges) = cli.exchanges {
+        let mut through = exchange::Through::start()?;
+        return (0..exchanges).try_for_each(|_| through.once());
+    }
+    println!("{:44} {:>10} {:>12} {:>8} {:>8}", "", "ns", "allocations", "bytes", "");
+    parts::run()?;
+    let mut through = exchange::Through::start()?;
+    // Connections and pools are there afterwards.
+    for _ in 0..1_000 {
+        through.once()?;
+    }
+    report("exchange: HTTP/1.1 through a gateway, loopback", exchange::MOST, || {
+        through.once().expect("it was answered before");
+    });
+    Ok(())
+}
+
+/// Runs `once` again and again, and prints what one run costs. `most` allocations are expected; more are marked.
+fn report(name: &str, most: f64, mut once: impl FnMut()) {
+    for _ in 0..100 {
+        once();
+    }
+    let region = Region::new(ALLOCATOR);
+    let begun = Instant::now();
+    let mut runs = 0_u64;
+    while begun.elapsed() < TIME {
+        for _ in 0..100 {
+            black_box(&mut once)();
+        }
+        runs += 100;
+    }
+    let (took, change) = (begun.elapsed(), region.change());
+    let each = |count: usize| count as f64 / runs as f64;
+    let allocations = each(change.allocations + change.reallocations);
+    let verdict = if allocations > most { "MORE THAN EXPECTED" } else { "" };
+    let nanoseconds = took.as_nanos() as f64 / runs as f64;
+    println!(
+        "{name:44} {nanoseconds:10.1} {allocations:12.2} {:8.0} {verdict}",
+        each(change.bytes_allocated)
+    );
+}
