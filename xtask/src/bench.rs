@@ -15,6 +15,10 @@ pub fn run(arguments: &[String]) -> Result<()> {
         debian::ensure_compared()?;
         peers::ensure()?;
     }
+    if what == Some("micro") {
+        build("quick", &["outrigger-benches"])?;
+        return exec::run(command(target("quick/outrigger-micro"), &[]).args(&arguments[1..]));
+    }
     let quick = arguments.iter().any(|argument| argument == "--quick");
     let profile = match what {
         Some("compare" | "memory") if !quick => "release",

@@ -7,9 +7,13 @@ use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use tokio::process::Command;
+use tokio::time::timeout;
 
 use super::scenario::{Body, Hops, Http, Setting};
 use crate::ground::Ground;
+
+/// Beyond the time it was told.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// How many requests are open at a time.
 #[derive(Clone, Copy, Debug)]
@@ -41,7 +45,10 @@ pub async fn run(
     }
     let scheme = if setting.hops == Hops::OneTls { "https" } else { "http" };
     command.arg(format!("{scheme}://{at}{}", shape.body.path()));
-    let output = command.stdin(Stdio::null()).kill_on_drop(true).output().await.context("starting h2load")?;
+    let output = command.stdin(Stdio::null()).kill_on_drop(true).output();
+    // It never ends where a connection comes to stand after its time is over.
+    let output = timeout(time + PATIENCE, output).await.context("h2load does not end")?;
+    let output = output.context("starting h2load")?;
     let said = String::from_utf8_lossy(&output.stdout);
     ensure!(
         output.status.success(),

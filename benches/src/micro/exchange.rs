@@ -185,13 +185,13 @@ mod tests {
         kept / CONNECTIONS as f64
     }
 
-    /// As measured in November 2026, and half of that again. Debug builds, in which futures are larger than in what is shipped.
+    /// As measured in November 2026 (25,312 and 49,348), and half of that again. In debug builds futures are larger than in what is shipped.
     #[test]
     fn an_idle_connection_holds_little() {
         // One after the other: the allocator is counted for the whole process.
         let (http1, http2) = (held(get), held(get_http2));
         println!("bytes an idle connection: HTTP/1.1 {http1:.0}, HTTP/2 {http2:.0}");
-        assert!((100.0..60_000.0).contains(&http1), "HTTP/1.1: {http1}");
-        assert!((100.0..60_000.0).contains(&http2), "HTTP/2: {http2}");
+        assert!((100.0..40_000.0).contains(&http1), "HTTP/1.1: {http1}");
+        assert!((100.0..75_000.0).contains(&http2), "HTTP/2: {http2}");
     }
 }
