@@ -22,6 +22,8 @@ pub struct Keys {
     overflow: AtomicU64,
     /// Which shard is looked through next for another one's sake.
     turn: AtomicUsize,
+    /// No number that is kept is at rest before this: until then a key without a place need not look for one.
+    rest_from: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -48,6 +50,7 @@ impl Keys {
             most,
             overflow: AtomicU64::new(0),
             turn: AtomicUsize::new(0),
+            rest_from: AtomicU64::new(0),
         }
     }
 
@@ -61,7 +64,7 @@ impl Keys {
         }
         let number = numbers.entry(hash).or_default();
         let result = use_it(number);
-        shard.rests_from(*number.get_mut());
+        self.rests_from(shard, *number.get_mut());
         (result, false)
     }
 
@@ -70,7 +73,7 @@ impl Keys {
         let shard = self.shard(hash);
         if let Some(number) = shard.numbers.lock().get_mut(&hash) {
             use_it(number);
-            shard.rests_from(*number.get_mut());
+            self.rests_from(shard, *number.get_mut());
         }
     }
 
@@ -94,14 +97,20 @@ impl Keys {
         if self.count_one() {
             return true;
         }
+        if now < self.rest_from.load(Ordering::Relaxed) {
+            return false;
+        }
+        // Whoever changes a number meanwhile may lower it again.
+        self.rest_from.store(u64::MAX, Ordering::Relaxed);
         self.forget(own, numbers, now);
-        let mut asked = 0;
-        while !self.count_one() {
-            if asked == ASKED.min(self.shards.len()) {
-                return false;
+        let asked = ASKED.min(self.shards.len());
+        let first = self.turn.fetch_add(asked, Ordering::Relaxed);
+        let mut next = own.rest_from.load(Ordering::Relaxed);
+        for turn in first..first.wrapping_add(asked) {
+            if self.count_one() {
+                self.rest_from.store(0, Ordering::Relaxed);
+                return true;
             }
-            asked += 1;
-            let turn = self.turn.fetch_add(1, Ordering::Relaxed);
             let other = &self.shards[turn & (self.shards.len() - 1)];
             // Its own is locked; another that is at this moment is passed over.
             if now >= other.rest_from.load(Ordering::Relaxed)
@@ -109,13 +118,27 @@ impl Keys {
             {
                 self.forget(other, &mut numbers, now);
             }
+            next = next.min(other.rest_from.load(Ordering::Relaxed));
         }
-        true
+        // Shards that were not asked may have places.
+        let all = asked == self.shards.len();
+        self.rest_from.fetch_min(if all { next } else { 0 }, Ordering::Relaxed);
+        self.count_one()
     }
 
     fn count_one(&self) -> bool {
         let more = |len| (len < self.most).then_some(len + 1);
         self.len.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
+    }
+
+    /// A number of the shard is at rest from then on.
+    fn rests_from(&self, shard: &Shard, then: u64) {
+        if then < shard.rest_from.load(Ordering::Relaxed) {
+            shard.rest_from.store(then, Ordering::Relaxed);
+        }
+        if then < self.rest_from.load(Ordering::Relaxed) {
+            self.rest_from.fetch_min(then, Ordering::Relaxed);
+        }
     }
 
     fn forget(&self, shard: &Shard, numbers: &mut Numbers, now: u64) {
@@ -132,15 +155,6 @@ impl Keys {
         });
         shard.rest_from.store(next, Ordering::Relaxed);
         self.len.fetch_sub(before - numbers.len(), Ordering::Relaxed);
-    }
-}
-
-impl Shard {
-    /// One of its numbers is at rest from then on.
-    fn rests_from(&self, then: u64) {
-        if then < self.rest_from.load(Ordering::Relaxed) {
-            self.rest_from.store(then, Ordering::Relaxed);
-        }
     }
 }
 
