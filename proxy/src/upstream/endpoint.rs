@@ -276,14 +276,15 @@ impl Endpoint {
     }
 
     pub(super) fn succeeded(&self, latency: Duration, now: Instant) {
-        self.latency.observe(latency, now, true);
+        if !self.is_past(latency, now) {
+            self.latency.observe(latency, now, true);
+        }
     }
 
     pub(super) fn failed(&self, latency: Duration, now: Instant) {
-        if self.is_past(latency, now) {
-            return;
+        if !self.is_past(latency, now) {
+            self.latency.observe(latency, now, false);
         }
-        self.latency.observe(latency, now, false);
     }
 
     /// An attempt ended; `outcome` says how, by the rules in force.

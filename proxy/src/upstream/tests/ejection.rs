@@ -194,9 +194,18 @@ async fn what_comes_back_is_not_held_to_what_it_was() {
         }
     }
     assert_eq!(states(&cluster.endpoints())[0], Some(EjectedState::Ejected));
+    let held: Vec<_> = (0..2)
+        .map(|_| {
+            Picked::new(cluster.endpoints().iter().next().expect("it is there").clone(), None, Instant::now())
+        })
+        .collect();
     tokio::time::advance(Duration::from_secs(10)).await;
     send(&cluster, &mut rng, 1, &[]);
     tokio::time::advance(Duration::from_secs(10)).await;
+    // Answers, and failures, of before it was out.
+    held[0].observe(Duration::from_secs(40), Instant::now());
+    held[1].failed(Duration::from_secs(40), Instant::now());
+    drop(held);
     let got = send(&cluster, &mut rng, 1_000, &[]);
     assert!((350..650).contains(&got[&1]), "{got:?}");
 }
