@@ -97,7 +97,7 @@ async def deadlines():
 async def cancellation():
     async with channel(BY_NAME) as to:
         before = int(await to.unary_unary("/test.Echo/Seen")(b"", timeout=PATIENCE))
-        stream = to.stream_stream("/test.Echo/Both")(timeout=PATIENCE)
+        stream = to.stream_stream("/test.Echo/Both")(timeout=PATIENCE, metadata=(("half-closes", "no"),))
         await stream.write(b"one")
         assert await stream.read() == b"one"
         assert stream.cancel()

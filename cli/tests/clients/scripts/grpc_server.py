@@ -44,11 +44,14 @@ async def up(requests, context):
 
 
 async def both(requests, context):
-    """Every message comes back before the next is read."""
+    """Every message comes back before the next is read. `half-closes: no`: the caller gives up at the end, and says nothing before."""
     await greet(context)
     try:
         async for request in requests:
             yield request
+        # The library may show a cancelled call's messages as ended, a moment before it cancels the handler.
+        if any((key, value) == ("half-closes", "no") for key, value in context.invocation_metadata()):
+            await asyncio.sleep(3600)
     except asyncio.CancelledError:
         SEEN["cancelled"] += 1
         raise
