@@ -30,8 +30,6 @@ struct Shared<T> {
 struct State<T> {
     io: T,
     buffer: Vec<u8>,
-    /// Bytes at its front that left already.
-    written: usize,
     /// Whose turn it is when there is room, or an error.
     task: Option<Waker>,
     waits: bool,
@@ -59,7 +57,6 @@ impl<T: AsyncWrite + Unpin + 'static> Coalesced<T> {
         let state = State {
             io,
             buffer: Vec::new(),
-            written: 0,
             task: None,
             waits: false,
             marked: false,
@@ -73,6 +70,12 @@ impl<T: AsyncWrite + Unpin + 'static> Coalesced<T> {
         }
     }
 
+    /// Bytes of memory its buffer has.
+    #[cfg(test)]
+    pub(super) fn held(&self) -> usize {
+        self.shared.state.borrow().buffer.capacity()
+    }
+
     fn mark(&self, state: &mut State<T>) {
         if state.blocked.is_none() && !std::mem::replace(&mut state.marked, true) {
             self.flusher.mark(self.shared.clone());
@@ -82,19 +85,30 @@ impl<T: AsyncWrite + Unpin + 'static> Coalesced<T> {
 
 impl<T: AsyncWrite + Unpin> State<T> {
     fn waiting(&self) -> usize {
-        self.buffer.len() - self.written
+        self.buffer.len()
+    }
+
+    /// Writes what waits. What left is not kept, however much is added before the rest could follow.
+    fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut written = 0;
+        let drained = loop {
+            let rest = &self.buffer[written..];
+            if rest.is_empty() {
+                break Poll::Ready(Ok(()));
+            }
+            match Pin::new(&mut self.io).poll_write(cx, rest) {
+                Poll::Ready(Ok(0)) => break Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Poll::Ready(Ok(n)) => written += n,
+                Poll::Ready(Err(error)) => break Poll::Ready(Err(error)),
+                Poll::Pending => break Poll::Pending,
+            }
+        };
+        self.buffer.drain(..written);
+        drained
     }
 
     fn poll_out(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while self.waiting() > 0 {
-            let n = std::task::ready!(Pin::new(&mut self.io).poll_write(cx, &self.buffer[self.written..]))?;
-            if n == 0 {
-                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
-            }
-            self.written += n;
-        }
-        self.buffer.clear();
-        self.written = 0;
+        std::task::ready!(self.poll_drain(cx))?;
         std::task::ready!(Pin::new(&mut self.io).poll_flush(cx))?;
         if let End::Closing = self.end {
             std::task::ready!(Pin::new(&mut self.io).poll_shutdown(cx))?;
@@ -109,23 +123,14 @@ impl<T: AsyncWrite + Unpin> State<T> {
         if self.blocked.is_some() {
             return;
         }
-        let mut nobody = Context::from_waker(Waker::noop());
-        while self.waiting() > 0 {
-            match Pin::new(&mut self.io).poll_write(&mut nobody, &self.buffer[self.written..]) {
-                Poll::Ready(Ok(n @ 1..)) => self.written += n,
-                Poll::Ready(Ok(0)) => return self.fail(io::ErrorKind::WriteZero.into()),
-                Poll::Ready(Err(error)) => return self.fail(error),
-                Poll::Pending => break,
-            }
+        if let Poll::Ready(Err(error)) = self.poll_drain(&mut Context::from_waker(Waker::noop())) {
+            self.fail(error);
         }
-        self.buffer.drain(..self.written);
-        self.written = 0;
     }
 
     fn fail(&mut self, error: io::Error) {
         self.end = End::Failed(Some(error));
         self.buffer = Vec::new();
-        self.written = 0;
         self.wake();
     }
 

@@ -37,6 +37,8 @@ struct Script {
     takes: VecDeque<Result<usize, io::ErrorKind>>,
     /// Takes nothing until it is opened.
     stuck: bool,
+    /// Takes one write each time it is opened.
+    sticks: bool,
     writer: Option<Waker>,
     closed: bool,
 }
@@ -83,6 +85,7 @@ impl AsyncWrite for Scripted {
         };
         script.sent.extend_from_slice(&buf[..n]);
         script.events.push(Event::Write(n));
+        script.stuck |= script.sticks;
         Poll::Ready(Ok(n))
     }
 
@@ -203,6 +206,26 @@ fn a_full_buffer_is_written_at_once_and_a_stuck_one_makes_the_writer_wait() {
         rest.await;
         assert_eq!(below.sent(), taken + more + 10);
         assert_eq!(below.events().pop(), Some(Event::Shutdown));
+    });
+}
+
+#[test]
+fn a_connection_that_is_never_quite_written_out_holds_no_more_for_it() {
+    local(async {
+        let (below, mut io) = scripted();
+        below.0.borrow_mut().sticks = true;
+        let mut taken = 0;
+        for _ in 0..200 {
+            let mut cx = Context::from_waker(Waker::noop());
+            while let Poll::Ready(Ok(n)) = Pin::new(&mut io).poll_write(&mut cx, &[1; 8000]) {
+                taken += n;
+            }
+            below.0.borrow_mut().takes.push_back(Ok(5000));
+            below.open();
+            turn().await;
+        }
+        assert!(taken > 8 * BUFFER, "{taken}");
+        assert!(io.held() <= 2 * BUFFER, "{}", io.held());
     });
 }
 
