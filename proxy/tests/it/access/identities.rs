@@ -103,7 +103,8 @@ async fn calls(way: Way) -> [bool; 4] {
         }
     };
     let spoken = async {
-        let mut stream = way.tcp().await;
+        // The reset of one who is refused may be there before the client knows that it is connected.
+        let mut stream = try_connect(way.from, way.tcp).await?;
         stream.write_all(b"hello").await?;
         let mut back = [0; 5];
         stream.read_exact(&mut back).await
