@@ -10,7 +10,7 @@ use std::fmt;
 
 use http::StatusCode;
 
-pub use response::{Asker, is_grpc};
+pub use response::{Asker, grpc_status, is_grpc};
 
 /// gRPC status codes as numbers (gRPC core, `status.proto`).
 pub mod grpc {

@@ -19,7 +19,7 @@ use super::tunnel::Opened;
 use crate::body::{Body, BodyError};
 use crate::downstream::{Connection, InFlight};
 use crate::drain::Active;
-use crate::failure::{Failure, Reason, is_grpc};
+use crate::failure::{Failure, Reason, grpc_status, is_grpc};
 use crate::mesh::Destination;
 use crate::policy::access::Admitted;
 use crate::policy::deadline::{Bound, Deadline};
@@ -118,9 +118,7 @@ impl Held {
     }
 
     fn grpc_status(&mut self, headers: &HeaderMap) {
-        if let Some(status) = headers.get("grpc-status")
-            && let Some(status) = status.to_str().ok().and_then(|text| text.parse().ok())
-        {
+        if let Some(status) = grpc_status(headers) {
             self.record.grpc_status(status);
         }
     }

@@ -78,6 +78,11 @@ pub fn is_grpc(headers: &HeaderMap) -> bool {
         .is_some_and(|rest| rest.is_empty() || matches!(rest[0], b'+' | b';' | b' '))
 }
 
+/// How a gRPC call ended, if these headers or trailers say so.
+pub fn grpc_status(headers: &HeaderMap) -> Option<u16> {
+    headers.get(GRPC_STATUS)?.to_str().ok()?.parse().ok()
+}
+
 /// `outrigger; error=TYPE; reason="WORD"; details="SENTENCE"`: the type is RFC 9209's, the word, finer than the types, is a
 /// parameter of our own (§2.1.5 lets a proxy add some).
 fn proxy_status(failure: &Failure, detail: Option<&str>) -> HeaderValue {

@@ -11,7 +11,7 @@ use outrigger_config::model::{self, Backoff, HeaderMatch, RetryBudget, RetryOn};
 use rand::RngExt;
 use rand::rngs::SmallRng;
 
-use crate::failure::{Reason, is_grpc};
+use crate::failure::{Reason, grpc_status, is_grpc};
 use crate::upstream::SendError;
 
 /// Carries, from the second attempt on, the number of the attempt that this is: the next hop then repeats nothing by its own policy.
@@ -234,7 +234,7 @@ impl RetryPolicy {
         if !self.reads_trailers {
             return None;
         }
-        let status: u16 = headers.get("grpc-status")?.to_str().ok()?.parse().ok()?;
+        let status = grpc_status(headers)?;
         let named = self.model.on.iter().any(|condition| condition.grpc_status() == Some(status));
         named.then(|| Failed { after: asked_for(headers), grpc: true })
     }

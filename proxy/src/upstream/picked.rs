@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::ejection::{Outcome, Probe};
 use super::{Endpoint, SendError};
-use crate::failure::{Reason, grpc, is_grpc};
+use crate::failure::{Reason, grpc, grpc_status, is_grpc};
 use crate::policy::retry::is_gateway_error;
 
 /// Counts as a request in flight until it is dropped.
@@ -155,8 +155,4 @@ fn outcome(status: StatusCode, code: Option<u16>, rules: &Ejection) -> Outcome {
         }
     };
     if failed { Outcome::Failure } else { Outcome::Success }
-}
-
-fn grpc_status(headers: &HeaderMap) -> Option<u16> {
-    headers.get("grpc-status")?.to_str().ok()?.parse().ok()
 }
