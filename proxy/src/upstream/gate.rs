@@ -40,7 +40,7 @@ impl Gate {
     /// A place at once, if one is free and nobody waits for it. Whoever has it gives it back by [`Self::leave`].
     pub fn enter(&self, cap: u32) -> bool {
         let entered = self.word.fetch_update(Ordering::AcqRel, Ordering::Relaxed, |word| {
-            (word as u32 == 0 && word >> 32 < u64::from(cap)).then_some(word + TAKEN)
+            is_free(word, cap).then_some(word + TAKEN)
         });
         entered.is_ok()
     }
@@ -54,15 +54,13 @@ impl Gate {
     pub fn join(&self, cap: u32) -> Waiting<'_> {
         let mut queue = self.queue.lock();
         let entered = self.word.fetch_update(Ordering::AcqRel, Ordering::Relaxed, |word| {
-            let free = word as u32 == 0 && word >> 32 < u64::from(cap);
-            Some(if free { word + TAKEN } else { word + 1 })
+            Some(if is_free(word, cap) { word + TAKEN } else { word + 1 })
         });
         let before = entered.expect("the closure always returns a value");
-        let free = before as u32 == 0 && before >> 32 < u64::from(cap);
         let (wake, woken) = oneshot::channel();
         let id = queue.next;
         queue.next += 1;
-        if free {
+        if is_free(before, cap) {
             // The receiver is there, so that it cannot fail.
             let _ = wake.send(());
         } else {
@@ -110,6 +108,11 @@ impl Gate {
             }
         }
     }
+}
+
+/// Whether there is a place for somebody who comes now: none is waited for, and not all are taken.
+fn is_free(word: u64, cap: u32) -> bool {
+    word as u32 == 0 && word >> 32 < u64::from(cap)
 }
 
 /// Waits for a place; ready when it is there, and whoever was waiting then has to give it back. Dropped before, it leaves the queue.
