@@ -3,6 +3,7 @@
 //! Owns the counts, shared by all workers, and the guards that hold a part of them. Where no cap is set nothing is counted, but for connections,
 //! of which a cap that is set later has to know. Over a cap that only observes, everything goes on and is counted.
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -207,21 +208,41 @@ impl Drop for Part {
 pub(super) struct Place {
     circuit: Arc<Circuit>,
     gate: fn(&InUse) -> &Gate,
+    /// Whether it is taken.
+    counts: Cell<bool>,
 }
 
 impl Place {
     pub fn of_exchange(circuit: &Arc<Circuit>) -> Self {
-        Self { circuit: Arc::clone(circuit), gate: |in_use| &in_use.exchanges }
+        Self::of(circuit, |in_use| &in_use.exchanges)
     }
 
     pub fn of_socket(circuit: &Arc<Circuit>) -> Self {
-        Self { circuit: Arc::clone(circuit), gate: |in_use| &in_use.sockets }
+        Self::of(circuit, |in_use| &in_use.sockets)
+    }
+
+    fn of(circuit: &Arc<Circuit>, gate: fn(&InUse) -> &Gate) -> Self {
+        Self { circuit: Arc::clone(circuit), gate, counts: Cell::new(true) }
+    }
+
+    /// Lets others have it for as long as what it stands for is of no use.
+    pub fn lend(&self) {
+        if self.counts.replace(false) {
+            (self.gate)(&self.circuit.in_use).leave(self.circuit.most_connections());
+        }
+    }
+
+    /// Takes it again, although there may be none.
+    pub fn reclaim(&self) {
+        if !self.counts.replace(true) {
+            (self.gate)(&self.circuit.in_use).force();
+        }
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        (self.gate)(&self.circuit.in_use).leave(self.circuit.most_connections());
+        self.lend();
     }
 }
 

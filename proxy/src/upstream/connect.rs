@@ -26,7 +26,7 @@ use crate::failure::{Failure, Reason};
 #[derive(Debug)]
 pub struct Transport {
     io: Io,
-    _place: Place,
+    place: Option<Place>,
 }
 
 #[derive(Debug)]
@@ -38,11 +38,16 @@ enum Io {
 
 impl Transport {
     pub(super) fn plain(stream: TcpStream, place: Place) -> Self {
-        Self { io: Io::Plain(stream), _place: place }
+        Self { io: Io::Plain(stream), place: Some(place) }
     }
 
     pub(super) fn tls(stream: TlsStream<TcpStream>, place: Place) -> Self {
-        Self { io: Io::Tls(Box::new(stream)), _place: place }
+        Self { io: Io::Tls(Box::new(stream)), place: Some(place) }
+    }
+
+    /// Its place among the connections of its cluster, for whoever knows better than its drop how long it is one.
+    pub(super) fn take_place(&mut self) -> Option<Place> {
+        self.place.take()
     }
 
     /// The socket below.

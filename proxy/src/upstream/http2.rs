@@ -8,7 +8,7 @@ mod head;
 mod pump;
 mod stream;
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::future::{Future as _, poll_fn};
 use std::io;
@@ -23,6 +23,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::Endpoint;
+use super::caps::Place;
 use super::connect::{self, Transport};
 use crate::coalesce::{Coalesced, Flusher};
 use crate::failure::{Failure, Reason};
@@ -68,15 +69,30 @@ struct State {
     silent: Cell<bool>,
     /// No new stream can be opened: it is closed, or going away.
     closed: Cell<bool>,
+    /// Among the connections of its cluster; not counted while it is silent, or the connection that takes its place could not be opened.
+    place: RefCell<Option<Place>>,
     /// Told when a slot becomes free, when a silent connection speaks again, and when it ends.
     changed: Rc<Notify>,
+}
+
+impl State {
+    /// Returns whether it was.
+    fn set_silent(&self, silent: bool) -> bool {
+        let was = self.silent.replace(silent);
+        if was != silent
+            && let Some(place) = &*self.place.borrow()
+        {
+            if silent { place.lend() } else { place.reclaim() }
+        }
+        was
+    }
 }
 
 impl Http2 {
     /// Starts HTTP/2 and waits for the peer's SETTINGS, at most for `timeout`: only then is known how many streams it allows, and
     /// that it speaks HTTP/2 at all. `changed` is told whenever a stream or the connection ends.
     pub(super) async fn over(
-        transport: Transport,
+        mut transport: Transport,
         flusher: Rc<Flusher>,
         changed: Rc<Notify>,
         timeout: Duration,
@@ -102,6 +118,7 @@ impl Http2 {
             silent: Cell::new(false),
             idle_since: Cell::new(Instant::now()),
             closed: Cell::new(false),
+            place: RefCell::new(transport.take_place()),
             changed,
         });
         let transport = Heard { io: transport, state: Rc::clone(&state) };
@@ -134,6 +151,9 @@ impl Http2 {
                 () = listen(&driven) => {}
             }
             driven.closed.set(true);
+            // Streams that nobody reads may keep the state for longer than there is a connection.
+            drop(connection);
+            driven.place.take();
             driven.changed.notify_waiters();
         });
         Ok(Self { sender, state })
@@ -217,7 +237,7 @@ async fn listen(state: &State) {
         tokio::time::sleep(SILENCE / 2).await;
         let quiet = !state.heard.replace(false) && state.waiting.get() > 0;
         looks = if quiet { looks + 1 } else { 0 };
-        state.silent.set(looks >= 2);
+        state.set_silent(looks >= 2);
     }
 }
 
@@ -251,7 +271,7 @@ impl AsyncRead for Heard {
         let polled = Pin::new(&mut self.io).poll_read(cx, buf);
         if buf.filled().len() > before {
             self.state.heard.set(true);
-            if self.state.silent.replace(false) {
+            if self.state.set_silent(false) {
                 self.state.changed.notify_waiters();
             }
         }

@@ -822,6 +822,18 @@ async fn a_body_cut_short_is_an_error() {
 /// Requirements 2.9: packets to an endpoint are lost. What comes now does not wait behind what waits already.
 #[tokio::test(flavor = "local", start_paused = true)]
 async fn a_connection_gone_silent_gets_no_request_until_it_speaks() {
+    gone_silent(settings()).await;
+}
+
+/// It is of no use to anybody: one that works may be opened in its place.
+#[tokio::test(flavor = "local", start_paused = true)]
+async fn a_connection_gone_silent_takes_no_place_under_a_cap() {
+    let caps = model::Caps { connections: Some(1), pending: Some(1), ..Default::default() };
+    let breaker = model::CircuitBreaker { caps, ..Default::default() };
+    gone_silent(model::Cluster { circuit_breaker: Arc::new(breaker), ..settings() }).await;
+}
+
+async fn gone_silent(settings: model::Cluster) {
     let carried = Rc::new(RefCell::new(Vec::new()));
     let log = Rc::clone(&carried);
     let address = scripted(move |number, stream| {
@@ -841,7 +853,8 @@ async fn a_connection_gone_silent_gets_no_request_until_it_speaks() {
         }
     })
     .await;
-    let client = Rc::new(Client::of(address));
+    let client = Rc::new(Client::with(settings, address));
+    let open = || client.cluster.circuit().in_use.sockets.taken();
     client.get(Http2, "/").await.expect("it answers");
     let waiting = tokio::task::spawn_local({
         let client = Rc::clone(&client);
@@ -850,7 +863,9 @@ async fn a_connection_gone_silent_gets_no_request_until_it_speaks() {
     // It is looked at twice within that time.
     tokio::time::sleep(2 * SILENCE).await;
     client.get(Http2, "/").await.expect("another connection answers");
+    assert_eq!((waiting.is_finished(), open()), (false, 1), "the silent one does not count");
     waiting.await.expect("no panic").expect("it was only slow");
     client.get(Http2, "/").await.expect("it answers again");
+    assert_eq!(open(), 2, "it counts again");
     assert_eq!(*carried.borrow(), [1, 1, 2, 1], "by connection");
 }
