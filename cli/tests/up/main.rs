@@ -8,6 +8,8 @@ mod discovery;
 mod foreign;
 mod identity;
 mod lifecycle;
+#[path = "../../../proxy/tests/it/ports.rs"]
+mod ports;
 mod prometheus;
 mod restart;
 mod rotation;

@@ -3,11 +3,11 @@
 
 use std::fs::{self, File};
 use std::io::Write;
-use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 
 use serde_json::Value;
 
+use crate::ports;
 use crate::support::{Mesh, curl, peers};
 
 #[test]
@@ -114,7 +114,8 @@ impl Prometheus {
         });
         let file = folder.path().join("prometheus.yml");
         fs::write(&file, config.to_string()).expect("written");
-        let address = format!("127.0.0.1:{}", free_port());
+        // Prometheus cannot say which free port it took.
+        let address = format!("127.0.0.1:{}", ports::free());
         let log = File::create(folder.path().join("log")).expect("a log");
         let process = Command::new("prometheus")
             .arg(format!("--config.file={}", file.display()))
@@ -152,10 +153,4 @@ impl Drop for Prometheus {
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
-}
-
-/// A port nobody listens on at this moment: Prometheus cannot say which free port it took.
-fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("an address").port()
 }

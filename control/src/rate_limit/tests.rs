@@ -13,6 +13,9 @@ use tonic::transport::Channel;
 use super::store::{Memory, Redis};
 use super::*;
 
+#[path = "../../../proxy/tests/it/ports.rs"]
+mod ports;
+
 fn ask(limit: u32, unit: u64, hits: i64) -> Ask {
     Ask { limit, unit, hits }
 }
@@ -104,11 +107,6 @@ impl Drop for Server {
     }
 }
 
-async fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    listener.local_addr().expect("bound").port()
-}
-
 fn redis(server: &Server) -> Redis {
     match Store::redis(&server.url()).expect("a valid URL") {
         Store::Redis(redis) => redis,
@@ -142,7 +140,7 @@ async fn redis_counts_as_memory_does() {
     if skipped("redis_counts_as_memory_does") {
         return;
     }
-    let server = Server::start(free_port().await).await;
+    let server = Server::start(ports::free()).await;
     let (redis, memory) = (redis(&server), Memory::default());
     for seed in 0..20 {
         let mut rng = SmallRng::seed_from_u64(seed);
@@ -171,7 +169,7 @@ async fn three_servers_share_one_limit() {
     if skipped("three_servers_share_one_limit") {
         return;
     }
-    let server = Server::start(free_port().await).await;
+    let server = Server::start(ports::free()).await;
     let stores = [redis(&server), redis(&server), redis(&server)];
     let asks = [("shared".to_owned(), ask(300, 1_000, 1))];
     let mut admitted = 0;
@@ -232,7 +230,7 @@ async fn redis_may_go_and_come_back() {
     if skipped("redis_may_go_and_come_back") {
         return;
     }
-    let server = Server::start(free_port().await).await;
+    let server = Server::start(ports::free()).await;
     let (port, url) = (server.port, server.url());
     let mut client = client(Store::redis(&url).expect("a valid URL")).await;
     let daily = || call(&[("a", "b")], Some((1_000, RateLimitUnit::Day)));

@@ -46,7 +46,7 @@ impl Callee {
         tcp_app: SocketAddr,
         policy: &str,
     ) -> Self {
-        let (http, tcp) = (free_port().await, free_port().await);
+        let (http, tcp) = (ports::free(), ports::free());
         let manifests = tempfile::tempdir().expect("a directory");
         let workload = format!(
             "apiVersion: outrigger.dev/v1alpha1\nkind: Workload\nmetadata: {{name: w, labels: {{app: w}}}}\nspec:\n  address: 127.0.0.1\n  ports:\n  \

@@ -123,7 +123,7 @@ async fn the_log_level_is_changed_while_the_proxy_runs() {
     let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_outrigger-proxy"));
     let mut at = Vec::new();
     for flag in ["--admin", "--metrics", "--outbound", "--inbound"] {
-        at.push(SocketAddr::new(LOOPBACK, free_port().await));
+        at.push(SocketAddr::new(LOOPBACK, ports::free()));
         command.arg(flag).arg(at[at.len() - 1].to_string());
     }
     let (admin, metrics) = (at[0], at[1]);

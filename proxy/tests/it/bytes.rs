@@ -109,7 +109,7 @@ async fn a_reset_of_one_side_resets_the_other() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nobody_there_is_a_reset() {
-    let nobody = (LOOPBACK, free_port().await).into();
+    let nobody = (LOOPBACK, ports::free()).into();
     let (_caller, at) = before(Service::new("db:6379", &[nobody]).protocol(Protocol::Tcp));
     let read = async { TcpStream::connect(at).await?.read(&mut [0; 16]).await };
     let ended: std::io::Result<usize> = within("its end", read).await;
@@ -118,7 +118,7 @@ async fn nobody_there_is_a_reset() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_endpoint_that_refuses_connections_is_replaced_by_another() {
-    let nobody = std::net::SocketAddr::new(LOOPBACK, free_port().await);
+    let nobody = std::net::SocketAddr::new(LOOPBACK, ports::free());
     let app = bytes_app(|mut stream: TcpStream| async move {
         let _ = stream.write_all(b"here").await;
     })

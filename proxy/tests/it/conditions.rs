@@ -171,7 +171,7 @@ async fn what_was_not_processed_is_sent_again_unless_nothing_may_be() {
         assert_eq!(response.status() == 200, healed, "{retry:?}");
         // Nothing listens at the one, and the other is asked.
         let (gone, (at, asked)) =
-            (SocketAddr::from((LOOPBACK, free_port().await)), failing(First::Status(200)).await);
+            (SocketAddr::from((LOOPBACK, ports::free())), failing(First::Status(200)).await);
         let service = service(at, UpstreamHttp::AsReceived, retry.clone(), None);
         let caller = caller(&[Service { endpoints: vec![gone, at], ..service }]);
         let mut client = Http1::connect(caller.outbound[0]).await;

@@ -95,7 +95,7 @@ async fn a_stream_that_pauses_longer_than_it_may_is_ended() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_endpoint_that_cannot_be_reached_is_replaced_by_another() {
-    let nobody = (LOOPBACK, free_port().await).into();
+    let nobody = (LOOPBACK, ports::free()).into();
     let caller = caller(&[Service::new("some:80", &[nobody, echo().await])]);
     let mut client = Http1::connect(caller.outbound[0]).await;
     for n in 0..50 {
@@ -174,7 +174,7 @@ async fn an_answer_that_breaks_off_is_broken_off() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_gateways_and_an_inbound_sides_callers_read_the_word_alone() {
-    let nobody = (LOOPBACK, free_port().await).into();
+    let nobody = (LOOPBACK, ports::free()).into();
     let (_callee, at) = callee(Protocol::Http, nobody).await;
     let answer = Http1::connect(at).await.get("/", "callee").await;
     assert_eq!((answer.status, answer.reason()), (503, "connect_failed"));

@@ -132,7 +132,7 @@ async fn a_grpc_caller_is_told_a_grpc_status() {
 }
 
 async fn free_address() -> std::net::SocketAddr {
-    (LOOPBACK, free_port().await).into()
+    (LOOPBACK, ports::free()).into()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

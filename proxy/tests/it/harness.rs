@@ -1,5 +1,6 @@
 //! What the tests are made of: a mesh given as resources, proxies that run on it, apps and clients.
 
+pub(crate) use super::ports;
 use std::convert::Infallible;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -197,12 +198,6 @@ pub fn inbound(ports: &[(u16, Protocol, SocketAddr)], settings: ProxySettings) -
     }))
 }
 
-/// A port nobody has at the moment.
-pub async fn free_port() -> u16 {
-    let socket = TcpListener::bind((LOOPBACK, 0)).await.expect("a port");
-    socket.local_addr().expect("bound").port()
-}
-
 /// A sidecar before nothing, for its outbound side.
 pub fn caller(services: &[Service]) -> Running {
     caller_with(services, ProxySettings::default(), |_| {})
@@ -224,7 +219,7 @@ pub fn caller_with(
 
 /// A sidecar before an app, and the address callers reach it at.
 pub async fn callee(protocol: Protocol, app: SocketAddr) -> (Running, SocketAddr) {
-    let port = free_port().await;
+    let port = ports::free();
     let resources = vec![inbound(&[(port, protocol, app)], ProxySettings::default())];
     let mut setup = Setup::new(Own::Sidecar);
     setup.workers = Some(1);

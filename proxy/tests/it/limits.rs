@@ -26,7 +26,7 @@ struct Callee {
 impl Callee {
     /// Behind a Service with a port for each of two apps. `spec` is what the policy says.
     async fn start(http_app: SocketAddr, tcp_app: SocketAddr, spec: &str) -> Self {
-        let (http, tcp) = (free_port().await, free_port().await);
+        let (http, tcp) = (ports::free(), ports::free());
         let manifests = tempfile::tempdir().expect("a directory");
         let base = format!(
             "apiVersion: outrigger.dev/v1alpha1\nkind: Workload\nmetadata: {{name: w, labels: {{app: w}}}}\nspec:\n  address: 127.0.0.1\n  ports:\n  \

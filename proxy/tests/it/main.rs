@@ -16,6 +16,7 @@ mod hedges;
 mod http1;
 mod identity;
 mod limits;
+mod ports;
 mod replays;
 mod retries;
 mod routes;

@@ -153,7 +153,7 @@ async fn connect_to_somewhere_else_is_a_tunnel() {
     assert_eq!(all, "220 not http\r\nQUIT");
     // Where nobody is, the client is told so and why, and its connection serves on.
     let mut stream = TcpStream::connect(caller.outbound[0]).await.unwrap();
-    let nobody = std::net::SocketAddr::new(LOOPBACK, free_port().await);
+    let nobody = std::net::SocketAddr::new(LOOPBACK, ports::free());
     for (name, reason) in
         [(nobody.to_string(), "connect_failed"), ("nowhere.invalid:443".into(), "dns_failed")]
     {

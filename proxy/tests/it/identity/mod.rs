@@ -65,7 +65,7 @@ pub async fn callee_with(
     app: SocketAddr,
     change: impl FnOnce(&mut Setup),
 ) -> (Running, SocketAddr) {
-    let port = free_port().await;
+    let port = ports::free();
     let mut resource = inbound(&[(port, protocol, app)], ProxySettings::default());
     if let Resource::Listener(Listener::Inbound(inbound)) = &mut resource {
         inbound.ports[0].mtls = Mtls { mode, origin: None };
