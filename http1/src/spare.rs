@@ -1,0 +1,135 @@
+//! What the connections of one worker share, because each needs it for a moment only.
+//!
+//! Owns the space that is read into, the buffer that is written from, emptied header maps, and the way an interim response finds the
+//! connection it is for. A connection at rest holds none of these. Local to its thread.
+
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::rc::{Rc, Weak};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use bytes::BytesMut;
+use http::{Extensions, HeaderMap};
+use slab::Slab;
+
+/// One a worker.
+#[derive(Default)]
+pub struct Spare {
+    space: RefCell<BytesMut>,
+    buffers: RefCell<Vec<Vec<u8>>>,
+    maps: RefCell<Vec<HeaderMap>>,
+    extensions: RefCell<Vec<Extensions>>,
+    date: Cell<Option<(u64, [u8; 29])>>,
+    boxes: RefCell<Slab<Weak<dyn Post>>>,
+}
+
+/// Where interim responses to one request go. A number, not a reference: extensions of requests are `Send`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Mailbox {
+    pub slot: u32,
+    pub serial: u32,
+}
+
+/// A connection that can be given an interim response.
+pub(crate) trait Post {
+    /// `serial`: of the request it answers; anything later has nothing to do with it.
+    fn post(&self, serial: u32, head: &[u8]);
+}
+
+/// Bytes a read has room for at least, so that a usual message comes with one that is not filled: a filled one has to be repeated.
+const ROOM: usize = 8 * 1024;
+
+/// Bytes that are read at a time, at most.
+pub(crate) const LARGEST_READ: usize = 64 * 1024;
+
+/// Of each kind, so that a burst leaves little behind.
+const KEPT: usize = 16;
+
+impl Spare {
+    pub fn new() -> Rc<Self> {
+        Rc::default()
+    }
+
+    /// Space to read into, for as long as it takes to do so.
+    pub(crate) fn with_space<R>(&self, want: usize, read: impl FnOnce(&mut BytesMut) -> R) -> R {
+        let mut space = self.space.take();
+        if space.capacity() < want.max(ROOM) {
+            space.reserve(want.clamp(4 * ROOM, LARGEST_READ));
+        }
+        let result = read(&mut space);
+        self.space.replace(space);
+        result
+    }
+
+    pub(crate) fn buffer(&self) -> Vec<u8> {
+        self.buffers.borrow_mut().pop().unwrap_or_default()
+    }
+
+    pub(crate) fn give_buffer(&self, mut buffer: Vec<u8>) {
+        let mut buffers = self.buffers.borrow_mut();
+        if (1..=LARGEST_READ).contains(&buffer.capacity()) && buffers.len() < KEPT {
+            buffer.clear();
+            buffers.push(buffer);
+        }
+    }
+
+    pub(crate) fn map(&self) -> HeaderMap {
+        self.maps.borrow_mut().pop().unwrap_or_default()
+    }
+
+    pub(crate) fn extensions(&self) -> Extensions {
+        self.extensions.borrow_mut().pop().unwrap_or_default()
+    }
+
+    /// A head that was written is of no more use; its maps are.
+    pub(crate) fn give_head(&self, mut headers: HeaderMap, mut extensions: Extensions) {
+        let mut maps = self.maps.borrow_mut();
+        if (1..=64).contains(&headers.capacity()) && maps.len() < KEPT {
+            headers.clear();
+            maps.push(headers);
+        }
+        let mut kept = self.extensions.borrow_mut();
+        if !extensions.is_empty() && kept.len() < KEPT {
+            extensions.clear();
+            kept.push(extensions);
+        }
+    }
+
+    /// As `Date` has it (RFC 9110 §6.6.1); formatted once a second.
+    pub(crate) fn date(&self) -> [u8; 29] {
+        let now = SystemTime::now();
+        let second = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        if let Some((at, text)) = self.date.get()
+            && at == second
+        {
+            return text;
+        }
+        let formatted = httpdate::fmt_http_date(now);
+        let mut text = [b' '; 29];
+        let bytes = formatted.as_bytes();
+        text[..bytes.len().min(29)].copy_from_slice(&bytes[..bytes.len().min(29)]);
+        self.date.set(Some((second, text)));
+        text
+    }
+
+    pub(crate) fn enrol(&self, connection: Weak<dyn Post>) -> u32 {
+        self.boxes.borrow_mut().insert(connection) as u32
+    }
+
+    pub(crate) fn strike(&self, slot: u32) {
+        self.boxes.borrow_mut().try_remove(slot as usize);
+    }
+
+    pub(crate) fn post(&self, to: Mailbox, head: &[u8]) {
+        let connection = self.boxes.borrow().get(to.slot as usize).and_then(Weak::upgrade);
+        if let Some(connection) = connection {
+            connection.post(to.serial, head);
+        }
+    }
+}
+
+impl fmt::Debug for Spare {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Spare")
+    }
+}
