@@ -39,6 +39,11 @@ impl Client {
         Ok(Self { sender })
     }
 
+    /// Whether it can be asked again.
+    pub fn is_open(&self) -> bool {
+        !self.sender.is_closed()
+    }
+
     pub async fn get(&mut self, uri: &str) -> anyhow::Result<(u16, Bytes)> {
         let uri: http::Uri = uri.parse()?;
         let host = uri.authority().map_or("outrigger-bench", |authority| authority.as_str()).to_owned();

@@ -7,6 +7,7 @@ mod app;
 mod client;
 mod compare;
 mod drills;
+mod faults;
 mod ground;
 mod manifests;
 mod memory;
@@ -31,6 +32,9 @@ enum What {
     Memory(memory::Args),
     Drills(drills::Args),
     Compare(compare::Args),
+    Faults(faults::Args),
+    #[command(hide = true)]
+    Endpoint(faults::endpoint::Args),
 }
 
 fn main() -> anyhow::Result<ExitCode> {
@@ -44,6 +48,8 @@ fn main() -> anyhow::Result<ExitCode> {
             What::Memory(args) => memory::run(&cli.programs, args).await,
             What::Drills(args) => drills::run(&cli.programs, args).await,
             What::Compare(args) => compare::run(&cli.programs, args).await,
+            What::Faults(args) => faults::run(&cli.programs, args).await,
+            What::Endpoint(args) => faults::endpoint::run(args).await,
         }
     })?;
     Ok(if met { ExitCode::SUCCESS } else { ExitCode::FAILURE })

@@ -11,8 +11,11 @@ use crate::{debian, peers};
 /// Everything after `bench` is the harness's own command line.
 pub fn run(arguments: &[String]) -> Result<()> {
     let what = arguments.first().map(String::as_str);
+    let beside_envoy = matches!(what, Some("compare" | "faults"));
     if what == Some("compare") {
         debian::ensure_compared()?;
+    }
+    if beside_envoy {
         peers::ensure()?;
     }
     if what == Some("micro") {
@@ -30,7 +33,7 @@ pub fn run(arguments: &[String]) -> Result<()> {
     bench.arg("--outrigger").arg(target("quick/outrigger"));
     bench.arg("--proxy").arg(target(profile).join("outrigger-proxy"));
     bench.args(arguments);
-    if what == Some("compare") {
+    if beside_envoy {
         bench.arg("--envoy").arg(peers::envoy()?);
     }
     exec::run(&mut bench)
