@@ -6,6 +6,8 @@ use std::time::Duration;
 use http::HeaderName;
 use serde::{Serialize, Serializer};
 
+use super::Origin;
+
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Balance {
     pub algorithm: Algorithm,
@@ -19,6 +21,8 @@ pub struct Balance {
     pub session: Option<SessionCookie>,
     /// Asks the endpoints of [`super::Health::Unknown`]. `None`: they are taken to be well.
     pub health_check: Option<Arc<HealthCheck>>,
+    /// The section that says so; `None` for the defaults.
+    pub origin: Option<Origin>,
 }
 
 /// How an endpoint is chosen.

@@ -55,11 +55,12 @@ impl Registry {
         let call = Call { caller: who.namespace(), to: Callee::Service { service, port }, by: None };
         let decided = self.balancing(&call);
         let section = decided.section();
+        let origin = decided.winner.as_ref().map(|winner| winner.origin.clone());
         let near = section.and_then(|section| section.near).unwrap_or_else(|| {
             self.service(&service.namespace, &service.name).is_some_and(|service| service.near)
         });
         let zone = near.then(|| self.zone_of(who)).flatten();
-        Balance { zone, ..section.map(|section| section.balance.clone()).unwrap_or_default() }
+        Balance { zone, origin, ..section.map(|section| section.balance.clone()).unwrap_or_default() }
     }
 
     /// `None` also for gateways, whose instances may be anywhere.

@@ -315,6 +315,8 @@ pub struct Balance {
     pub zone: Option<String>,
     #[prost(message, optional, tag = "6")]
     pub session: Option<SessionCookie>,
+    #[prost(message, optional, tag = "7")]
+    pub origin: Option<Origin>,
 }
 
 #[derive(Clone, PartialEq, Message)]

@@ -697,16 +697,18 @@ fn balance() -> impl Strategy<Value = Balance> {
         option::weighted(0.3, name()),
         option::weighted(0.3, session),
         option::weighted(0.3, health_check().prop_map(Into::into)),
+        option::of(origin()),
     );
     prop_oneof![
         1 => Just(Balance::default()),
-        3 => parts.prop_map(|(algorithm, hash, slow_start, zone, session, health_check)| Balance {
+        3 => parts.prop_map(|(algorithm, hash, slow_start, zone, session, health_check, origin)| Balance {
             algorithm,
             hash,
             slow_start,
             zone,
             session,
             health_check,
+            origin,
         }),
     ]
 }

@@ -27,6 +27,9 @@ fn cluster(cluster: &Cluster, now: Instant) -> Value {
         // Those that are set.
         "caps": caps,
         "balancing": settings.balance.algorithm.word(),
+        // Null where nobody says anything and the defaults hold.
+        "balancing_by": settings.balance.origin.as_ref().map(ToString::to_string),
+        "breaker_by": settings.circuit_breaker.origin.as_ref().map(ToString::to_string),
         "endpoints": endpoints,
     })
 }

@@ -20,6 +20,8 @@ pub(super) fn balance(manifest: &Manifest) -> BalanceSection {
             zone: None,
             session: manifest.session.as_ref().map(session),
             health_check: manifest.health_check.as_ref().map(|check| health_check(check).into()),
+            // As above.
+            origin: None,
         },
         near: manifest.zones.map(|zones| zones == Zones::PreferSameZone),
     }

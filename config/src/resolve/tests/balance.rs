@@ -38,7 +38,12 @@ fn the_section_that_wins_holds_as_a_whole() {
     assert_eq!(balance(&registry, &other, "plain").zone, None, "who has no zone prefers none");
     assert_eq!(balance(&registry, &Subscriber::gateway("default", "g"), "plain").zone, None);
     let port = balance(&registry, &own, "port");
-    assert_eq!(port, Balance { algorithm: Algorithm::RoundRobin, ..Balance::default() });
+    let by = port.origin.as_ref().map(ToString::to_string);
+    assert_eq!(by.as_deref(), Some("TrafficPolicy/default/port spec.loadBalancing"));
+    assert_eq!(
+        port,
+        Balance { algorithm: Algorithm::RoundRobin, origin: port.origin.clone(), ..Balance::default() }
+    );
     assert_eq!(balance(&registry, &other, "port").algorithm, Algorithm::Random, "the consumer decides");
 }
 

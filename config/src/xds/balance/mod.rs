@@ -104,6 +104,7 @@ pub(super) fn own(balance: &Balance) -> Option<own::Balance> {
             ttl: Some(fields::duration(session.ttl)),
             path: session.path.to_string(),
         }),
+        origin: balance.origin.as_ref().map(Into::into),
     })
 }
 
@@ -150,6 +151,7 @@ pub(super) fn decode(
         zone: own.zone.map(Into::into),
         session: own.session.map(|session| session_cookie(session, &own_at.field("session"))).transpose()?,
         health_check,
+        origin: own.origin.map(Into::into),
     })
 }
 
