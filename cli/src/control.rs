@@ -45,6 +45,10 @@ pub struct Args {
     /// DNS name in the control plane's own certificate, for clients that look for one; repeatable.
     #[arg(long, value_name = "NAME")]
     tls_name: Vec<String>,
+    /// Count limits that instances share in Redis, together with every other control plane that does: redis://[USER:PASSWORD@]HOST:PORT[/DB]. Default: in this
+    /// process, which is right for one control plane alone.
+    #[arg(long, value_name = "URL", env = "OUTRIGGER_REDIS", hide_env_values = true)]
+    redis: Option<String>,
     /// Prometheus metrics.
     #[arg(long, default_value_t = 15014)]
     metrics_port: u16,
@@ -73,6 +77,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         metrics_port: args.metrics_port,
         api_port: args.api_port,
         identity,
+        limits: args.redis,
     };
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(async {
         // Before anything is opened: a signal that comes early must not end us without a goodbye.

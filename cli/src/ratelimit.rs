@@ -16,6 +16,9 @@ pub struct Args {
     /// Address to listen on, in plaintext.
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:8081")]
     listen: SocketAddr,
+    /// Where Prometheus finds /metrics. Default: nowhere.
+    #[arg(long, value_name = "ADDR:PORT")]
+    metrics: Option<SocketAddr>,
     /// Count in Redis, together with every other server that does: redis://[USER:PASSWORD@]HOST:PORT[/DB]. Default: in this process.
     #[arg(long, value_name = "URL", env = "OUTRIGGER_REDIS", hide_env_values = true)]
     redis: Option<String>,
@@ -40,6 +43,10 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
             None => Store::memory(),
         };
         let listener = TcpListener::bind(args.listen).await.with_context(|| format!("{}", args.listen))?;
+        let metrics = match args.metrics {
+            Some(at) => Some(TcpListener::bind(at).await.with_context(|| format!("--metrics {at}"))?),
+            None => None,
+        };
         let shared = if args.redis.is_some() { "in Redis" } else { "in this process" };
         tracing::info!(address = %listener.local_addr()?, counted = shared, "listening");
         let end = async {
@@ -49,7 +56,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
             }
             tracing::info!("ending");
         };
-        serve(listener, store, end).await?;
+        serve(listener, metrics, store, end).await?;
         anyhow::Ok(())
     })?;
     Ok(ExitCode::SUCCESS)

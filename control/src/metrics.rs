@@ -9,6 +9,8 @@ use prometheus::{
     Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, TextEncoder,
 };
 
+use crate::rate_limit::Counts;
+
 #[derive(Debug)]
 pub struct Metrics {
     registry: prometheus::Registry,
@@ -25,6 +27,8 @@ pub struct Metrics {
     ca_expiry: IntGaugeVec,
     pub roots: IntGauge,
     kinds: [KindMetrics; 5],
+    /// Of the rate limit call.
+    pub limits: Counts,
 }
 
 /// Of one kind of resource, handles resolved.
@@ -110,6 +114,7 @@ impl Metrics {
             convergence,
             findings,
             kinds,
+            limits: Counts::new(&registry),
             registry,
         }
     }

@@ -22,6 +22,7 @@ use crate::api::{self, Api};
 use crate::ca::{Admission, Ca, Certificates, Directory, Own, TokenSigner, seconds};
 use crate::metrics::Metrics;
 use crate::proxies::Proxies;
+use crate::rate_limit::{Callers, RateLimits, Store};
 use crate::source::Source;
 use crate::tls;
 use crate::view::View;
@@ -40,6 +41,8 @@ pub struct Config {
     pub api_port: u16,
     /// Certificates, and discovery for those who say who they are; `None` for a control plane without either.
     pub identity: Option<Identity>,
+    /// Redis in which shared limits are counted, together with other control planes: `redis://[USER:PASSWORD@]HOST:PORT[/DB]`. `None`: in this process.
+    pub limits: Option<String>,
 }
 
 /// What makes a control plane a certification authority.
@@ -65,8 +68,8 @@ pub enum CaOrigin {
 /// A dead connection is found within 15 s.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(5);
-/// A proxy opens one stream a connection; a few more for tools.
-const STREAMS_A_CONNECTION: u32 = 16;
+/// A proxy opens one stream of discovery a connection; on another it asks for limits, some of them at a time.
+const STREAMS_A_CONNECTION: u32 = 128;
 /// How long open connections get to end when the control plane does.
 const GRACE: Duration = Duration::from_secs(2);
 
@@ -86,6 +89,7 @@ struct Parts {
     service: Ads,
     pages: Api,
     counts: Arc<Metrics>,
+    limits: RateLimits,
     authority: Option<Authority>,
     closing: watch::Sender<bool>,
 }
@@ -168,6 +172,11 @@ impl Control {
     pub async fn open(config: &Config) -> io::Result<Self> {
         let listen = async |port: u16| bind(SocketAddr::new(config.address, port)).await;
         let counts = Arc::new(Metrics::new());
+        let store = match &config.limits {
+            Some(url) => Store::redis(url).map_err(io::Error::other)?,
+            None => Store::memory(),
+        };
+        let limits = RateLimits::new(Arc::new(store), counts.limits.clone());
         let (paths, read_counts) = (config.manifests.clone(), counts.clone());
         let (source, views) = tokio::task::spawn_blocking(move || Source::start(&paths, read_counts))
             .await
@@ -198,7 +207,7 @@ impl Control {
             metrics: listen(config.metrics_port).await?,
             api: listen(config.api_port).await?,
             secure,
-            parts: Parts { source, service, pages, counts, authority, closing },
+            parts: Parts { source, service, pages, counts, limits, authority, closing },
         })
     }
 
@@ -222,7 +231,7 @@ impl Control {
 
     /// Serves until `end` resolves; then streams are closed, which proxies answer by connecting again elsewhere.
     pub async fn run(self, end: impl Future<Output = ()>) -> io::Result<()> {
-        let Parts { source, service, pages, counts, authority, closing } = self.parts;
+        let Parts { source, service, pages, counts, limits, authority, closing } = self.parts;
         let (views, proxies) = (pages.views.clone(), pages.proxies.clone());
         let mut servers = JoinSet::new();
         let ended = |mut closing: watch::Receiver<bool>| async move {
@@ -241,12 +250,14 @@ impl Control {
             let secure = builder()
                 .add_service(AggregatedDiscoveryServiceServer::new(service.admitting(admission.clone())))
                 .add_service(CertificateServiceServer::new(certificates))
+                .add_service(limits.admitting(Arc::new(Callers::new(admission.clone()))).service())
                 .serve_with_incoming_shutdown(tls::incoming(listener, tls), ended(closing.subscribe()));
             servers.spawn(async { secure.await.map_err(io::Error::other) });
         }
         if let Some(listener) = self.ads {
             let ads = builder()
                 .add_service(AggregatedDiscoveryServiceServer::new(service))
+                .add_service(limits.service())
                 .serve_with_incoming_shutdown(
                     TcpIncoming::from(listener).with_nodelay(Some(true)),
                     ended(closing.subscribe()),

@@ -153,8 +153,12 @@ pub fn start(
     let _entered = background.enter();
     let (source, cache) = supply(&shared)?;
     background.spawn(shared.identity.clone().keep(shared.dns.clone()));
-    let (telemetry, identity) = (shared.telemetry.clone(), shared.identity.clone());
-    background.spawn(discovery::run(setup.own.clone(), mesh, asks, telemetry, identity, source, cache));
+    let around = discovery::Around {
+        telemetry: shared.telemetry.clone(),
+        identity: shared.identity.clone(),
+        dns: shared.dns.clone(),
+    };
+    background.spawn(discovery::run(setup.own.clone(), mesh, asks, around, source, cache));
     if let (Some(Captured { addresses, every }), Some(canary)) = (&setup.captured, &shared.canary) {
         let condition =
             shared.readiness.require("whether the pod's traffic is redirected here is not known yet");

@@ -79,9 +79,13 @@ async fn run(
     let admitted = connection.admit(&request, &mut held.record)?;
     if let Some(limits) = &destination.limits {
         let peer = &connection.peer;
-        let (counted, passed) = limits.request(connection.worker.id, peer, &request, &mut held.record);
-        held.counted = Some(counted);
+        let worker = connection.worker.id;
+        let (counted, passed) = limits.request(worker, peer, &request, &mut held.record);
+        let counted = held.counted.insert(counted);
         passed?;
+        if let Some(settled) = counted.settled(worker, &mut held.record) {
+            settled.await?;
+        }
     }
     let route = find(&request, destination).ok_or(Reason::NoRoute)?.clone();
     held.record.route(&route.metrics, &route.origin);

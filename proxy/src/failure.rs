@@ -121,6 +121,8 @@ failures! {
     RateLimited "rate_limited" 429 RESOURCE_EXHAUSTED "http_request_denied" "RL";
     /// As many requests are being answered as a concurrency limit of the workload allows.
     ConcurrencyLimited "concurrency_limited" 429 RESOURCE_EXHAUSTED "http_request_denied" "RL";
+    /// A rate limit that instances share could not be asked for in time, and its policy refuses requests then (`failureMode: Closed`).
+    LimitUndecided "limit_undecided" 503 UNAVAILABLE "http_request_denied" "RLSE";
     /// The request is not valid HTTP, or lacks what it needs (a host, a target).
     BadRequest "bad_request" 400 INTERNAL "http_request_error" "DPE";
     /// Where the body ends can be read in two ways (RFC 9112 §6.3, §11.2).

@@ -10,6 +10,7 @@ mod identity;
 mod lifecycle;
 #[path = "../../../proxy/tests/it/ports.rs"]
 mod ports;
+mod limits;
 mod prometheus;
 mod restart;
 mod rotation;

@@ -8,6 +8,7 @@ use super::check::{Check, Findings};
 use super::field::{Ignored, NotYet};
 use super::metadata::Metadata;
 use super::path::FieldPath;
+use super::traffic_policy::LimitServerSection;
 use super::value::{Duration, Sampling, TrustDomain};
 
 /// The name of the one Mesh.
@@ -47,6 +48,16 @@ pub struct MeshSpec {
     /// What applies to calls that no AccessPolicy is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub access: Option<AccessSettings>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate_limit: Option<RateLimitSettings>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RateLimitSettings {
+    /// Who counts limits of `scope: Service` whose policy does not say it. Default: the control plane.
+    #[serde(default)]
+    pub server: LimitServerSection,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

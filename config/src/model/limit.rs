@@ -9,7 +9,7 @@ use http::HeaderName;
 use serde::{Serialize, Serializer};
 
 use super::access::{Call, PathTemplate, canonical};
-use super::{CallMatch, Origin};
+use super::{CallMatch, Origin, ServiceRef};
 
 /// Those of one port. All of them have to let a request pass.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -31,6 +31,46 @@ pub struct RateLimit {
     /// What a request takes; a connection takes 1.
     pub cost: Cost,
     pub headers: LimitHeaders,
+    /// Counted over all instances of a Service by a server; `None`: by each instance for itself.
+    pub shared: Option<SharedLimit>,
+}
+
+/// How a limit is counted by a server of `envoy.service.ratelimit.v3.RateLimitService`. Its rates are of whole units of that call ([`Rate::unit`]), and
+/// what may come at once is what one unit has.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct SharedLimit {
+    /// Whose instances are counted together.
+    pub service: ServiceRef,
+    pub server: LimitServer,
+    /// Every request asks for itself; otherwise tokens are leased in batches. Default false.
+    pub strict: bool,
+    /// Tokens of one lease at most. `None`: 2 % of the limit at our own server, 1 at another one, which takes nothing back. 1 or more.
+    pub batch: Option<u32>,
+    /// The longest a request waits for the server. Default 100 ms; 1 ms to 5 s.
+    pub timeout: Duration,
+    /// Whether requests that the server did not decide on in time go on. Default true.
+    pub open: bool,
+}
+
+impl SharedLimit {
+    pub const DEFAULT_TIMEOUT: Duration = Duration::from_millis(100);
+    pub const TIMEOUTS: std::ops::RangeInclusive<Duration> =
+        Duration::from_millis(1)..=Duration::from_secs(5);
+}
+
+/// Who counts.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
+pub struct LimitServer {
+    /// `HOST:PORT`, in plaintext. `None`: the control plane that the proxy has its configuration from.
+    pub address: Option<Arc<str>>,
+    /// As the call names what belongs together. Not empty; default `outrigger`.
+    pub domain: Arc<str>,
+}
+
+impl Default for LimitServer {
+    fn default() -> Self {
+        Self { address: None, domain: "outrigger".into() }
+    }
 }
 
 /// A limit that allows `A` to each of its keys.
@@ -98,8 +138,33 @@ impl Rate {
         (fits && fills <= Self::SLOWEST.as_nanos()).then_some(Self { tokens, per, burst })
     }
 
+    /// Whether a server of the rate limit call can count by it: one second, minute, hour or day, and what one of them has at once.
+    pub fn is_shareable(self) -> bool {
+        self.unit().is_some() && self.burst == self.tokens
+    }
+
+    /// As the rate limit call names it.
+    pub fn unit(self) -> Option<LimitPer> {
+        match self.per.as_secs() {
+            1 => Some(LimitPer::Second),
+            60 => Some(LimitPer::Minute),
+            3_600 => Some(LimitPer::Hour),
+            86_400 => Some(LimitPer::Day),
+            _ => None,
+        }
+    }
+
     /// The longest it may take until an empty bucket is full: a year.
     pub const SLOWEST: Duration = Duration::from_secs(365 * 24 * 3600);
+}
+
+/// A unit of the rate limit call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LimitPer {
+    Second,
+    Minute,
+    Hour,
+    Day,
 }
 
 /// What is counted.

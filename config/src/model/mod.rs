@@ -38,7 +38,8 @@ pub use endpoints::{Endpoint, Endpoints, Health};
 pub use find::RequestHead;
 pub use identity::{Mtls, MtlsMode, NotASpiffeId, SpiffeId};
 pub use limit::{
-    Cost, KeyPart, Limit, LimitHeaders, LimitMode, LimitOverride, LimitUnit, Limits, Rate, RateLimit,
+    Cost, KeyPart, Limit, LimitHeaders, LimitMode, LimitOverride, LimitPer, LimitServer, LimitUnit, Limits,
+    Rate, RateLimit, SharedLimit,
 };
 pub use listener::{
     AccessLog, AccessLogMode, Destination, Egress, Gateway, GatewayListener, GatewayPort, GatewayProtocol,

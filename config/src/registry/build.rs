@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::diagnostic::Diagnostic;
 use crate::manifest::mesh::{AccessLogMode, EgressMode, Mesh as MeshManifest};
 use crate::manifest::{self, Kind, Manifest, Object, ObjectKey};
-use crate::model::{self, AccessDefault, Fraction, Mtls, ProxySettings, SecretName, ServiceRef};
+use crate::model::{self, AccessDefault, Fraction, LimitServer, Mtls, ProxySettings, SecretName, ServiceRef};
 
 use super::backends::Grant;
 use super::lower::{self, Identity, LoweredWorkload, Slice, SliceEndpoint};
@@ -197,6 +197,7 @@ fn mesh(objects: &BTreeMap<ObjectKey, Arc<Object>>) -> Mesh {
                 mtls: mtls(manifest),
                 access: access(manifest),
                 certificate_lifetime: certificate.lifetime.get(),
+                limit_server: limit_server(manifest),
                 ..Mesh::default()
             }
         }
@@ -224,6 +225,10 @@ fn settings(manifest: &MeshManifest) -> ProxySettings {
         trust_domain: spec.trust_domain.shared(),
         ..ProxySettings::default()
     }
+}
+
+fn limit_server(manifest: &MeshManifest) -> LimitServer {
+    manifest.spec.rate_limit.as_ref().map(|section| section.server.lowered()).unwrap_or_default()
 }
 
 fn mtls(manifest: &MeshManifest) -> Mtls {

@@ -29,14 +29,14 @@ use std::time::Duration;
 use crate::diagnostic::Diagnostic;
 use crate::manifest::mesh::CertificateSettings;
 use crate::manifest::{Object, ObjectKey};
-use crate::model::{AccessDefault, Mtls, Protocol, ProxySettings, Secret, ServiceRef};
+use crate::model::{AccessDefault, LimitServer, Mtls, Protocol, ProxySettings, Secret, ServiceRef};
 
 pub use access::{AccessPolicy, MtlsSection, PortMtls};
 pub use backends::Problem;
 pub use changes::Changes;
 pub use gateway::{CertificateRef, From, Gateway, Listener, ListenerProtocol};
 pub use instance::{Instance, InstancePort, Workload, WorkloadPort};
-pub use policy::{BalanceSection, PolicyTarget, Target, TimeoutSection, TrafficPolicy};
+pub use policy::{BalanceSection, PolicyLimit, PolicyTarget, Target, TimeoutSection, TrafficPolicy};
 pub use route::{Backend, BackendRef, BackendTo, Parent, ParentTarget, Route, RouteKind, Rule};
 pub use routes::Effective;
 pub use service::{Backing, Service, ServicePort, TargetPort};
@@ -85,6 +85,7 @@ struct Mesh {
     mtls: Mtls,
     certificate_lifetime: Duration,
     access: AccessDefault,
+    limit_server: LimitServer,
 }
 
 #[derive(Debug, Default)]
@@ -113,6 +114,7 @@ impl Default for Mesh {
             mtls: Mtls::default(),
             certificate_lifetime: CertificateSettings::default().lifetime.get(),
             access: AccessDefault::default(),
+            limit_server: LimitServer::default(),
         }
     }
 }
@@ -151,6 +153,11 @@ impl Registry {
     /// How long the certificates of workloads are good for. 10 s to 90 days.
     pub fn certificate_lifetime(&self) -> Duration {
         self.mesh.certificate_lifetime
+    }
+
+    /// Who counts shared limits whose policy does not say it.
+    pub(crate) fn limit_server(&self) -> &LimitServer {
+        &self.mesh.limit_server
     }
 
     /// The mTLS mode of workloads that no AccessPolicy gives one.

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::model::{Balance, CircuitBreaker, Limit, Origin, RateLimit, Retry, ServiceRef, Timeouts};
+use crate::model::{
+    Balance, CircuitBreaker, Limit, LimitServer, Origin, RateLimit, Retry, ServiceRef, SharedLimit, Timeouts,
+};
 use crate::resolve::precedence::Seniority;
 
 use super::route::RouteKind;
@@ -18,10 +20,48 @@ pub struct TrafficPolicy {
     pub circuit_breaker: Option<Arc<CircuitBreaker>>,
     /// A field of `circuitBreaker` that is set and has no effect on a route.
     pub only_for_services: Option<&'static str>,
-    pub rate_limit: Option<Arc<[RateLimit]>>,
+    pub rate_limit: Option<Arc<[PolicyLimit]>>,
     pub concurrency: Option<Arc<[Limit<u32>]>>,
     pub balance: Option<Arc<BalanceSection>>,
     pub origin: Origin,
+}
+
+/// One of `rateLimit`, for whatever Service it is resolved.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PolicyLimit {
+    limit: RateLimit,
+    sharing: Option<Sharing>,
+}
+
+/// `scope: Service`, with its defaults.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sharing {
+    /// `None`: the Mesh's.
+    pub server: Option<LimitServer>,
+    pub strict: bool,
+    pub batch: Option<u32>,
+    pub timeout: Duration,
+    pub open: bool,
+}
+
+impl PolicyLimit {
+    /// `limit` says nothing of how it is shared.
+    pub fn new(limit: RateLimit, sharing: Option<Sharing>) -> Self {
+        Self { limit, sharing }
+    }
+
+    /// As the instances of `service` have it. `server`: the Mesh's.
+    pub fn of(&self, service: &ServiceRef, server: &LimitServer) -> RateLimit {
+        let shared = self.sharing.as_ref().map(|sharing| SharedLimit {
+            service: service.clone(),
+            server: sharing.server.as_ref().unwrap_or(server).clone(),
+            strict: sharing.strict,
+            batch: sharing.batch,
+            timeout: sharing.timeout,
+            open: sharing.open,
+        });
+        RateLimit { shared, ..self.limit.clone() }
+    }
 }
 
 /// `timeout`, with its defaults.

@@ -18,11 +18,12 @@ impl Registry {
             let call = Call { caller: NOBODY, to: Callee::Service { service, port }, by: None };
             let rates = self.rate_limits(&call);
             for rate in rates.section().into_iter().flat_map(|rates| rates.iter()) {
+                let rate = rate.of(service, self.limit_server());
                 let known = |other: &RateLimit| other.limit.origin == rate.limit.origin;
                 if let Some(limit) = at(&rate.limit, own_port)
                     && !limits.rates.iter().any(known)
                 {
-                    limits.rates.push(RateLimit { limit, ..rate.clone() });
+                    limits.rates.push(RateLimit { limit, ..rate });
                 }
             }
             let caps = self.concurrency(&call);

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use crate::model::{CircuitBreaker, Limit, Origin, RateLimit, Retry, RouteCaps, ServiceRef, Timeouts};
+use crate::model::{CircuitBreaker, Limit, Origin, Retry, RouteCaps, ServiceRef, Timeouts};
 use crate::registry::{
-    BackendTo, BalanceSection, PolicyTarget, Registry, Route, Rule, TimeoutSection, TrafficPolicy,
+    BackendTo, BalanceSection, PolicyLimit, PolicyTarget, Registry, Route, Rule, TimeoutSection,
+    TrafficPolicy,
 };
 
 use super::attachment::{Reach, Side, Standing, Why};
@@ -124,7 +125,7 @@ impl Registry {
     }
 
     /// Of the callee's own policies, whoever calls.
-    pub(super) fn rate_limits(&self, call: &Call<'_>) -> Decision<Arc<[RateLimit]>> {
+    pub(super) fn rate_limits(&self, call: &Call<'_>) -> Decision<Arc<[PolicyLimit]>> {
         Decision::among(self.policies_about(call, "spec.rateLimit", |policy| policy.rate_limit.clone()))
     }
 

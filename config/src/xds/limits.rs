@@ -6,7 +6,7 @@ use prost::{Enumeration, Message};
 
 use super::at::{At, Unsupported};
 use super::{access, fields, own, pb};
-use crate::model::{self, KeyPart, LimitUnit, PathTemplate};
+use crate::model::{self, KeyPart, LimitUnit, PathTemplate, SharedLimit};
 
 #[derive(Clone, PartialEq, Message)]
 pub struct Limits {
@@ -30,6 +30,28 @@ pub struct RateLimit {
     pub cost_most: u32,
     #[prost(enumeration = "own::LimitHeaders", tag = "6")]
     pub headers: i32,
+    /// Absent: each instance counts for itself.
+    #[prost(message, optional, tag = "7")]
+    pub shared: Option<Shared>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct Shared {
+    #[prost(message, optional, tag = "1")]
+    pub service: Option<own::ServiceRef>,
+    /// Absent: who sent this.
+    #[prost(string, optional, tag = "2")]
+    pub server: Option<String>,
+    #[prost(string, tag = "3")]
+    pub domain: String,
+    #[prost(bool, tag = "4")]
+    pub strict: bool,
+    #[prost(uint32, optional, tag = "5")]
+    pub batch: Option<u32>,
+    #[prost(message, optional, tag = "6")]
+    pub timeout: Option<pb::Duration>,
+    #[prost(bool, tag = "7")]
+    pub closed: bool,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -139,6 +161,7 @@ pub(super) fn encode(limits: &model::Limits) -> Option<Limits> {
         cost_header: rate.cost.header.as_ref().map(|name| name.as_str().to_owned()),
         cost_most: rate.cost.most,
         headers: own::LimitHeaders::from(rate.headers) as i32,
+        shared: rate.shared.as_ref().map(encode_shared),
     };
     (!limits.is_empty()).then(|| Limits {
         rates: limits.rates.iter().map(rate).collect(),
@@ -161,6 +184,18 @@ fn encode_limit<A: Allowed>(limit: &model::Limit<A>) -> Limit {
         overrides: limit.overrides.iter().map(given).collect(),
         max_keys: limit.max_keys,
         origin: Some((&limit.origin).into()),
+    }
+}
+
+fn encode_shared(shared: &SharedLimit) -> Shared {
+    Shared {
+        service: Some((&shared.service).into()),
+        server: shared.server.address.as_deref().map(str::to_owned),
+        domain: shared.server.domain.to_string(),
+        strict: shared.strict,
+        batch: shared.batch,
+        timeout: Some(fields::duration(shared.timeout)),
+        closed: !shared.open,
     }
 }
 
@@ -206,12 +241,44 @@ fn decode_rate(own: RateLimit, at: &At<'_>) -> Result<model::RateLimit, Unsuppor
     if !(1..=own.cost_most).contains(&own.cost_fixed) {
         return Err(at.field("cost_fixed").refuse("is not within the most"));
     }
+    let shared = own.shared.map(|shared| decode_shared(shared, &limit, &at.field("shared"))).transpose()?;
     let header = own.cost_header.map(|name| fields::header_name(&name, &at.field("cost_header")));
     Ok(model::RateLimit {
         limit,
         unit: if own.connections { LimitUnit::Connections } else { LimitUnit::Requests },
         cost: model::Cost { fixed: own.cost_fixed, header: header.transpose()?, most: own.cost_most },
         headers: own::enumeration::<own::LimitHeaders, _>(own.headers, &at.field("headers"))?,
+        shared,
+    })
+}
+
+fn decode_shared(
+    own: Shared,
+    limit: &model::Limit<model::Rate>,
+    at: &At<'_>,
+) -> Result<SharedLimit, Unsupported> {
+    let given = limit.overrides.iter().filter_map(|given| given.allowed);
+    if !given.chain([limit.allowed]).all(model::Rate::is_shareable) {
+        return Err(at.refuse("is for limits whose rates are of one second, minute, hour or day, at once"));
+    }
+    let timeout = fields::optional_duration(own.timeout, &at.field("timeout"))?;
+    let timeout = timeout.unwrap_or(SharedLimit::DEFAULT_TIMEOUT);
+    if !SharedLimit::TIMEOUTS.contains(&timeout) {
+        return Err(at.field("timeout").refuse("is not 1 ms to 5 s"));
+    }
+    if own.domain.is_empty() {
+        return Err(at.field("domain").missing());
+    }
+    if own.batch == Some(0) {
+        return Err(at.field("batch").refuse("is not 1 or more"));
+    }
+    Ok(SharedLimit {
+        service: own.service.ok_or_else(|| at.field("service").missing())?.into(),
+        server: model::LimitServer { address: own.server.map(Into::into), domain: own.domain.into() },
+        strict: own.strict,
+        batch: own.batch,
+        timeout,
+        open: !own.closed,
     })
 }
 

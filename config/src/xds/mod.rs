@@ -20,6 +20,7 @@ mod listener;
 pub mod names;
 pub mod own;
 pub mod pb;
+pub mod rate_limit;
 pub mod refusal;
 mod route;
 mod secret;

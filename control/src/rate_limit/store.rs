@@ -37,6 +37,14 @@ impl Store {
         Ok(Self::Redis(Redis { connection, script: Script::new(include_str!("take.lua")) }))
     }
 
+    /// Keys counted in this process.
+    pub fn keys(&self) -> i64 {
+        match self {
+            Self::Memory(memory) => i64::try_from(memory.0.lock().windows.len()).unwrap_or(i64::MAX),
+            Self::Redis(_) => 0,
+        }
+    }
+
     pub async fn take(&self, asks: &[(String, Ask)]) -> Result<Vec<Answer>, StoreError> {
         match self {
             Self::Memory(memory) => Ok(memory.take(asks, now())),

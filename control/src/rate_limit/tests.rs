@@ -34,6 +34,34 @@ fn nothing_is_allowed_twice_at_the_edge_of_a_unit() {
     assert!(!take(10_000, 101).fits, "more than there ever is");
 }
 
+/// A refusal says when what was asked for will be there: then it is, and not much earlier.
+#[test]
+fn a_refusal_says_when_to_come_back() {
+    for seed in 0..500 {
+        let mut rng = SmallRng::seed_from_u64(seed);
+        let limit = [1, 7, 300, 100_000][rng.random_range(0..4)];
+        let unit = [1_000, 60_000][rng.random_range(0..2)];
+        let memory = Memory::default();
+        let take = |now, hits| memory.take(&[("k".into(), ask(limit, unit, hits))], now)[0];
+        let mut now = rng.random_range(0..unit);
+        for _ in 0..40 {
+            now += rng.random_range(0..unit / 4);
+            let hits = rng.random_range(1..=i64::from(limit));
+            let answer = take(now, hits);
+            if answer.fits {
+                continue;
+            }
+            assert!((1..=2 * unit).contains(&answer.reset), "seed {seed}: {answer:?}");
+            if answer.reset > unit / 1_000 + 1 {
+                assert!(!take(now + answer.reset - unit / 1_000 - 1, hits).fits, "seed {seed}: sooner");
+            }
+            now += answer.reset;
+            assert!(take(now, hits).fits, "seed {seed}: {hits} of {limit} are not there after {answer:?}");
+        }
+        assert_eq!(take(now, i64::from(limit) + 1).reset, unit - now % unit, "what there never is");
+    }
+}
+
 #[test]
 fn an_even_load_gets_the_limit_and_no_more() {
     let memory = Memory::default();
@@ -184,7 +212,7 @@ async fn three_servers_share_one_limit() {
 async fn client(store: Store) -> RateLimitServiceClient<Channel> {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let at: SocketAddr = listener.local_addr().expect("bound");
-    tokio::spawn(serve(listener, store, std::future::pending()));
+    tokio::spawn(serve(listener, None, store, std::future::pending()));
     RateLimitServiceClient::connect(format!("http://{at}")).await.expect("it listens")
 }
 

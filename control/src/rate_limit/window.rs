@@ -18,7 +18,7 @@ pub struct Answer {
     pub fits: bool,
     /// What may still be used now.
     pub remaining: u32,
-    /// Milliseconds until the unit ends.
+    /// Milliseconds until the unit ends; of what does not fit, until it will if nobody else uses anything.
     pub reset: u64,
 }
 
@@ -50,7 +50,25 @@ impl Window {
         let fits = ask.hits < 0 || used.saturating_add(ask.hits.unsigned_abs()) <= u64::from(ask.limit);
         let left = u64::from(ask.limit).saturating_sub(used);
         let remaining = u32::try_from(left).expect("at most the limit");
-        (Self { index, before, current }, used, Answer { fits, remaining, reset: ask.unit - elapsed })
+        let at = Self { index, before, current };
+        let reset = if fits { ask.unit - elapsed } else { at.wait(elapsed, ask) };
+        (at, used, Answer { fits, remaining, reset })
+    }
+
+    /// Milliseconds until the hits fit; until the unit ends where they never will.
+    fn wait(self, elapsed: u64, ask: Ask) -> u64 {
+        let hits = ask.hits.unsigned_abs();
+        let Some(room) = u64::from(ask.limit).checked_sub(hits) else { return ask.unit - elapsed };
+        // How far into a unit the share of the one before has come down to `room`.
+        let from = |before: u64, room: u64| {
+            let left =
+                if before > room { room as f64 * ask.unit as f64 / before as f64 } else { ask.unit as f64 };
+            ask.unit - (left.floor() as u64).min(ask.unit)
+        };
+        match room.checked_sub(self.current) {
+            Some(room) => from(self.before, room).saturating_sub(elapsed).max(1),
+            None => ask.unit - elapsed + from(self.current, room),
+        }
     }
 
     /// Counts what was asked for, on a window that is as it is now.

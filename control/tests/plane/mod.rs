@@ -59,6 +59,7 @@ impl Plane {
             metrics_port: 0,
             api_port: 0,
             identity,
+            limits: None,
         };
         let control = Control::open(&config).await.unwrap();
         let (end, ended) = oneshot::channel::<()>();

@@ -20,9 +20,10 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::names::{Full, Names};
-use super::{Change, Event, Key, Own, needs, shelf};
+use super::{Around, Change, Event, Key, Own, needs, shelf};
 use crate::identity::{Bundle, Identity};
 use crate::mesh::{Ask, Content, Known, Link, Mesh, Shelved};
+use crate::policy::rate_limit::Servers;
 use crate::telemetry::{Direction, ServiceMetrics, Telemetry};
 use crate::upstream::Cluster;
 use publish::{LiveDestination, LiveTable};
@@ -34,6 +35,8 @@ pub struct Apply {
     telemetry: Arc<Telemetry>,
     /// Is told the trust bundle.
     identity: Arc<Identity>,
+    /// Count shared limits.
+    servers: Servers,
     names: Names,
     /// Every name subscribed to: what is in force, what is to come, and what both refer to.
     wanted: Arc<BTreeSet<Key>>,
@@ -69,19 +72,15 @@ pub struct Remembered {
 }
 
 impl Apply {
-    pub fn new(
-        own: &Own,
-        mesh: Arc<Mesh>,
-        telemetry: Arc<Telemetry>,
-        identity: Arc<Identity>,
-        source: Arc<str>,
-    ) -> Self {
+    pub fn new(own: &Own, mesh: Arc<Mesh>, around: Around, servers: Servers, source: Arc<str>) -> Self {
+        let Around { telemetry, identity, .. } = around;
         mesh.inventory().lock().link.source = source;
         Self {
             own: own.key(),
             mesh,
             telemetry,
             identity,
+            servers,
             names: Names::default(),
             wanted: Arc::default(),
             unsettled: BTreeSet::new(),

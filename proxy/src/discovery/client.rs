@@ -34,7 +34,8 @@ impl Source {
         dial: Dial,
     ) -> Result<Self, InvalidAddress> {
         let endpoints: Vec<_> = addresses.iter().map(Dial::endpoint).collect::<Result<_, _>>()?;
-        let (source, end) = Self::new(&addresses.join(", "));
+        let (mut source, end) = Self::new(&addresses.join(", "));
+        source.home = Some((addresses.clone(), dial.clone()));
         let mut endpoints: Vec<_> = addresses.into_iter().zip(endpoints).collect();
         endpoints.shuffle(&mut rand::rng());
         let client = Client { node: node.to_message(), mesh, dial, end, versions: HashMap::new() };

@@ -27,8 +27,10 @@ use outrigger_config::model::{Gateway, Listener, Resource, ResourceKind};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
+use crate::dns::Resolver;
 use crate::identity::Identity;
 use crate::mesh::{Asks, Mesh};
+use crate::policy::rate_limit::Servers;
 use crate::telemetry::Telemetry;
 use apply::Apply;
 pub use cache::Cache;
@@ -61,6 +63,8 @@ pub struct Source {
     name: Arc<str>,
     wanted: watch::Sender<Arc<BTreeSet<Key>>>,
     events: mpsc::Receiver<Event>,
+    /// Where a control plane is, and how it is reached.
+    home: Option<(Vec<Arc<str>>, Dial)>,
 }
 
 /// The other end of a [`Source`].
@@ -106,7 +110,10 @@ impl Source {
     fn new(name: &str) -> (Self, SourceEnd) {
         let (wanted, wanted_end) = watch::channel(Arc::default());
         let (events_end, events) = mpsc::channel(EVENTS);
-        (Self { name: name.into(), wanted, events }, SourceEnd { wanted: wanted_end, events: events_end })
+        (
+            Self { name: name.into(), wanted, events, home: None },
+            SourceEnd { wanted: wanted_end, events: events_end },
+        )
     }
 
     /// A source that knows `resources` and never changes: for tests and benches.
@@ -137,6 +144,23 @@ impl Source {
     }
 }
 
+/// What of the proxy configuration is applied to, besides the mesh.
+#[derive(Clone, Debug)]
+pub struct Around {
+    pub telemetry: Arc<Telemetry>,
+    /// Is told the trust bundle.
+    pub identity: Arc<Identity>,
+    pub dns: Arc<Resolver>,
+}
+
+impl Around {
+    #[cfg(test)]
+    fn nothing() -> Self {
+        let dns = Resolver::system(tokio::runtime::Handle::current());
+        Self { telemetry: Telemetry::new(1), identity: Identity::none(), dns }
+    }
+}
+
 /// Answers the workers' questions and keeps the mesh current; ends with the process.
 ///
 /// Begins with what `cache` remembers, which is in force when the first question is answered.
@@ -144,13 +168,13 @@ pub async fn run(
     own: Own,
     mesh: Arc<Mesh>,
     asks: Asks,
-    telemetry: Arc<Telemetry>,
-    identity: Arc<Identity>,
+    around: Around,
     mut source: Source,
     cache: Option<Cache>,
 ) {
     let Asks(mut asks) = asks;
-    let mut apply = Apply::new(&own, mesh.clone(), telemetry, identity, source.name.clone());
+    let servers = Servers::new(around.dns.clone(), source.home.take());
+    let mut apply = Apply::new(&own, mesh.clone(), around, servers, source.name.clone());
     if let Some(mut cache) = cache {
         apply.restore(cache.take_remembered());
         tokio::spawn(cache.keep(mesh));

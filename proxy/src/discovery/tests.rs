@@ -218,15 +218,7 @@ async fn a_source_that_never_changes() {
     let (mesh, asks) = Mesh::new();
     let mut resources = service("reviews", &["10.0.0.1:80"]);
     resources.push(inbound(&[], Egress::AllowAny));
-    tokio::spawn(run(
-        Own::Sidecar,
-        mesh.clone(),
-        asks,
-        Telemetry::new(1),
-        Identity::none(),
-        Source::fixed(resources),
-        None,
-    ));
+    tokio::spawn(run(Own::Sidecar, mesh.clone(), asks, Around::nothing(), Source::fixed(resources), None));
     assert!(matches!(mesh.destination(&name("reviews")).await, Lookup::Known(_)));
     assert!(matches!(mesh.destination(&name("nobody")).await, Lookup::Unknown));
 }

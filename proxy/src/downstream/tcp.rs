@@ -57,7 +57,7 @@ pub async fn carry(
         }
     };
     if let Some(limits) = &destination.limits
-        && let Err(failure) = limits.connection(worker.id, &arrival.peer, &mut record)
+        && let Err(failure) = limits.connection(worker.id, &arrival.peer, &mut record).await
     {
         tracing::debug!(client = %arrival.peer.address, %failure, "a connection was refused");
         record.fail(&failure);

@@ -33,6 +33,8 @@ impl Text {
         self.counters(&metrics.probes);
         self.counters(&metrics.limited);
         self.counters(&metrics.limit_overflow);
+        self.counters(&metrics.limit_asked);
+        self.counters(&metrics.limit_undecided);
         self.counters(&metrics.hedges);
         self.counters(&metrics.overflows);
         self.counters(&metrics.health_checks);

@@ -103,6 +103,8 @@ pub struct Metrics {
     pub(super) access_denied: Family<Counter, 3>,
     pub(super) limited: Family<Counter, 3>,
     pub(super) limit_overflow: Family<Counter, 2>,
+    pub(super) limit_asked: Family<Counter, 3>,
+    pub(super) limit_undecided: Family<Counter, 3>,
     pub(super) health_checks: Family<Counter, 2>,
     pub(super) passthrough_no_config: Counter,
     pub(super) access_log_dropped: Counter,
@@ -198,6 +200,18 @@ impl Metrics {
                 0,
                 "Requests and TCP connections counted together with others because a limit had as many keys as it may remember.",
             ),
+            limit_asked: Family::new(
+                "outrigger_limit_asked_total",
+                ["result", "policy", "limit"],
+                1,
+                "Calls to the server of a shared limit; result is granted, refused or failed.",
+            ),
+            limit_undecided: Family::new(
+                "outrigger_limit_undecided_total",
+                ["outcome", "policy", "limit"],
+                1,
+                "Requests and TCP connections that the server of a shared limit did not decide on in time; outcome is passed or refused.",
+            ),
             health_checks: Family::new(
                 "outrigger_health_checks_total",
                 ["service", "result"],
@@ -279,6 +293,8 @@ impl Metrics {
             limit: limit.into(),
             refused: Default::default(),
             overflow: OnceLock::new(),
+            asked: Default::default(),
+            undecided: OnceLock::new(),
         })
     }
 
@@ -505,6 +521,9 @@ pub struct LimitMetrics {
     /// Enforced, observed.
     refused: [OnceLock<Arc<Counter>>; 2],
     overflow: OnceLock<Arc<Counter>>,
+    /// Granted, refused, failed.
+    asked: [OnceLock<Arc<Counter>>; 3],
+    undecided: OnceLock<Arc<Counter>>,
 }
 
 impl LimitMetrics {
@@ -525,6 +544,30 @@ impl LimitMetrics {
             self.metrics.limit_overflow.series(labels, || Counter::new(self.metrics.workers))
         };
         self.overflow.get_or_init(new).add(worker, 1);
+    }
+
+    /// A server was asked; `None`: it did not answer. Counted by the background runtime.
+    pub fn asked(&self, granted: Option<bool>) {
+        let (index, word) = match granted {
+            Some(true) => (0, "granted"),
+            Some(false) => (1, "refused"),
+            None => (2, "failed"),
+        };
+        let new = || {
+            let labels = [word.into(), self.policy.clone(), self.limit.clone()];
+            self.metrics.limit_asked.series(labels, || Counter::new(1))
+        };
+        self.asked[index].get_or_init(new).add(Worker(0), 1);
+    }
+
+    /// A server did not decide in time.
+    pub fn undecided(&self, worker: Worker, passed: bool) {
+        let new = || {
+            let outcome = if passed { "passed" } else { "refused" };
+            let labels = [outcome.into(), self.policy.clone(), self.limit.clone()];
+            self.metrics.limit_undecided.series(labels, || Counter::new(self.metrics.workers))
+        };
+        self.undecided.get_or_init(new).add(worker, 1);
     }
 }
 

@@ -10,8 +10,9 @@ use crate::manifest::value::{Duration, HeaderName, LimitAmount, MaxKeys, Name};
 use crate::model::Rate;
 
 use super::limit_key::KeyPart;
+use super::shared_limit::{self, LimitScope, LimitServerSection, SharedSection};
 
-/// Counted by each instance for itself. `rateLimit: {}` takes the limits of less specific policies away.
+/// Counted by each instance for itself, or by all of a Service together. `rateLimit: {}` takes the limits of less specific policies away.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RateLimitSection {
@@ -21,6 +22,9 @@ pub struct RateLimitSection {
     /// Which responses carry `RateLimit` and `RateLimit-Policy`: Always, Refused (only those), Never. Default Always.
     #[serde(default)]
     pub headers: LimitHeaders,
+    /// Who counts limits of `scope: Service`. Default: what the Mesh says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server: Option<LimitServerSection>,
     /// All of them have to let a request pass; at most 16.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub limits: Vec<RateLimit>,
@@ -65,6 +69,12 @@ pub struct RateLimit {
     /// Counts requests that meet one of these, as they are received; absent: all.
     #[serde(rename = "match", default, skip_serializing_if = "Option::is_none")]
     pub matches: Option<Vec<ToMatch>>,
+    /// Instance: each instance counts for itself. Service: all instances of the Service count together, at a server. Default Instance.
+    #[serde(default)]
+    pub scope: LimitScope,
+    /// For `scope: Service`: how the server is asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shared: Option<SharedSection>,
     /// For each `per`, evenly.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub requests: Option<LimitAmount>,
@@ -230,6 +240,7 @@ impl Check for RateLimit {
         }
         conditions(at, findings, self.matches.as_deref(), &self.key);
         overrides(at, findings, &self.key, &self.overrides, |given| &given.key);
+        shared_limit::check(self, at, findings);
         let Some(written) = self.written() else { return };
         bounds(at, findings, written);
         for (i, given) in self.overrides.iter().enumerate() {

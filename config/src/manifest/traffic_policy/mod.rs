@@ -17,6 +17,7 @@ mod limit;
 mod limit_key;
 mod load_balancing;
 mod retry;
+mod shared_limit;
 mod target;
 mod timeout;
 
@@ -35,6 +36,7 @@ pub use load_balancing::{
     MaglevSettings, Nothing, RingHashSettings, RingSize, SessionSection, SlowStartSection, TableSize, Zones,
 };
 pub use retry::{BackoffSection, BudgetSection, HedgeSection, RetryCondition, RetrySection};
+pub use shared_limit::{FailureMode, LimitScope, LimitServerSection, SharedSection};
 pub use target::TargetRef;
 pub use timeout::TimeoutSection;
 

@@ -55,3 +55,25 @@ impl Default for TrustDomain {
         TrustDomain("cluster.local".into())
     }
 }
+
+text_value! {
+    /// Where a server listens.
+    HostPort,
+    "HOST:PORT (a name, an IPv4 address or [IPv6], and a port from 1 to 65535)",
+    { "pattern": "^[^/?#@ ]+:[0-9]{1,5}$", "maxLength": 261 },
+    |text| fits(is_host_port(text))
+}
+
+fn is_host_port(text: &str) -> bool {
+    let Some((host, port)) = text.rsplit_once(':') else { return false };
+    let bare = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    let host = match bare {
+        Some(bare) => bare.parse::<std::net::Ipv6Addr>().is_ok(),
+        None => {
+            let word = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+            (1..=253).contains(&host.len()) && host.bytes().all(word)
+        }
+    };
+    let digits = port.bytes().all(|byte| byte.is_ascii_digit());
+    host && digits && port.parse::<u16>().is_ok_and(|port| port > 0)
+}

@@ -16,7 +16,7 @@ mod number;
 mod timestamp;
 
 pub use access::{AccountName, Cidr, IdentityGlob, RuleHost};
-pub use address::{Ip, TrustDomain};
+pub use address::{HostPort, Ip, TrustDomain};
 pub use duration::Duration;
 pub use http::{
     CookieName, GrpcMethodName, GrpcServiceName, HeaderName, HeaderValue, Hostname, HttpMethod, Origin,

@@ -44,6 +44,24 @@ fn durations_follow_gep_2257() {
 }
 
 #[test]
+fn a_server_has_a_host_and_a_port() {
+    table::<HostPort>(&[
+        ("limits:8081", true),
+        ("limits.shop.svc.cluster.local:8081", true),
+        ("10.1.2.3:1", true),
+        ("[2001:db8::1]:65535", true),
+        ("2001:db8::1:80", false), // which part would be the port
+        ("limits", false),
+        (":8081", false),
+        ("limits:0", false),
+        ("limits:65536", false),
+        ("limits:+1", false),
+        ("http://limits:80", false),
+        ("a b:80", false),
+    ]);
+}
+
+#[test]
 fn names_follow_rfc_1123() {
     let long = "a".repeat(63);
     let too_long = "a".repeat(64);

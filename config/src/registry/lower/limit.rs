@@ -4,18 +4,22 @@ use std::sync::Arc;
 
 use crate::manifest::access_policy::ToMatch;
 use crate::manifest::traffic_policy::{
-    ConcurrencyLimit, ConcurrencySection, KeyPart as ManifestKey, LimitHeaders as ManifestHeaders,
-    LimitMode as ManifestMode, RateLimit as ManifestRate, RateLimitSection,
+    ConcurrencyLimit, ConcurrencySection, FailureMode, KeyPart as ManifestKey,
+    LimitHeaders as ManifestHeaders, LimitMode as ManifestMode, LimitScope, LimitServerSection,
+    RateLimit as ManifestRate, RateLimitSection,
 };
-use crate::manifest::value::{MaxKeys, Name};
+use crate::manifest::value::{Duration, MaxKeys, Name};
 use crate::model::{
     CallMatch, Cost, KeyPart, Limit, LimitHeaders, LimitMode, LimitOverride, LimitUnit, Rate, RateLimit,
+    SharedLimit,
 };
+use crate::registry::policy::{PolicyLimit, Sharing};
 
 use super::Identity;
 use super::access::call;
 
-pub(super) fn rates(id: &Identity<'_>, section: &RateLimitSection) -> Arc<[RateLimit]> {
+pub(super) fn rates(id: &Identity<'_>, section: &RateLimitSection) -> Arc<[PolicyLimit]> {
+    let server = section.server.as_ref().map(LimitServerSection::lowered);
     let limit = |(i, manifest): (usize, &ManifestRate)| {
         let written = manifest.written().expect("checked: every limit says what it counts");
         let get = |written: crate::manifest::traffic_policy::WrittenRate| -> Rate {
@@ -27,7 +31,7 @@ pub(super) fn rates(id: &Identity<'_>, section: &RateLimitSection) -> Arc<[RateL
         });
         let most = manifest.least_burst(written);
         let cost = manifest.cost.clone().unwrap_or_default();
-        RateLimit {
+        let rate = RateLimit {
             limit: Limit {
                 name: name(manifest.name.as_ref(), "limit", i),
                 mode: mode(section.mode),
@@ -55,7 +59,19 @@ pub(super) fn rates(id: &Identity<'_>, section: &RateLimitSection) -> Arc<[RateL
                 ManifestHeaders::Refused => LimitHeaders::Refused,
                 ManifestHeaders::Never => LimitHeaders::Never,
             },
-        }
+            shared: None,
+        };
+        let sharing = (manifest.scope == LimitScope::Service).then(|| {
+            let given = manifest.shared.unwrap_or_default();
+            Sharing {
+                server: server.clone(),
+                strict: given.strict,
+                batch: given.batch.map(|batch| batch.get()),
+                timeout: given.timeout.map_or(SharedLimit::DEFAULT_TIMEOUT, Duration::get),
+                open: given.failure_mode == FailureMode::Open,
+            }
+        });
+        PolicyLimit::new(rate, sharing)
     };
     section.limits.iter().enumerate().map(limit).collect()
 }

@@ -301,3 +301,43 @@ fn a_breaker_belongs_to_the_cluster_and_on_a_route_its_caps_to_the_route() {
     assert_eq!(caps("/named"), Some((Some(5), Some(2), None)));
     assert_eq!(caps("/other"), None, "those of the Service are its clusters'");
 }
+
+#[test]
+fn a_shared_limit_is_a_services_own_and_counted_where_its_policy_or_the_mesh_says() {
+    let shared = |text: &str| -> Vec<String> {
+        let registry = registry(text);
+        let inbound = registry.inbound_of(&Subscriber::sidecar("default", "w")).expect("it is known");
+        let rates = inbound.ports.iter().flat_map(|port| &port.limits.rates);
+        let said = |rate: &crate::model::RateLimit| {
+            let shared = rate.shared.as_ref()?;
+            let server = shared.server.address.as_deref().unwrap_or("ours");
+            Some(format!("{} {server} {} {:?}", shared.service, shared.server.domain, shared.timeout))
+        };
+        rates.filter_map(said).collect()
+    };
+    let all = WORKLOAD.to_owned()
+        + &limiting(
+            "ops/mesh",
+            "{kind: Mesh, name: default}",
+            "rateLimit: {limits: [{requests: 1, scope: Service}, {requests: 2}]}",
+        );
+    assert_eq!(shared(&all), ["one.default ours outrigger 100ms", "one.default ours outrigger 100ms"]);
+    let elsewhere = all.clone()
+        + "apiVersion: outrigger.dev/v1alpha1\nkind: Mesh\nmetadata: {name: default}\n\
+           spec: {rateLimit: {server: {address: 'limits:8081', domain: d}}}\n---\n";
+    assert_eq!(shared(&elsewhere), ["one.default limits:8081 d 100ms", "one.default limits:8081 d 100ms"]);
+    let own = elsewhere
+        + &limiting(
+            "default/two",
+            "{kind: Service, name: two}",
+            "rateLimit: {server: {address: '[::1]:1'}, limits: [{requests: 1, scope: Service, shared: {timeout: 1s}}]}",
+        );
+    assert_eq!(
+        shared(&own),
+        [
+            "one.default limits:8081 d 100ms",
+            "two.default [::1]:1 outrigger 1s",
+            "one.default limits:8081 d 100ms"
+        ]
+    );
+}

@@ -82,8 +82,12 @@ impl Apply {
             Some(live) => (live.ports, Some(live.access), live.limits),
             None => Default::default(),
         };
-        let limits =
-            States::of(model.ports.iter().map(|port| &port.limits), &counted, &self.telemetry.metrics);
+        let limits = States::of(
+            model.ports.iter().map(|port| &port.limits),
+            &counted,
+            &self.telemetry.metrics,
+            &self.servers,
+        );
         let access = access.filter(|access| access.say(model));
         let access = access.unwrap_or_else(|| Arc::new(Ports::new(model, &self.telemetry.metrics)));
         let (mut ports, mut live) = (BTreeMap::new(), BTreeMap::new());

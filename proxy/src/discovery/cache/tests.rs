@@ -6,10 +6,8 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::discovery::tests::script::{Script, endpoints_of, inbound, name, service};
-use crate::discovery::{Own, Source, run};
-use crate::identity::Identity;
+use crate::discovery::{Around, Own, Source, run};
 use crate::mesh::Lookup;
-use crate::telemetry::Telemetry;
 
 const NODE: &str = "sidecar~127.0.0.1~productpage-1.default~default.svc.cluster.local";
 
@@ -31,15 +29,7 @@ fn unwritten(resources: Vec<Resource>) -> Unwritten {
 fn alone(cache: Cache) -> Arc<Mesh> {
     let (mesh, asks) = Mesh::new();
     let (source, end) = Source::new("nobody");
-    tokio::spawn(run(
-        Own::Sidecar,
-        mesh.clone(),
-        asks,
-        Telemetry::new(1),
-        Identity::none(),
-        source,
-        Some(cache),
-    ));
+    tokio::spawn(run(Own::Sidecar, mesh.clone(), asks, Around::nothing(), source, Some(cache)));
     std::mem::forget(end);
     mesh
 }

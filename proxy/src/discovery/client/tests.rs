@@ -13,11 +13,9 @@ use outrigger_config::xds::{Role, pb};
 
 use super::*;
 use crate::discovery::tests::script::{cluster, endpoints, endpoints_of, inbound, name, service, table};
-use crate::discovery::{Own, run};
+use crate::discovery::{Around, Own, run};
 use crate::dns::Resolver;
-use crate::identity::Identity;
 use crate::mesh::{Lookup, Slot};
-use crate::telemetry::Telemetry;
 use server::{Asked, Server, resolved};
 
 fn node() -> Node {
@@ -29,7 +27,7 @@ fn sidecar(addresses: Vec<Arc<str>>) -> Arc<Mesh> {
     let dns = Resolver::system(tokio::runtime::Handle::current());
     let source = Source::control_plane(addresses, &node(), mesh.clone(), Dial { dns, secure: None })
         .expect("valid addresses");
-    tokio::spawn(run(Own::Sidecar, mesh.clone(), asks, Telemetry::new(1), Identity::none(), source, None));
+    tokio::spawn(run(Own::Sidecar, mesh.clone(), asks, Around::nothing(), source, None));
     mesh
 }
 
@@ -245,15 +243,7 @@ async fn both_sources_give_the_same_state() {
 
     let (from_files, asks) = Mesh::new();
     let source = Source::files(manifests, who.clone()).expect("the example is there");
-    tokio::spawn(run(
-        Own::Sidecar,
-        from_files.clone(),
-        asks,
-        Telemetry::new(1),
-        Identity::none(),
-        source,
-        None,
-    ));
+    tokio::spawn(run(Own::Sidecar, from_files.clone(), asks, Around::nothing(), source, None));
 
     let mut server = Server::start().await;
     let (from_control, asks) = Mesh::new();
@@ -270,8 +260,7 @@ async fn both_sources_give_the_same_state() {
         Own::Sidecar,
         from_control.clone(),
         asks,
-        Telemetry::new(1),
-        Identity::none(),
+        Around::nothing(),
         source.expect("valid"),
         None,
     ));

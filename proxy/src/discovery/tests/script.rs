@@ -23,15 +23,7 @@ impl Script {
     pub fn start_with(cache: Option<Cache>) -> Self {
         let (mesh, asks) = Mesh::new();
         let (source, end) = Source::new("script");
-        tokio::spawn(run(
-            Own::Sidecar,
-            mesh.clone(),
-            asks,
-            Telemetry::new(1),
-            Identity::none(),
-            source,
-            cache,
-        ));
+        tokio::spawn(run(Own::Sidecar, mesh.clone(), asks, Around::nothing(), source, cache));
         Self { mesh, end }
     }
 

@@ -4,12 +4,13 @@ use std::hash::RandomState;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use outrigger_config::model::{KeyPart, Limit, LimitOverride, Rate};
+use outrigger_config::model::{KeyPart, Limit, LimitOverride, Rate, RateLimit};
 use tokio::time::Instant;
 
 use super::gcra::{self, Level, Pace, Short};
 use super::key::{self, Asked};
 use super::keys::Keys;
+use super::shared::{Lease, Servers, SharedLimiter};
 use crate::telemetry::{LimitMetrics, Metrics, Worker};
 
 #[derive(Debug)]
@@ -19,6 +20,8 @@ pub struct Limiter {
     /// The limit's own pace and that of each override; `None`: no limit.
     paces: Vec<Option<Pace>>,
     numbers: Numbers,
+    /// Counts instead, for all instances of a Service.
+    pub shared: Option<Arc<SharedLimiter>>,
     secret: RandomState,
     /// Zero of the buckets' time.
     born: Instant,
@@ -44,30 +47,59 @@ pub struct Place {
     shared: bool,
 }
 
+impl Place {
+    pub fn of(hash: u64, given: Option<usize>) -> Self {
+        Self { hash, given, shared: false }
+    }
+}
+
 impl Limiter {
-    pub fn rate(limit: &Limit<Rate>, metrics: &Arc<Metrics>) -> Arc<Self> {
-        let given = limit.overrides.iter().map(|given| given.allowed.map(Pace::new));
-        let paces = std::iter::once(Some(Pace::new(limit.allowed))).chain(given).collect();
-        Self::new(limit, paces, metrics)
+    pub fn rate(rate: &RateLimit, metrics: &Arc<Metrics>, servers: &Servers) -> Arc<Self> {
+        let limit = &rate.limit;
+        let Some(shared) = &rate.shared else {
+            let given = limit.overrides.iter().map(|given| given.allowed.map(Pace::new));
+            let paces = std::iter::once(Some(Pace::new(limit.allowed))).chain(given).collect();
+            return Arc::new(Self::new(limit, paces, metrics));
+        };
+        let mut limiter = Self::new(limit, Vec::new(), metrics);
+        // Nothing is counted here.
+        limiter.numbers = Numbers::One(AtomicU64::new(0));
+        let (name, metrics) = (limiter.name.clone(), limiter.metrics.clone());
+        limiter.shared = Some(SharedLimiter::new(name, rate, shared, servers, metrics));
+        Arc::new(limiter)
     }
 
     pub fn cap(limit: &Limit<u32>, metrics: &Arc<Metrics>) -> Arc<Self> {
-        Self::new(limit, Vec::new(), metrics)
+        Arc::new(Self::new(limit, Vec::new(), metrics))
     }
 
-    fn new<A>(limit: &Limit<A>, paces: Vec<Option<Pace>>, metrics: &Arc<Metrics>) -> Arc<Self> {
+    fn new<A>(limit: &Limit<A>, paces: Vec<Option<Pace>>, metrics: &Arc<Metrics>) -> Self {
         let policy = limit.policy();
-        Arc::new(Self {
+        Self {
             name: format!("{policy} {}", limit.name).into(),
             paces,
             numbers: match limit.key.is_empty() {
                 true => Numbers::One(AtomicU64::new(0)),
                 false => Numbers::Keyed(Keys::new(limit.max_keys as usize)),
             },
+            shared: None,
             secret: RandomState::new(),
             born: Instant::now(),
             metrics: metrics.limit(&policy, &limit.name),
-        })
+        }
+    }
+
+    /// Where all instances count together, and where this request does; `None` within where nothing limits it.
+    pub fn shared_place(
+        &self,
+        parts: &[KeyPart],
+        overrides: &[LimitOverride<Rate>],
+        asked: Asked<'_>,
+        home: &str,
+        worker: Worker,
+    ) -> Option<(&Arc<SharedLimiter>, Option<(Place, Arc<Lease>)>)> {
+        let shared = self.shared.as_ref()?;
+        Some((shared, shared.place(parts, overrides, asked, home, &self.secret, worker)))
     }
 
     pub fn place<A>(
@@ -123,6 +155,11 @@ impl Limiter {
 
     pub fn refused(&self, worker: Worker, observed: bool) {
         self.metrics.refused(worker, observed);
+    }
+
+    /// A server did not decide in time on something that goes on, or does not.
+    pub fn undecided(&self, worker: Worker, passes: bool) {
+        self.metrics.undecided(worker, passes);
     }
 
     /// Keys that are remembered.

@@ -2,16 +2,19 @@
 //!
 //! Owns the limits of the workload's ports and the state they are counted by: token buckets ([`gcra`]) and numbers of concurrent requests, one for each key
 //! ([`keys`]). Shared by the workers, so that a limit is one limit however many there are. A request goes on if all limits let it; of one that does not nothing
-//! stays taken. Never waits, and never looks at who may call: `access` did that before.
+//! stays taken. Limits that all instances of a Service share are counted by a server ([`shared`]); for that alone a request may have to wait, after all others let
+//! it. Never looks at who may call: `access` did that before.
 
 mod gcra;
 mod headers;
 mod key;
 mod keys;
 mod limiter;
+mod shared;
 #[cfg(test)]
 mod tests;
 
+use std::pin::Pin;
 use std::sync::Arc;
 
 use http::{HeaderMap, Request, Response};
@@ -28,6 +31,8 @@ use crate::telemetry::{Metrics, Record, Worker};
 use headers::Advice;
 pub use key::{Asked, Head};
 use limiter::{Limiter, Place};
+pub use shared::Servers;
+use shared::{Lease, Taken as Leased};
 
 /// Those of one port, made when its configuration is published.
 #[derive(Debug)]
@@ -64,7 +69,7 @@ pub struct States(Vec<(Counting, Arc<Limiter>)>);
 /// What a state is the state of. If it is the same, what was counted goes on to count.
 #[derive(Clone, Debug, PartialEq)]
 enum Counting {
-    Rate(LimitUnit, Limit<Rate>),
+    Rate(Box<model::RateLimit>),
     Concurrency(Limit<u32>),
 }
 
@@ -74,6 +79,7 @@ impl States {
         ports: impl Iterator<Item = &'m model::Limits>,
         before: &Self,
         metrics: &Arc<Metrics>,
+        servers: &Servers,
     ) -> Self {
         let mut states = Self::default();
         for limits in ports {
@@ -81,7 +87,8 @@ impl States {
             let caps = limits.concurrency.iter().map(Counting::of_cap);
             for counting in rates.chain(caps) {
                 if states.find(&counting).is_none() {
-                    let state = before.find(&counting).unwrap_or_else(|| counting.new_state(metrics));
+                    let state =
+                        before.find(&counting).unwrap_or_else(|| counting.new_state(metrics, servers));
                     states.0.push((counting, state));
                 }
             }
@@ -96,7 +103,10 @@ impl States {
 
 impl Counting {
     fn of_rate(rate: &model::RateLimit) -> Self {
-        Self::Rate(rate.unit, Self::bare(&rate.limit))
+        let (limit, shared) = (Self::bare(&rate.limit), rate.shared.clone());
+        let cost = Cost { fixed: 1, header: None, most: 1 };
+        let rate = model::RateLimit { limit, unit: rate.unit, cost, headers: LimitHeaders::Always, shared };
+        Self::Rate(Box::new(rate))
     }
 
     fn of_cap(cap: &Limit<u32>) -> Self {
@@ -108,9 +118,9 @@ impl Counting {
         Limit { matches: Vec::new(), mode: LimitMode::Enforce, ..limit.clone() }
     }
 
-    fn new_state(&self, metrics: &Arc<Metrics>) -> Arc<Limiter> {
+    fn new_state(&self, metrics: &Arc<Metrics>, servers: &Servers) -> Arc<Limiter> {
         match self {
-            Self::Rate(_, limit) => Limiter::rate(limit, metrics),
+            Self::Rate(rate) => Limiter::rate(rate, metrics, servers),
             Self::Concurrency(limit) => Limiter::cap(limit, metrics),
         }
     }
@@ -140,7 +150,7 @@ impl Limits {
     }
 
     /// Counts a request; `Err` where one of the limits refuses it. What is returned beside it goes on to count until it is dropped, and knows what the
-    /// response has to say.
+    /// response has to say; and whether a server has to be asked first ([`Counted::settled`]).
     pub fn request(
         self: &Arc<Self>,
         worker: Worker,
@@ -158,13 +168,18 @@ impl Limits {
     }
 
     /// Counts a connection that carries bytes.
-    pub fn connection(
+    pub async fn connection(
         self: &Arc<Self>,
         worker: Worker,
         peer: &Peer,
         record: &mut Record,
     ) -> Result<(), Failure> {
-        self.count(worker, Asked { peer, request: None }, record).1
+        let (mut counted, passed) = self.count(worker, Asked { peer, request: None }, record);
+        passed?;
+        match counted.settled(worker, record) {
+            Some(settled) => settled.await,
+            None => Ok(()),
+        }
     }
 
     fn count(
@@ -174,8 +189,13 @@ impl Limits {
         record: &mut Record,
     ) -> (Counted, Result<(), Failure>) {
         let now = record.begun();
-        let mut counted =
-            Counted { limits: self.clone(), taken: SmallVec::new(), held: SmallVec::new(), wait: None };
+        let mut counted = Counted {
+            limits: self.clone(),
+            taken: SmallVec::new(),
+            held: SmallVec::new(),
+            wait: None,
+            open: Vec::new(),
+        };
         for (index, rate) in self.rates.iter().enumerate().filter(|(_, rate)| rate.counts(asked)) {
             let Err(refusal) = rate.take(index, now, asked, worker, &self.home, &mut counted) else {
                 continue;
@@ -246,6 +266,26 @@ impl RateRule {
     ) -> Result<(), Refusal> {
         let Rule { limit, state } = &self.rule;
         let cost = asked.request.map_or(1, |head| self.cost(head.headers));
+        if let Some((shared, place)) = state.shared_place(&limit.key, &limit.overrides, asked, home, worker) {
+            let Some((place, lease)) = place else { return Ok(()) };
+            let taken = shared.take(&lease, cost);
+            let open = Open { index, place, cost, lease };
+            return match taken {
+                // A server that does not answer is judged with those that are asked.
+                Leased::Wait | Leased::Undecided => {
+                    counted.open.push(open);
+                    Ok(())
+                }
+                Leased::Yes(level) => {
+                    counted.taken.push(open.taken(level, true));
+                    Ok(())
+                }
+                Leased::No { level, wait } => {
+                    counted.taken.push(open.taken(level, false));
+                    Err(self.refusal(place, wait))
+                }
+            };
+        }
         let place = state.place(&limit.key, &limit.overrides, asked, home);
         let Some(pace) = state.pace(place.given) else { return Ok(()) };
         let (taken, place) = state.take(place, now, cost, pace, worker);
@@ -253,12 +293,16 @@ impl RateRule {
             Ok(level) => level,
             Err(short) => short.level,
         };
-        counted.taken.push(Taken { index, place, cost, level, kept: taken.is_ok() });
-        taken.map(drop).map_err(|short| {
-            let rate = place.given.and_then(|given| limit.overrides[given].allowed).unwrap_or(limit.allowed);
-            let allowed = format!("{} per {:?}, {} at once", rate.tokens, rate.per, rate.burst);
-            Refusal { key: place.hash, wait: Some(short.wait), allowed }
-        })
+        counted.taken.push(Taken { index, place, cost, level, kept: taken.is_ok(), lease: None });
+        taken.map(drop).map_err(|short| self.refusal(place, short.wait))
+    }
+
+    fn refusal(&self, place: Place, wait: u64) -> Refusal {
+        let limit = &self.rule.limit;
+        let rate = place.given.and_then(|given| limit.overrides[given].allowed).unwrap_or(limit.allowed);
+        let together = if self.rule.state.shared.is_some() { " by all instances together" } else { "" };
+        let allowed = format!("{} per {:?}, {} at once{together}", rate.tokens, rate.per, rate.burst);
+        Refusal { key: place.hash, wait: Some(wait), allowed }
     }
 
     fn cost(&self, headers: &HeaderMap) -> u32 {
@@ -302,16 +346,36 @@ pub struct Counted {
     held: SmallVec<[(usize, Place); 1]>,
     /// Nanoseconds after which it may be tried again, where it was refused by a rate.
     wait: Option<u64>,
+    /// What a server has to be asked for. Almost always empty, and then without memory of its own.
+    open: Vec<Open>,
+}
+
+/// A shared limit that has not decided yet.
+#[derive(Debug)]
+struct Open {
+    index: usize,
+    place: Place,
+    cost: u32,
+    lease: Arc<Lease>,
+}
+
+impl Open {
+    fn taken(self, level: gcra::Level, kept: bool) -> Taken {
+        let Self { index, place, cost, lease } = self;
+        Taken { index, place, cost, level, kept, lease: Some(lease) }
+    }
 }
 
 /// From a rate, by its place among those of the port.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 struct Taken {
     index: usize,
     place: Place,
     cost: u32,
     level: gcra::Level,
     kept: bool,
+    /// Of a shared limit.
+    lease: Option<Arc<Lease>>,
 }
 
 impl Counted {
@@ -320,10 +384,55 @@ impl Counted {
         self.wait = wait;
         for taken in self.taken.iter_mut().filter(|taken| taken.kept) {
             let state = &self.limits.rates[taken.index].rule.state;
-            state.give_back(taken.place, taken.cost);
-            taken.level.left += taken.cost;
+            match (&state.shared, &taken.lease) {
+                (Some(shared), Some(lease)) => shared.put_back(lease, taken.cost),
+                _ => state.give_back(taken.place, taken.cost),
+            }
+            taken.level.left = taken.level.left.saturating_add(taken.cost);
         }
         self.leave();
+    }
+
+    /// Asks the servers of shared limits that have to be asked, and waits for them no longer than their policies say. `None` where there are none. Boxed, so
+    /// that only those who wait have it.
+    pub fn settled<'a>(
+        &'a mut self,
+        worker: Worker,
+        record: &'a mut Record,
+    ) -> Option<Pin<Box<dyn Future<Output = Result<(), Failure>> + 'a>>> {
+        (!self.open.is_empty()).then(|| Box::pin(self.settle(worker, record)) as _)
+    }
+
+    async fn settle(&mut self, worker: Worker, record: &mut Record) -> Result<(), Failure> {
+        let limits = self.limits.clone();
+        for open in std::mem::take(&mut self.open) {
+            let rate = &limits.rates[open.index];
+            let Rule { limit, state } = &rate.rule;
+            let Some(shared) = &state.shared else { continue };
+            let place = open.place;
+            match shared.wait(&open.lease, open.cost).await {
+                Leased::Yes(level) => self.taken.push(open.taken(level, true)),
+                Leased::No { level, wait } => {
+                    self.taken.push(open.taken(level, false));
+                    let refusal = rate.refusal(place, wait);
+                    if let Some(failure) = refusal.tell(&rate.rule, Reason::RateLimited, worker, record) {
+                        self.refused(refusal.wait);
+                        return Err(failure);
+                    }
+                }
+                Leased::Wait | Leased::Undecided => {
+                    let passes = shared.open() || limit.mode == LimitMode::Observe;
+                    state.undecided(worker, passes);
+                    if !passes {
+                        self.refused(None);
+                        let detail =
+                            format!("the server of limit {} of {} did not answer", limit.name, limit.origin);
+                        return Err(Failure::new(Reason::LimitUndecided, detail));
+                    }
+                }
+            }
+        }
+        Ok(())
     }
 
     fn leave(&mut self) {

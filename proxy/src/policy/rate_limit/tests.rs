@@ -121,7 +121,7 @@ struct World {
 impl World {
     fn new(model: &Model) -> Self {
         let telemetry = Telemetry::new(2);
-        let states = States::of(std::iter::once(model), &States::default(), &telemetry.metrics);
+        let states = States::of(std::iter::once(model), &States::default(), &telemetry.metrics, &servers());
         let limits = Limits::new(model, &states, &"td".into()).expect("there are some");
         let service = telemetry.metrics.service(Direction::Inbound, Some(&ServiceRef::new("default", "s")));
         Self { telemetry, limits, service }
@@ -156,7 +156,14 @@ fn rate(name: &str, tokens: u32, burst: u32, key: Vec<KeyPart>) -> RateLimit {
         unit: LimitUnit::Requests,
         cost: Cost { fixed: 1, header: None, most: burst },
         headers: LimitHeaders::Always,
+        shared: None,
     }
+}
+
+/// Of which none is asked.
+fn servers() -> Servers {
+    let runtime = tokio::runtime::Handle::current();
+    Servers::new(crate::dns::Resolver::system(runtime), None)
 }
 
 fn limit<A>(name: &str, allowed: A, key: Vec<KeyPart>) -> Limit<A> {
@@ -357,14 +364,14 @@ async fn what_was_counted_goes_on_to_count_across_changes() {
     };
     let (first, same) = (model(1, LimitMode::Enforce), model(1, LimitMode::Observe));
     let other = model(2, LimitMode::Enforce);
-    let states = States::of([&first, &first].into_iter(), &States::default(), &metrics);
+    let states = States::of([&first, &first].into_iter(), &States::default(), &metrics, &servers());
     let state = |model: &Model, states: &States| {
         Limits::new(model, states, &"td".into()).expect("there are some").rates[0].rule.state.clone()
     };
     assert_eq!(states.0.len(), 1, "two ports of one limit are counted together");
-    let kept = States::of(std::iter::once(&same), &states, &metrics);
+    let kept = States::of(std::iter::once(&same), &states, &metrics, &servers());
     assert!(Arc::ptr_eq(&state(&first, &states), &state(&same, &kept)));
-    let new = States::of(std::iter::once(&other), &kept, &metrics);
+    let new = States::of(std::iter::once(&other), &kept, &metrics, &servers());
     assert!(!Arc::ptr_eq(&state(&same, &kept), &state(&other, &new)));
 }
 
