@@ -8,9 +8,9 @@ mod discovery;
 mod foreign;
 mod identity;
 mod lifecycle;
+mod limits;
 #[path = "../../../proxy/tests/it/ports.rs"]
 mod ports;
-mod limits;
 mod prometheus;
 mod restart;
 mod rotation;

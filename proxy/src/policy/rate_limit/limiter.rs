@@ -89,17 +89,16 @@ impl Limiter {
         }
     }
 
-    /// Where all instances count together, and where this request does; `None` within where nothing limits it.
+    /// Where `shared` counts this request; `None` where nothing limits it.
     pub fn shared_place(
         &self,
-        parts: &[KeyPart],
-        overrides: &[LimitOverride<Rate>],
+        shared: &SharedLimiter,
+        limit: &Limit<Rate>,
         asked: Asked<'_>,
         home: &str,
         worker: Worker,
-    ) -> Option<(&Arc<SharedLimiter>, Option<(Place, Arc<Lease>)>)> {
-        let shared = self.shared.as_ref()?;
-        Some((shared, shared.place(parts, overrides, asked, home, &self.secret, worker)))
+    ) -> Option<(Place, Arc<Lease>)> {
+        shared.place(&limit.key, &limit.overrides, asked, home, &self.secret, worker)
     }
 
     pub fn place<A>(

@@ -266,7 +266,8 @@ impl RateRule {
     ) -> Result<(), Refusal> {
         let Rule { limit, state } = &self.rule;
         let cost = asked.request.map_or(1, |head| self.cost(head.headers));
-        if let Some((shared, place)) = state.shared_place(&limit.key, &limit.overrides, asked, home, worker) {
+        if let Some(shared) = &state.shared {
+            let place = state.shared_place(shared, limit, asked, home, worker);
             let Some((place, lease)) = place else { return Ok(()) };
             let taken = shared.take(&lease, cost);
             let open = Open { index, place, cost, lease };
@@ -337,6 +338,9 @@ impl CapRule {
     }
 }
 
+/// A request that waits for a server.
+pub type Settled<'a> = Pin<Box<dyn Future<Output = Result<(), Failure>> + 'a>>;
+
 /// What a request took, and goes on to hold until it is over.
 #[derive(Debug)]
 pub struct Counted {
@@ -395,11 +399,7 @@ impl Counted {
 
     /// Asks the servers of shared limits that have to be asked, and waits for them no longer than their policies say. `None` where there are none. Boxed, so
     /// that only those who wait have it.
-    pub fn settled<'a>(
-        &'a mut self,
-        worker: Worker,
-        record: &'a mut Record,
-    ) -> Option<Pin<Box<dyn Future<Output = Result<(), Failure>> + 'a>>> {
+    pub fn settled<'a>(&'a mut self, worker: Worker, record: &'a mut Record) -> Option<Settled<'a>> {
         (!self.open.is_empty()).then(|| Box::pin(self.settle(worker, record)) as _)
     }
 

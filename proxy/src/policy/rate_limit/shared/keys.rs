@@ -13,7 +13,7 @@ use super::lease::Lease;
 
 #[derive(Debug)]
 pub struct Leases {
-    shards: Box<[Mutex<HashMap<u64, Arc<Lease>>>]>,
+    shards: Box<[Shard]>,
     len: AtomicUsize,
     most: usize,
     overflow: Arc<Lease>,
@@ -22,6 +22,8 @@ pub struct Leases {
     /// Which shard is looked through next.
     turn: AtomicUsize,
 }
+
+type Shard = Mutex<HashMap<u64, Arc<Lease>>>;
 
 /// Keys in a shard when the whole is full, about.
 const A_SHARD: usize = 128;
@@ -35,7 +37,7 @@ impl Leases {
     pub fn new(most: usize, overflow: Lease) -> Self {
         let shards = most.div_ceil(A_SHARD).next_power_of_two();
         Self {
-            shards: (0..shards).map(|_| Mutex::default()).collect(),
+            shards: (0..shards).map(|_| Shard::default()).collect(),
             len: AtomicUsize::new(0),
             most,
             overflow: Arc::new(overflow),

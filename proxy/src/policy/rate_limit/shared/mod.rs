@@ -226,7 +226,6 @@ impl SharedLimiter {
             limit: Some(wire),
             hits_addend: Some(UInt64Value { value: hits }),
             is_negative_hits: back,
-            ..RateLimitDescriptor::default()
         };
         let answer = self.server.ask(&self.settings.server.domain, descriptor, self.settings.timeout).await;
         if let Err(why) = &answer {
