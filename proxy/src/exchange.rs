@@ -31,6 +31,7 @@ use crate::route::cors::{self, Cors};
 use crate::route::{self, Action, Route, Target};
 use crate::upgrade::Upgrade;
 pub use headers::{Authority, MAX_HEADERS, address_value};
+use attempts::Attempts;
 use outgoing::Held;
 pub(crate) use replay::Attempt;
 use tunnel::Tunnel;
@@ -39,7 +40,7 @@ use tunnel::Tunnel;
 ///
 /// `client` is the client's side of the tunnel that an upgrade or CONNECT asks for.
 pub async fn serve(
-    request: Request<Body>,
+    request: Box<Request<Body>>,
     client: Option<Upgrade>,
     connection: &Rc<Connection>,
 ) -> Response<Outgoing> {
@@ -69,7 +70,7 @@ pub async fn serve(
 }
 
 async fn run(
-    mut request: Request<Body>,
+    mut request: Box<Request<Body>>,
     client: Option<Upgrade>,
     destination: &Destination,
     connection: &Rc<Connection>,
@@ -116,8 +117,9 @@ async fn run(
     mirror::send(&mut request, &route.mirrors, connection);
 
     let mut response = {
-        let attempts = pin!(attempts::run(request, upstream, &route, deadline, connection, held));
-        Admitted::bound(admitted.as_ref(), attempts).await?
+        let mut attempts = Attempts::new(upstream, &route, deadline, connection);
+        let answered = pin!(attempts.run(request, held));
+        Admitted::bound(admitted.as_ref(), answered).await?
     };
     held.admitted = admitted;
 
@@ -204,7 +206,7 @@ mod tests {
     use super::*;
 
     /// Bytes of what a call to an async function is, without calling it.
-    fn size<'a, F: Future>(_: impl FnOnce(Request<Body>, Option<Upgrade>, &'a Rc<Connection>) -> F) -> usize {
+    fn size<'a, F: Future>(_: impl FnOnce(Box<Request<Body>>, Option<Upgrade>, &'a Rc<Connection>) -> F) -> usize {
         size_of::<F>()
     }
 

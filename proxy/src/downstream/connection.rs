@@ -198,23 +198,39 @@ impl Connection {
             Towards::Slot(slot) => slot
                 .current()
                 .ok_or_else(|| Failure::new(Reason::UnknownDestination, "it was removed from the mesh")),
-            Towards::Gateway(port) => {
-                let host = Authority::of(request).host();
-                let port = port.current().ok_or(Reason::NoRoute)?;
-                let fits = |tls: &ListenerTls| match tls {
-                    ListenerTls::None => !self.secure,
-                    ListenerTls::Terminate(_) => self.secure,
-                    ListenerTls::Passthrough => false,
-                };
-                let listener = port
-                    .listeners
-                    .iter()
-                    .find(|listener| listener.http && fits(&listener.tls) && listener.hostname.matches(host))
-                    .ok_or(Reason::NoRoute)?;
-                Ok(listener.destination.clone())
-            }
-            Towards::Asked => self.asked(request).await,
+            Towards::Gateway(port) => self.listener(port, Authority::of(request).host()),
+            Towards::Asked => match self.asked_again(request) {
+                Some(destination) => Ok(destination),
+                // Boxed: it is seldom needed, and larger than all of the rest.
+                None => Box::pin(self.asked(request)).await,
+            },
             Towards::Nowhere(failure) => Err(failure.clone()),
+        }
+    }
+
+    fn listener(&self, port: &GatewayPortSlot, host: &str) -> Result<Arc<Destination>, Failure> {
+        let port = port.current().ok_or(Reason::NoRoute)?;
+        let fits = |tls: &ListenerTls| match tls {
+            ListenerTls::None => !self.secure,
+            ListenerTls::Terminate(_) => self.secure,
+            ListenerTls::Passthrough => false,
+        };
+        let listener = port
+            .listeners
+            .iter()
+            .find(|listener| listener.http && fits(&listener.tls) && listener.hostname.matches(host))
+            .ok_or(Reason::NoRoute)?;
+        Ok(listener.destination.clone())
+    }
+
+    /// What the request before it named, too, if that is in the mesh.
+    fn asked_again(&self, request: &Request<Body>) -> Option<Arc<Destination>> {
+        if request.uri().scheme() == Some(&http::uri::Scheme::HTTPS) {
+            return None;
+        }
+        match &*self.named.borrow() {
+            Some((last, Named::Mesh(slot))) if **last == *Authority::of(request).as_str() => slot.current(),
+            _ => None,
         }
     }
 

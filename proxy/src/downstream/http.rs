@@ -43,7 +43,7 @@ pub async fn serve(io: impl Stream, connection: Rc<Connection>) {
 
 async fn serve_http1(io: Box<dyn Stream>, connection: Rc<Connection>) {
     let ends = Ends::with_connection();
-    let service = service_fn(|request| Box::pin(handle(request, connection.clone(), ends)));
+    let service = service_fn(|request| handle(request, connection.clone(), ends));
     let io = TokioIo::new(Watched::new(io, connection.pulse.clone()));
     let mut codec = http1().serve_connection(io, service).with_upgrades();
     let mut timer = Timer::start();
@@ -91,7 +91,7 @@ async fn take_leave(end: End, mut io: Box<dyn Stream>, connection: &Connection) 
 }
 
 async fn serve_http2(io: Box<dyn Stream>, connection: Rc<Connection>) {
-    let service = service_fn(|request| Box::pin(handle(request, connection.clone(), Ends::with_stream())));
+    let service = service_fn(|request| handle(request, connection.clone(), Ends::with_stream()));
     let io = Coalesced::new(io, connection.worker.flusher.clone());
     let io = TokioIo::new(Watched::new(io, connection.pulse.clone()));
     let mut codec = pin!(http2(connection.direction).serve_connection(io, service));
@@ -142,18 +142,18 @@ async fn drain_over(connection: &Connection) {
     watch.reached(Phase::Ended).await;
 }
 
-async fn handle(
-    mut request: Request<Incoming>,
-    connection: Rc<Connection>,
-    ends: Ends,
-) -> Result<Response<Outgoing>, Infallible> {
+/// Boxed: a codec moves it about.
+type Answer = Pin<Box<dyn Future<Output = Result<Response<Outgoing>, Infallible>>>>;
+
+fn handle(mut request: Request<Incoming>, connection: Rc<Connection>, ends: Ends) -> Answer {
     let connect = *request.method() == Method::CONNECT;
     if connect && connection.is_asked() && !exchange::is_extended_connect(&request) {
-        return Ok(Box::pin(connect::answer(request, connection, ends)).await);
+        return Box::pin(async move { Ok(connect::answer(request, connection, ends).await) });
     }
     let tunnel = (connect || request.headers().contains_key(UPGRADE))
         .then(|| Upgrade::downstream(hyper::upgrade::on(&mut request), ends));
-    Ok(exchange::serve(request.map(Body::from_incoming), tunnel, &connection).await)
+    let request = Box::new(request.map(Body::from_incoming));
+    Box::pin(async move { Ok(exchange::serve(request, tunnel, &connection).await) })
 }
 
 /// The HTTP/1 codec. Limits of design.md section 5; how long a client may take is `patience`'s.

@@ -7,7 +7,7 @@
 
 mod hedge;
 
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -38,19 +38,8 @@ use crate::upstream::{
 /// Attempts after the first, without a policy (design.md section 5).
 const MORE: usize = Retry::DEFAULT_ATTEMPTS as usize;
 
-pub async fn run(
-    request: Request<Body>,
-    upstream: &Upstream,
-    route: &Route,
-    deadline: Deadline,
-    connection: &Connection,
-    held: &mut Held,
-) -> Result<Response<Body>, Failure> {
-    Attempts::new(upstream, route, deadline, connection).run(request, held).await
-}
-
 /// The attempts of one request.
-struct Attempts<'a> {
+pub struct Attempts<'a> {
     upstream: &'a Upstream,
     policy: Option<&'a RetryPolicy>,
     caps: Option<&'a Arc<RouteLimits>>,
@@ -70,7 +59,7 @@ struct Attempts<'a> {
     /// Whether the policy may repeat this request; without a policy there is nothing to ask.
     eligible: Eligible,
     /// What is needed to begin again, where the policy may ask for that.
-    original: Option<Original>,
+    original: Option<Box<Original>>,
     /// Whether an attempt may have been processed.
     processed: bool,
 }
@@ -94,7 +83,12 @@ enum Cause {
 }
 
 impl<'a> Attempts<'a> {
-    fn new(upstream: &'a Upstream, route: &'a Route, deadline: Deadline, connection: &'a Connection) -> Self {
+    pub fn new(
+        upstream: &'a Upstream,
+        route: &'a Route,
+        deadline: Deadline,
+        connection: &'a Connection,
+    ) -> Self {
         Self {
             upstream,
             policy: route.retry.as_ref(),
@@ -114,7 +108,12 @@ impl<'a> Attempts<'a> {
         }
     }
 
-    async fn run(mut self, mut request: Request<Body>, held: &mut Held) -> Result<Response<Body>, Failure> {
+    /// Borrowed, and the request boxed: a future keeps what it is given beside what it makes of it, once a level.
+    pub async fn run(
+        &mut self,
+        mut request: Box<Request<Body>>,
+        held: &mut Held,
+    ) -> Result<Response<Body>, Failure> {
         let cluster = &self.upstream.cluster;
         let version = version(&request, self.settings.http);
         let now = Instant::now();
@@ -135,10 +134,13 @@ impl<'a> Attempts<'a> {
             }
         }
         loop {
-            let picked = self.pick().await?;
+            let picked = match self.pick_now() {
+                Ok(picked) => picked,
+                Err(_) => Box::pin(self.pick()).await?,
+            };
             self.tried.push(picked.endpoint().id);
             held.record.attempt(&cluster.settings().name, &picked.endpoint().address);
-            let (sent, picked) = match self.hedge_after(&request) {
+            let (mut sent, picked) = match self.hedge_after(&request) {
                 None => (self.attempt(request, &picked, version, held).await, picked),
                 // Boxed: it is two attempts in size.
                 Some(after) => {
@@ -150,13 +152,19 @@ impl<'a> Attempts<'a> {
             if let (Err(error), Some(reason)) = (&sent, held.request_body_failed()) {
                 return Err(Failure { reason, detail: Some(error.detail.clone()) });
             }
-            let (sent, cause) = self.judge(sent, &picked).await;
+            let mut cause = self.judge(&mut sent);
+            if cause.is_none()
+                && let (Ok(response), Some(policy)) = (&mut sent, self.policy)
+                && policy.waits_for_trailers(response.status(), response.headers())
+            {
+                cause = Box::pin(look_ahead(response, policy, &picked)).await.map(Cause::Named);
+            }
             let Some(cause) = cause else { return self.done(sent, picked, held) };
             match self.again(cause) {
                 Ok((wait, next)) => {
                     drop((sent, picked));
                     if !wait.is_zero() {
-                        sleep(wait).await;
+                        Box::pin(sleep(wait)).await;
                     }
                     request = next;
                 }
@@ -173,7 +181,7 @@ impl<'a> Attempts<'a> {
     }
 
     fn done(
-        mut self,
+        &mut self,
         sent: Result<Response<Body>, SendError>,
         picked: Picked,
         held: &mut Held,
@@ -186,7 +194,7 @@ impl<'a> Attempts<'a> {
     }
 
     /// Sets aside what another attempt would begin with.
-    fn keep(&mut self, request: Request<Body>) -> Request<Body> {
+    fn keep(&mut self, request: Box<Request<Body>>) -> Box<Request<Body>> {
         let (head, body) = request.into_parts();
         let first = head.clone();
         let (replay, body) = if body.is_end_stream() {
@@ -196,16 +204,13 @@ impl<'a> Attempts<'a> {
             let first = replay.again().expect("nothing has gone yet");
             (Some(replay), first)
         };
-        self.original = Some(Original { head, body: replay });
-        Request::from_parts(first, body)
+        self.original = Some(Box::new(Original { head, body: replay }));
+        Box::new(Request::from_parts(first, body))
     }
 
-    /// A usable endpoint, waited for if there is none (design.md section 5: at most 3 s).
+    /// A usable endpoint, waited for (design.md section 5: at most 3 s).
     async fn pick(&self) -> Result<Picked, Failure> {
         let cluster = &self.upstream.cluster;
-        if let Ok(picked) = self.pick_now() {
-            return Ok(picked);
-        }
         let patience = Instant::now() + WAIT;
         let earlier = self.bound.filter(|bound| bound.at() < patience);
         let refused = |why: &dyn std::fmt::Display| {
@@ -232,7 +237,7 @@ impl<'a> Attempts<'a> {
 
     async fn attempt(
         &self,
-        mut request: Request<Body>,
+        mut request: Box<Request<Body>>,
         picked: &Picked,
         version: HttpVersionChoice,
         held: &Held,
@@ -240,7 +245,8 @@ impl<'a> Attempts<'a> {
         let (cluster, worker) = (&self.upstream.cluster, &self.connection.worker);
         let begun = Instant::now();
         self.deadline.write(request.headers_mut(), begun, self.limit);
-        let sending = worker.pools.send_within(self.caps, cluster, picked.endpoint(), version, request);
+        let sending =
+            pin!(worker.pools.send_within(self.caps, cluster, picked.endpoint(), version, request));
         let sent = match self.until(begun) {
             None => sending.await,
             Some((at, late)) => match timeout_at(at, sending).await {
@@ -282,55 +288,46 @@ impl<'a> Attempts<'a> {
     }
 
     /// Whether an attempt failed in a way that allows another one.
-    async fn judge(
-        &mut self,
-        sent: Result<Response<Body>, SendError>,
-        picked: &Picked,
-    ) -> (Result<Response<Body>, SendError>, Option<Cause>) {
-        let mut error = match sent {
+    fn judge(&mut self, sent: &mut Result<Response<Body>, SendError>) -> Option<Cause> {
+        let error = match sent {
             Err(error) => error,
             Ok(response) => {
                 self.processed = true;
-                let Some(policy) = self.policy else { return (Ok(response), None) };
-                let (status, headers) = (response.status(), response.headers());
-                let mut failed = policy.judge_head(status, headers);
-                let mut response = response;
-                if failed.is_none() && policy.waits_for_trailers(status, response.headers()) {
-                    (response, failed) = look_ahead(response, policy, picked).await;
-                }
-                return (Ok(response), failed.map(Cause::Named));
+                return self.policy?.judge_head(response.status(), response.headers()).map(Cause::Named);
             }
         };
         if error.reason == Reason::Overloaded {
             // More of the same would be refused, too, or take the place of others.
-            return (Err(error), None);
+            return None;
         }
         self.processed |= !error.unprocessed;
-        let whole = self.original.as_ref().is_some_and(Original::is_whole);
-        let cause = if error.unsent.is_some() || (error.unprocessed && whole) {
+        let whole = self.original.as_ref().is_some_and(|original| original.is_whole());
+        if error.unsent.is_some() || (error.unprocessed && whole) {
             let unreached = matches!(error.reason, Reason::ConnectFailed | Reason::ConnectTimeout);
             Some(Cause::Unprocessed { request: error.unsent.take(), unreached })
         } else if let Some(request) = error.again.take() {
             Some(Cause::Stale(request))
         } else {
-            self.policy.and_then(|policy| policy.judge_error(&error)).map(Cause::Named)
-        };
-        (Err(error), cause)
+            self.policy.and_then(|policy| policy.judge_error(error)).map(Cause::Named)
+        }
     }
 
     /// The next attempt, and how long to wait for it.
-    fn again(&mut self, cause: Cause) -> Result<(Duration, Request<Body>), Suppressed> {
+    fn again(&mut self, cause: Cause) -> Result<(Duration, Box<Request<Body>>), Suppressed> {
         let worker = &self.connection.worker;
         let made = self.tried.len();
         if made > self.policy.map_or(MORE, RetryPolicy::attempts) {
             return Err(Suppressed::Attempts);
         }
-        let original = || self.original.as_ref().and_then(Original::again).ok_or(Suppressed::BodyTooLarge);
+        let original = || {
+            let again = self.original.as_ref().and_then(|original| original.again());
+            again.map(Box::new).ok_or(Suppressed::BodyTooLarge)
+        };
         let is_free = matches!(cause, Cause::Unprocessed { unreached: true, .. });
         let (wait, mut request) = match cause {
-            Cause::Unprocessed { request: Some(request), .. } => (Duration::ZERO, *request),
+            Cause::Unprocessed { request: Some(request), .. } => (Duration::ZERO, request),
             Cause::Unprocessed { request: None, .. } => (Duration::ZERO, original()?),
-            Cause::Stale(request) => (Duration::ZERO, *request),
+            Cause::Stale(request) => (Duration::ZERO, request),
             Cause::Named(failed) => {
                 let policy = self.policy.expect("only a policy names failures");
                 self.eligible.check(failed)?;
@@ -383,23 +380,18 @@ impl Original {
 
 /// Waits a moment for the end of a gRPC call that fails without a message: servers send its headers and trailers together. Whatever
 /// came is put back.
-async fn look_ahead(
-    response: Response<Body>,
-    policy: &RetryPolicy,
-    picked: &Picked,
-) -> (Response<Body>, Option<Failed>) {
-    let (head, mut body) = response.into_parts();
-    let Ok(first) = timeout(TRAILERS_WAIT, body.frame()).await else {
-        return (Response::from_parts(head, body), None);
-    };
-    let Some(first) = first else { return (Response::from_parts(head, Body::empty()), None) };
+async fn look_ahead(response: &mut Response<Body>, policy: &RetryPolicy, picked: &Picked) -> Option<Failed> {
+    let body = response.body_mut();
+    let first = timeout(TRAILERS_WAIT, body.frame()).await.ok()?;
+    let rest = std::mem::take(body);
+    let first = first?;
     let trailers = first.as_ref().ok().and_then(Frame::trailers_ref);
     if let Some(trailers) = trailers {
         picked.ended(trailers);
     }
     let failed = trailers.and_then(|trailers| policy.judge_grpc(trailers));
-    let body = Body::wrapped(Resumed { first: Some(first), rest: body });
-    (Response::from_parts(head, body), failed)
+    *body = Body::wrapped(Resumed { first: Some(first), rest });
+    failed
 }
 
 /// How long the head of a gRPC response is held back for that.

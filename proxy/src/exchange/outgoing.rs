@@ -32,10 +32,10 @@ use crate::upstream::{Part, Picked};
 pub struct Outgoing {
     body: Body,
     /// Gone to the tunnel where the response opened one.
-    held: Option<Held>,
+    held: Option<Box<Held>>,
 }
 
-/// What an exchange holds until its response ended.
+/// What an exchange holds until its response ended. Boxed, because it moves from the exchange to the body that the codec reads.
 #[derive(Debug)]
 pub struct Held {
     pub record: Record,
@@ -59,7 +59,7 @@ impl Held {
         connection: &Rc<Connection>,
         destination: Option<&std::sync::Arc<Destination>>,
         request: &Request<Body>,
-    ) -> Self {
+    ) -> Box<Self> {
         let telemetry = &connection.worker.shared.telemetry;
         let service = destination.map_or(&connection.unaddressed, |destination| &destination.metrics);
         let mut record = Record::http(telemetry, connection.worker.id, service, request);
@@ -67,7 +67,7 @@ impl Held {
         if let Some(caller) = &connection.caller {
             record.peer(caller.label, &caller.name);
         }
-        Self {
+        Box::new(Self {
             record,
             picked: None,
             parts: [None, None],
@@ -78,7 +78,7 @@ impl Held {
             limits: None,
             _in_flight: connection.begin(),
             _active: connection.active(),
-        }
+        })
     }
 
     /// Why the request's body did not come whole, if it is its client's doing.
@@ -164,7 +164,7 @@ impl Limits {
 }
 
 impl Outgoing {
-    pub(super) fn of(response: Response<Body>, mut held: Held) -> Response<Self> {
+    pub(super) fn of(response: Response<Body>, mut held: Box<Held>) -> Response<Self> {
         held.record.status(response.status());
         if is_grpc(response.headers()) {
             held.grpc_status(response.headers());

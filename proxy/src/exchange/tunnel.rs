@@ -75,7 +75,7 @@ pub struct Opened {
 
 impl Opened {
     /// Carries bytes until both sides ended. The exchange lives as long.
-    pub(super) fn spawn(self, mut held: Held) {
+    pub(super) fn spawn(self, mut held: Box<Held>) {
         tokio::task::spawn_local(async move {
             let (client, server) =
                 match tokio::try_join!(self.client.established(), self.server.established()) {

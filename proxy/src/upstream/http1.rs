@@ -129,14 +129,14 @@ impl Http1 {
     /// `idle_timeout`: how long the connection is kept afterwards, unless the endpoint closes it earlier.
     pub(super) async fn send(
         mut self,
-        request: Request<Body>,
+        request: Box<Request<Body>>,
         idle_timeout: Duration,
         endpoint: &Endpoint,
     ) -> Result<Response<Body>, SendError> {
         let connection = &mut *self.0;
         let connect = request.method() == Method::CONNECT;
         connection.bodiless = request.body().is_end_stream();
-        let response = match connection.sender.try_send_request(request).await {
+        let response = match connection.sender.try_send_request(*request).await {
             Ok(response) => response,
             Err(error) => return Err(failed(error, endpoint, connection.carried > 0)),
         };
@@ -315,7 +315,7 @@ fn failed(mut error: TrySendError<Request<Body>>, endpoint: &Endpoint, reused: b
         detail.push_str(&source.to_string());
     }
     match unsent {
-        Some(request) => SendError::unsent(Failure::new(reason(&error), detail), request),
+        Some(request) => SendError::unsent(Failure::new(reason(&error), detail), Box::new(request)),
         None => SendError::lost(reason(&error), detail),
     }
 }

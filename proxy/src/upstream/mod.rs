@@ -74,10 +74,10 @@ pub struct SendError {
 }
 
 impl SendError {
-    fn unsent(failure: Failure, request: Request<Body>) -> Self {
+    fn unsent(failure: Failure, request: Box<Request<Body>>) -> Self {
         let Failure { reason, detail } = failure;
         let detail = detail.unwrap_or_default();
-        Self { reason, detail, unsent: Some(Box::new(request)), unprocessed: true, again: None }
+        Self { reason, detail, unsent: Some(request), unprocessed: true, again: None }
     }
 
     fn lost(reason: Reason, detail: impl Into<Box<str>>) -> Self {

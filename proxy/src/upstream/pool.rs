@@ -124,7 +124,7 @@ impl Pools {
         http: HttpVersionChoice,
         request: Request<Body>,
     ) -> impl Future<Output = Result<Response<Body>, SendError>> {
-        self.send_within(None, cluster, endpoint, http, request)
+        self.send_within(None, cluster, endpoint, http, Box::new(request))
     }
 
     /// The same, for a route that may have caps of its own.
@@ -134,7 +134,7 @@ impl Pools {
         cluster: &Arc<Cluster>,
         endpoint: &Arc<Endpoint>,
         http: HttpVersionChoice,
-        request: Request<Body>,
+        request: Box<Request<Body>>,
     ) -> impl Future<Output = Result<Response<Body>, SendError>> {
         match http {
             HttpVersionChoice::Http1 => Either::Left(self.send_http1(cluster, endpoint, route, request)),
@@ -274,7 +274,7 @@ impl Pools {
         cluster: &Arc<Cluster>,
         endpoint: &Arc<Endpoint>,
         route: Option<&Arc<RouteLimits>>,
-        mut request: Request<Body>,
+        mut request: Box<Request<Body>>,
     ) -> Result<Response<Body>, SendError> {
         http1::frame(&mut request);
         let idle_timeout = cluster.settings().idle_timeout;
@@ -293,7 +293,7 @@ impl Pools {
             let copy = if rested >= RISKY { http1::safe_copy(&request) } else { None };
             match connection.send(request, idle_timeout, endpoint).await {
                 // It was closed at this very moment: not a byte went out, so that any request can take the next connection.
-                Err(SendError { unsent: Some(unsent), .. }) => request = *unsent,
+                Err(SendError { unsent: Some(unsent), .. }) => request = unsent,
                 Err(error) if error.reason == Reason::UpstreamReset => {
                     return Err(SendError { again: copy, ..error });
                 }
@@ -351,7 +351,7 @@ impl Pools {
         cluster: &Arc<Cluster>,
         endpoint: &Arc<Endpoint>,
         route: Option<&Arc<RouteLimits>>,
-        mut request: Request<Body>,
+        mut request: Box<Request<Body>>,
     ) -> Result<Response<Body>, SendError> {
         let group = self.group(cluster, endpoint.id);
         for _ in 0..MOVES {

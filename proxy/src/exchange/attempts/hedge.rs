@@ -12,7 +12,7 @@ use http::header::UPGRADE;
 use http::{HeaderValue, Request, Response};
 use tokio::time::{Instant, timeout};
 
-use super::{Attempts, Original};
+use super::Attempts;
 use crate::body::Body;
 use crate::exchange::is_connect;
 use crate::exchange::outgoing::Held;
@@ -44,7 +44,7 @@ impl Attempts<'_> {
     pub(super) async fn hedged(
         &self,
         after: Duration,
-        request: Request<Body>,
+        request: Box<Request<Body>>,
         first: Picked,
         version: HttpVersionChoice,
         held: &Held,
@@ -100,7 +100,7 @@ impl Attempts<'_> {
     }
 
     /// Another endpoint, and the request for it.
-    fn beside(&self) -> Result<(Picked, Request<Body>), Hedge> {
+    fn beside(&self) -> Result<(Picked, Box<Request<Body>>), Hedge> {
         let policy = self.policy.ok_or(Hedge::Endpoint)?;
         if self.tried.len() > policy.attempts() {
             return Err(Hedge::Endpoint);
@@ -109,7 +109,7 @@ impl Attempts<'_> {
         if self.bound.is_some_and(|bound| bound.forbids(now)) {
             return Err(Hedge::Deadline);
         }
-        let mut request = self.original.as_ref().and_then(Original::beside).ok_or(Hedge::Body)?;
+        let mut request = self.original.as_ref().and_then(|original| original.beside()).ok_or(Hedge::Body)?;
         let picked = self.pick_now().map_err(|_| Hedge::Endpoint)?;
         if self.tried.contains(&picked.endpoint().id) {
             return Err(Hedge::Endpoint);
@@ -118,7 +118,7 @@ impl Attempts<'_> {
             return Err(Hedge::Budget);
         }
         request.headers_mut().insert(ATTEMPT, HeaderValue::from(self.tried.len() + 1));
-        Ok((picked, request))
+        Ok((picked, Box::new(request)))
     }
 
     /// An answer that needs no other: none of the failures the policy names.

@@ -28,13 +28,13 @@ use crate::upstream::{Endpoint, SendError};
 pub(in crate::upstream) enum Sent {
     Done(Result<Response<Body>, SendError>),
     /// The connection was going away before it was processed. Another one can be tried at once: nothing is wrong with the endpoint.
-    Gone(Request<Body>),
+    Gone(Box<Request<Body>>),
 }
 
 /// Sends `request` as a stream of its own and waits for its response's headers. Dropping it resets the stream.
 pub(in crate::upstream) async fn send(
     (mut sender, slot): (Sender, Slot),
-    request: Request<Body>,
+    request: Box<Request<Body>>,
     endpoint: &Endpoint,
     budget: &Rc<Budget>,
 ) -> Sent {
@@ -55,7 +55,7 @@ pub(in crate::upstream) async fn send(
         Ok(sent) => sent,
         Err(error) if error.is_go_away() || error.is_io() => {
             slot.close_connection();
-            return Sent::Gone(Request::from_parts(head, body));
+            return Sent::Gone(Box::new(Request::from_parts(head, body)));
         }
         Err(error) => {
             let detail = format!("the request cannot be sent as HTTP/2: {error}");
@@ -73,7 +73,7 @@ pub(in crate::upstream) async fn send(
         slot.close_connection();
         tracing::warn!(endpoint = %endpoint.address, "an HTTP/2 connection opens no stream any more, and is left");
         let body = exchange.into_body().expect("nothing was taken from the body yet");
-        return Sent::Gone(Request::from_parts(head, body));
+        return Sent::Gone(Box::new(Request::from_parts(head, body)));
     }
     let waiting = slot.waiting();
     let answer = poll_fn(|cx| exchange.poll(cx)).await;
@@ -92,7 +92,7 @@ pub(in crate::upstream) async fn send(
     let Some(body) = exchange.into_body() else {
         return Sent::Done(Err(SendError { unprocessed: true, ..SendError::lost(reason, detail) }));
     };
-    let request = Request::from_parts(head, body);
+    let request = Box::new(Request::from_parts(head, body));
     if error.is_go_away() {
         slot.close_connection();
         return Sent::Gone(request);
