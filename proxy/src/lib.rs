@@ -17,6 +17,7 @@ pub mod downstream;
 pub mod drain;
 pub mod exchange;
 pub mod failure;
+mod field;
 mod grpc_health;
 pub mod identity;
 pub mod mesh;

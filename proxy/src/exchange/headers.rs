@@ -18,6 +18,7 @@ use super::{is_connect, is_http2};
 use crate::body::Body;
 use crate::downstream::Connection;
 use crate::failure::{Failure, Reason};
+use crate::policy::retry::ATTEMPT;
 use crate::route::{self, Rewrite};
 use crate::telemetry::{Direction, Record};
 
@@ -76,10 +77,13 @@ pub fn receive(
     one_form(request)?;
     // Over HTTP/2 such fields are malformed, and its codec refuses them (RFC 9113 §8.2.2).
     let protocols = if is_http2(request.version()) { None } else { strip(request.headers_mut(), true) };
-    // The codec answers `100-continue` when the body is first read, which is when an endpoint was found for it.
-    request.headers_mut().remove(EXPECT);
-    forwarded(request.headers_mut(), connection);
-    request_id(request.headers_mut(), connection, record);
+    let known = Known::of(request.headers());
+    if known.has(Known::EXPECT) {
+        // The codec answers `100-continue` when the body is first read, which is when an endpoint was found for it.
+        request.headers_mut().remove(EXPECT);
+    }
+    forwarded(request.headers_mut(), known, connection);
+    request_id(request.headers_mut(), known, connection, record);
     Ok(protocols.filter(|_| request.version() == Version::HTTP_11))
 }
 
@@ -118,7 +122,8 @@ fn one_form(request: &mut Request<Body>) -> Result<(), Failure> {
 /// Removes what concerns one hop only (RFC 9110 §7.6.1), and returns the protocols to upgrade to, of those that can be passed on.
 fn strip(headers: &mut HeaderMap, request: bool) -> Option<HeaderValue> {
     let mut upgrade = None;
-    if headers.contains_key(CONNECTION) {
+    let known = Known::of(headers);
+    if known.has(Known::CONNECTION) {
         let mut named: SmallVec<[HeaderName; 4]> = SmallVec::new();
         let mut upgrades = false;
         for line in headers.get_all(CONNECTION) {
@@ -135,13 +140,17 @@ fn strip(headers: &mut HeaderMap, request: bool) -> Option<HeaderValue> {
             headers.remove(name);
         }
     }
-    for name in HOP {
-        headers.remove(name);
+    if known.has(Known::HOP) {
+        for name in HOP {
+            headers.remove(name);
+        }
     }
-    let trailers = request && headers.get_all(TE).iter().any(wants_trailers);
-    headers.remove(TE);
-    if trailers {
-        headers.insert(TE, HeaderValue::from_static("trailers"));
+    if known.has(Known::TE) {
+        let trailers = request && headers.get_all(TE).iter().any(wants_trailers);
+        headers.remove(TE);
+        if trailers {
+            headers.insert(TE, HeaderValue::from_static("trailers"));
+        }
     }
     upgrade
 }
@@ -223,12 +232,57 @@ fn set_authority(request: &mut Request<Body>, authority: http::uri::Authority) -
     Ok(())
 }
 
+/// Which fields a message has of those a proxy has to do with. To look at each name it has once costs less than to search for each of these,
+/// most of which are never there.
+#[derive(Clone, Copy)]
+struct Known(u16);
+
+impl Known {
+    const CONNECTION: u16 = 1;
+    /// One of [`HOP`].
+    const HOP: u16 = 2;
+    const TE: u16 = 4;
+    const EXPECT: u16 = 8;
+    const FORWARDED_FOR: u16 = 16;
+    const FORWARDED_PROTO: u16 = 32;
+    const CLIENT_CERTIFICATE: u16 = 64;
+    const ATTEMPT: u16 = 128;
+    const REQUEST_ID: u16 = 256;
+
+    fn of(headers: &HeaderMap) -> Self {
+        Self(headers.keys().fold(0, |known, name| {
+            known
+                | match name.as_str() {
+                    "connection" => Self::CONNECTION,
+                    "keep-alive"
+                    | "proxy-connection"
+                    | "proxy-authenticate"
+                    | "proxy-authorization"
+                    | "transfer-encoding"
+                    | "upgrade" => Self::HOP,
+                    "te" => Self::TE,
+                    "expect" => Self::EXPECT,
+                    "x-forwarded-for" => Self::FORWARDED_FOR,
+                    "x-forwarded-proto" => Self::FORWARDED_PROTO,
+                    "x-forwarded-client-cert" => Self::CLIENT_CERTIFICATE,
+                    "x-outrigger-attempt" => Self::ATTEMPT,
+                    "x-request-id" => Self::REQUEST_ID,
+                    _ => 0,
+                }
+        }))
+    }
+
+    fn has(self, fields: u16) -> bool {
+        self.0 & fields != 0
+    }
+}
+
 /// `x-forwarded-*`: who asked us, and how.
-fn forwarded(headers: &mut HeaderMap, connection: &Connection) {
+fn forwarded(headers: &mut HeaderMap, known: Known, connection: &Connection) {
     match connection.direction {
         // Callers can write what they want: the last address is the one that can be believed, the rest is theirs.
         Direction::Gateway => {
-            match headers.get(&FORWARDED_FOR) {
+            match known.has(Known::FORWARDED_FOR).then(|| headers.get(&FORWARDED_FOR)).flatten() {
                 None => headers.insert(FORWARDED_FOR, connection.client_address.clone()),
                 Some(before) => {
                     let all = [before.as_bytes(), b", ", connection.client_address.as_bytes()].concat();
@@ -237,37 +291,41 @@ fn forwarded(headers: &mut HeaderMap, connection: &Connection) {
                 }
             };
             headers.insert(FORWARDED_PROTO, HeaderValue::from_static(connection.scheme()));
-            headers.remove(CLIENT_CERTIFICATE);
-            headers.remove(&crate::policy::retry::ATTEMPT);
+            if known.has(Known::CLIENT_CERTIFICATE | Known::ATTEMPT) {
+                headers.remove(CLIENT_CERTIFICATE);
+                headers.remove(&ATTEMPT);
+            }
             if let Some(host) = headers.get(HOST).cloned() {
                 headers.insert(FORWARDED_HOST, host);
             }
         }
         // The app sees our address, so it is told its caller's, unless somebody before us did.
         Direction::Inbound => {
-            if !headers.contains_key(&FORWARDED_FOR) {
+            if !known.has(Known::FORWARDED_FOR) {
                 headers.insert(FORWARDED_FOR, connection.client_address.clone());
             }
-            proto_if_absent(headers, connection);
+            proto_if_absent(headers, known, connection);
             // Only what was proven here is said of a caller, whatever it says of itself.
             match &connection.caller {
                 Some(caller) => drop(headers.insert(CLIENT_CERTIFICATE, caller.forwarded.clone())),
-                None => drop(headers.remove(CLIENT_CERTIFICATE)),
+                None if known.has(Known::CLIENT_CERTIFICATE) => drop(headers.remove(CLIENT_CERTIFICATE)),
+                None => {}
             }
         }
-        Direction::Outbound => proto_if_absent(headers, connection),
+        Direction::Outbound => proto_if_absent(headers, known, connection),
     }
 }
 
-fn proto_if_absent(headers: &mut HeaderMap, connection: &Connection) {
-    if !headers.contains_key(&FORWARDED_PROTO) {
+fn proto_if_absent(headers: &mut HeaderMap, known: Known, connection: &Connection) {
+    if !known.has(Known::FORWARDED_PROTO) {
         headers.insert(FORWARDED_PROTO, HeaderValue::from_static(connection.scheme()));
     }
 }
 
 /// Keeps the request's id, if it is one; else makes one (a version 4 UUID, RFC 9562 §5.4).
-fn request_id(headers: &mut HeaderMap, connection: &Connection, record: &mut Record) {
-    if let Some(id) = headers.get(&REQUEST_ID)
+fn request_id(headers: &mut HeaderMap, known: Known, connection: &Connection, record: &mut Record) {
+    if known.has(Known::REQUEST_ID)
+        && let Some(id) = headers.get(&REQUEST_ID)
         && (1..=LONGEST_REQUEST_ID).contains(&id.len())
     {
         return;

@@ -11,6 +11,7 @@ use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
 use super::Failure;
 use crate::body::Body;
+use crate::field;
 
 /// Who is told of a failure, and in which form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,7 +81,7 @@ pub fn is_grpc(headers: &HeaderMap) -> bool {
 
 /// How a gRPC call ended, if these headers or trailers say so.
 pub fn grpc_status(headers: &HeaderMap) -> Option<u16> {
-    headers.get(GRPC_STATUS)?.to_str().ok()?.parse().ok()
+    field::find(headers, GRPC_STATUS.as_str())?.to_str().ok()?.parse().ok()
 }
 
 /// `outrigger; error=TYPE; reason="WORD"; details="SENTENCE"`: the type is RFC 9209's, the word, finer than the types, is a

@@ -12,6 +12,7 @@ use outrigger_config::model::Timeouts;
 use tokio::time::Instant;
 
 use crate::failure::{Failure, Reason, is_grpc};
+use crate::field;
 
 /// Milliseconds until the response's headers have to be there and, where the response says how long it is, until its end. Received from a
 /// caller it is obeyed; it is written on every attempt that has a limit.
@@ -54,8 +55,9 @@ impl Deadline {
     /// Of a request that arrived at `begun`.
     pub fn of(headers: &HeaderMap, begun: Instant, limits: Timeouts) -> Self {
         let bound = |limit, by| Some(Bound { at: begun + limit, limit, by });
-        let caller = headers.get(&TIMEOUT).and_then(milliseconds);
-        let call = headers.get(&GRPC_TIMEOUT).filter(|_| is_grpc(headers)).and_then(parse_grpc);
+        let caller = field::find(headers, TIMEOUT.as_str()).and_then(milliseconds);
+        let call = field::find(headers, GRPC_TIMEOUT.as_str());
+        let call = call.filter(|_| is_grpc(headers)).and_then(parse_grpc);
         Self {
             response: earlier(
                 limits.request.and_then(|limit| bound(limit, By::Request)),

@@ -13,7 +13,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{COOKIE, HOST, HeaderName, HeaderValue};
+use http::header::{COOKIE, HOST, HeaderValue};
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version};
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
@@ -32,6 +32,7 @@ use super::pool::Home;
 use super::{Endpoint, SendError};
 use crate::body::{Body, BodyError};
 use crate::failure::{Failure, Reason};
+use crate::field;
 use crate::identity::is_refusal;
 use crate::upgrade::Upgrade;
 
@@ -283,7 +284,7 @@ fn join_cookies(headers: &mut HeaderMap) {
 
 /// `Keep-Alive: timeout=5`, as Node and others announce it.
 fn keep_alive(headers: &HeaderMap) -> Option<Duration> {
-    let value = headers.get(HeaderName::from_static("keep-alive"))?.to_str().ok()?;
+    let value = field::find(headers, "keep-alive")?.to_str().ok()?;
     value.split(',').find_map(|part| {
         let seconds = part.trim().strip_prefix("timeout=")?.trim_matches('"').parse().ok()?;
         Some(Duration::from_secs(seconds))

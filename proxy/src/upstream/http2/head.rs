@@ -1,6 +1,6 @@
 //! Heads as HTTP/2 wants them.
 
-use http::header::{self, HeaderName, HeaderValue};
+use http::header::{self, HeaderValue};
 use http::request::Parts;
 use http::{HeaderMap, Method, Request, Uri, Version, uri};
 
@@ -18,8 +18,10 @@ pub(super) fn outgoing(mut head: Parts) -> (Request<()>, Parts) {
     let protocol = head.extensions.get::<hyper::ext::Protocol>();
     let protocol = protocol.map(|protocol| h2::ext::Protocol::from(protocol.as_str()));
     head.version = Version::HTTP_2;
-    for name in CONNECTION_LEVEL {
-        head.headers.remove(name);
+    if head.headers.keys().any(|name| CONNECTION_LEVEL.contains(&name.as_str())) {
+        for name in CONNECTION_LEVEL {
+            head.headers.remove(name);
+        }
     }
     if head.headers.get(header::TE).is_some_and(|te| te != "trailers") {
         head.headers.remove(header::TE);
@@ -54,10 +56,5 @@ fn absolute(uri: Uri, host: Option<&HeaderValue>, connect: bool) -> Uri {
     Uri::from_parts(parts).unwrap_or(uri)
 }
 
-const CONNECTION_LEVEL: [HeaderName; 5] = [
-    header::CONNECTION,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-    header::TRANSFER_ENCODING,
-    header::UPGRADE,
-];
+const CONNECTION_LEVEL: [&str; 5] =
+    ["connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade"];
