@@ -169,16 +169,32 @@ impl Registry {
         }
         candidates
             .sort_by(|a, b| (&a.route.seniority, a.route.kind).cmp(&(&b.route.seniority, b.route.kind)));
+        // Two parentRefs may mean the same listener.
+        candidates.dedup_by(|a, b| Arc::ptr_eq(a.route, b.route));
+        if !candidates.iter().any(|one| are_rivals(one.route.kind, candidates[0].route.kind)) {
+            // Thousands of routes need not be compared with each other.
+            return candidates;
+        }
         let mut taken: Vec<Attachment<'r>> = Vec::new();
         for candidate in candidates {
-            // Two parentRefs may mean the same listener.
-            let again = taken.iter().any(|earlier| Arc::ptr_eq(earlier.route, candidate.route));
-            if !again && rival(&taken, &candidate).is_none() {
+            if rival(&taken, &candidate).is_none() {
                 taken.push(candidate);
             }
         }
         taken
     }
+
+    /// Whether a route of the other HTTP kind names this gateway, so that the two may be rivals.
+    pub(crate) fn has_rivals(&self, gateway: &registry::Gateway, route: &Route) -> bool {
+        let id = (gateway.namespace.clone(), gateway.name.clone());
+        self.routes_to_gateway(&id).iter().any(|(other, _)| are_rivals(other.kind, route.kind))
+    }
+}
+
+/// Whether routes of these kinds cannot share a host at a listener.
+fn are_rivals(one: RouteKind, other: RouteKind) -> bool {
+    let http = |kind| matches!(kind, RouteKind::Http | RouteKind::Grpc);
+    http(one) && http(other) && one != other
 }
 
 /// A route as one listener sees it.
@@ -238,11 +254,8 @@ pub(crate) fn rival<'a, 'r>(
     taken: &'a [Attachment<'r>],
     candidate: &Attachment<'_>,
 ) -> Option<&'a Attachment<'r>> {
-    let http = |kind| matches!(kind, RouteKind::Http | RouteKind::Grpc);
     taken.iter().find(|earlier| {
-        http(earlier.route.kind)
-            && http(candidate.route.kind)
-            && earlier.route.kind != candidate.route.kind
+        are_rivals(earlier.route.kind, candidate.route.kind)
             && earlier.hosts.iter().any(|a| candidate.hosts.iter().any(|b| a.intersection(b).is_some()))
     })
 }

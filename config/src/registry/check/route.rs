@@ -218,8 +218,11 @@ fn before_at_listener(
     candidate: Attachment<'_>,
 ) -> Option<Attached> {
     let listener = &gateway.listeners[listener];
-    let attached = report.registry.attached(gateway, listener);
     let route = candidate.route;
+    if !listener.is_for_one_route() && !report.registry.has_rivals(gateway, route) {
+        return None;
+    }
+    let attached = report.registry.attached(gateway, listener);
     if !attached.iter().any(|taken| Arc::ptr_eq(taken.route, route)) {
         let first = rival(&attached, &candidate)?;
         let why = format!(
