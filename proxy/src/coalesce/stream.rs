@@ -219,12 +219,14 @@ impl<T: AsyncWrite + Unpin + 'static> AsyncWrite for Coalesced<T> {
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let state = &mut *self.shared.state.borrow_mut();
+        let size: usize = bufs.iter().map(|buf| buf.len()).sum();
+        let waiting = state.waiting();
+        // Also before a large write that does not fit behind what waits: once that has left, it need not be copied. One that failed holds nothing.
+        if waiting >= BUFFER || (size >= LARGE && waiting > 0 && waiting + size > BUFFER) {
+            state.write_now();
+        }
         if let Some(error) = state.error() {
             return Poll::Ready(Err(error));
-        }
-        let size: usize = bufs.iter().map(|buf| buf.len()).sum();
-        if size >= LARGE && state.waiting() > 0 && state.waiting() + size > BUFFER {
-            state.write_now();
         }
         if size >= LARGE && state.waiting() == 0 && state.blocked.is_none() {
             let mut nobody = Context::from_waker(Waker::noop());
@@ -233,12 +235,6 @@ impl<T: AsyncWrite + Unpin + 'static> AsyncWrite for Coalesced<T> {
                 self.mark(state);
                 return Poll::Ready(result);
             }
-        }
-        if state.waiting() >= BUFFER {
-            state.write_now();
-        }
-        if let Some(error) = state.error() {
-            return Poll::Ready(Err(error));
         }
         let room = BUFFER.saturating_sub(state.waiting());
         if room == 0 {
