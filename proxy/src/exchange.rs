@@ -30,8 +30,8 @@ use crate::policy::deadline::Deadline;
 use crate::route::cors::{self, Cors};
 use crate::route::{self, Action, Route, Target};
 use crate::upgrade::Upgrade;
-pub use headers::{Authority, MAX_HEADERS, address_value};
 use attempts::Attempts;
+pub use headers::{Authority, MAX_HEADERS, address_value};
 use outgoing::Held;
 pub(crate) use replay::Attempt;
 use tunnel::Tunnel;
@@ -206,7 +206,9 @@ mod tests {
     use super::*;
 
     /// Bytes of what a call to an async function is, without calling it.
-    fn size<'a, F: Future>(_: impl FnOnce(Box<Request<Body>>, Option<Upgrade>, &'a Rc<Connection>) -> F) -> usize {
+    fn size<'a, F: Future>(
+        _: impl FnOnce(Box<Request<Body>>, Option<Upgrade>, &'a Rc<Connection>) -> F,
+    ) -> usize {
         size_of::<F>()
     }
 

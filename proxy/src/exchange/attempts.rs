@@ -245,8 +245,7 @@ impl<'a> Attempts<'a> {
         let (cluster, worker) = (&self.upstream.cluster, &self.connection.worker);
         let begun = Instant::now();
         self.deadline.write(request.headers_mut(), begun, self.limit);
-        let sending =
-            pin!(worker.pools.send_within(self.caps, cluster, picked.endpoint(), version, request));
+        let sending = pin!(worker.pools.send_within(self.caps, cluster, picked.endpoint(), version, request));
         let sent = match self.until(begun) {
             None => sending.await,
             Some((at, late)) => match timeout_at(at, sending).await {
