@@ -9,6 +9,7 @@ mod compare;
 mod drills;
 mod faults;
 mod ground;
+mod limits;
 mod manifests;
 mod memory;
 
@@ -33,6 +34,7 @@ enum What {
     Drills(drills::Args),
     Compare(compare::Args),
     Faults(faults::Args),
+    Limits(limits::Args),
     #[command(hide = true)]
     Endpoint(faults::endpoint::Args),
 }
@@ -49,6 +51,7 @@ fn main() -> anyhow::Result<ExitCode> {
             What::Drills(args) => drills::run(&cli.programs, args).await,
             What::Compare(args) => compare::run(&cli.programs, args).await,
             What::Faults(args) => faults::run(&cli.programs, args).await,
+            What::Limits(args) => limits::run(&cli.programs, args).await,
             What::Endpoint(args) => faults::endpoint::run(args).await,
         }
     })?;

@@ -24,7 +24,7 @@ pub fn run(arguments: &[String]) -> Result<()> {
     }
     let quick = arguments.iter().any(|argument| argument == "--quick");
     let profile = match what {
-        Some("compare" | "memory") if !quick => "release",
+        Some("compare" | "memory" | "limits") if !quick => "release",
         _ => "quick",
     };
     build("quick", &["outrigger", "outrigger-benches"])?;

@@ -15,6 +15,7 @@ mod prometheus;
 mod restart;
 mod rotation;
 mod scale;
+mod shared_limits;
 #[path = "../support/mod.rs"]
 mod support;
 mod troubles;

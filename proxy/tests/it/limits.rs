@@ -70,9 +70,14 @@ fn write(manifests: &TempDir, spec: &str) {
 }
 
 async fn connect(from: u8, to: SocketAddr) -> TcpStream {
+    try_connect(from, to).await.expect("it listens")
+}
+
+/// A connection that is refused may be reset before anybody hears that it stood.
+async fn try_connect(from: u8, to: SocketAddr) -> std::io::Result<TcpStream> {
     let socket = TcpSocket::new_v4().expect("a socket");
     socket.bind((IpAddr::V4(Ipv4Addr::new(127, 0, 0, from)), 0).into()).expect("a loopback address");
-    socket.connect(to).await.expect("it listens")
+    socket.connect(to).await
 }
 
 async fn client(from: u8, to: SocketAddr) -> Http1 {
@@ -83,39 +88,59 @@ async fn client(from: u8, to: SocketAddr) -> Http1 {
 async fn a_hundred_a_second(connections: u32) {
     let spec = "rateLimit: {limits: [{name: all, requests: 50, burst: 10}]}";
     let callee = Callee::start(echo().await, echo().await, spec).await;
-    let (sent, admitted, refused) = (AtomicU32::new(0), AtomicU32::new(0), AtomicU32::new(0));
-    let counts = Arc::new((sent, admitted, refused));
+    let sent = Arc::new(AtomicU32::new(0));
     let begun = Instant::now();
     let mut tasks = Vec::new();
     for nth in 0..connections {
-        let (mut client, counts) = (client(1, callee.http).await, counts.clone());
+        let (mut client, sent) = (client(1, callee.http).await, sent.clone());
         tasks.push(tokio::spawn(async move {
             // In turn: sixty at once would find ten tokens, however long ago the last ones were.
             let first = begun + Duration::from_millis(10) * nth;
             let mut ticks = interval_at(first, Duration::from_millis(10) * connections);
             ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
-            while counts.0.fetch_add(1, Ordering::Relaxed) < 400 {
+            let mut answers = Vec::new();
+            while sent.fetch_add(1, Ordering::Relaxed) < 400 {
                 ticks.tick().await;
+                let asked = begun.elapsed();
                 let answer = client.get("/", "s").await;
-                match answer.status {
-                    200 => counts.1.fetch_add(1, Ordering::Relaxed),
-                    429 => counts.2.fetch_add(1, Ordering::Relaxed),
-                    other => panic!("{other}: {}", answer.body),
-                };
+                assert!(matches!(answer.status, 200 | 429), "{answer:?}");
+                answers.push((asked, begun.elapsed(), answer.status));
             }
+            answers
         }));
     }
+    let mut answers = Vec::new();
     for task in tasks {
-        within("the requests", task).await.expect("no panic");
+        answers.extend(within("the requests", task).await.expect("no panic"));
     }
-    let seconds = begun.elapsed().as_secs_f64();
-    let (admitted, refused) = (counts.1.load(Ordering::Relaxed), counts.2.load(Ordering::Relaxed));
-    assert_eq!(admitted + refused, 400);
-    let theory = (10.0 + 50.0 * seconds).min(400.0);
-    let found = f64::from(admitted) / theory;
-    println!("{connections} connections: {admitted} in {seconds:.2} s, {found:.3} of what they may have");
-    assert!((0.85..=1.15).contains(&found), "{admitted} in {seconds} s are {found} of {theory}");
-    assert_eq!(callee.metric("outrigger_limited_total", &["limit=\"all\""]).await, u64::from(refused));
+    assert_eq!(answers.len(), 400);
+    let admitted = answers.iter().filter(|(.., status)| *status == 200).count();
+    // A machine that stands still for a while lets the bucket run over: what theory allows depends on when each was decided on, which was between
+    // these two.
+    let asked = allowed(answers.iter().map(|(asked, ..)| *asked).collect());
+    let answered = allowed(answers.iter().map(|(_, answered, _)| *answered).collect());
+    println!(
+        "{connections} connections: {admitted} in {:?}, {asked} to {answered} in theory",
+        begun.elapsed()
+    );
+    let (least, most) = (asked.min(answered) as f64, asked.max(answered) as f64);
+    assert!((least * 0.85..=most * 1.15).contains(&(admitted as f64)), "{admitted}, not {least} to {most}");
+    let refused = 400 - admitted as u64;
+    assert_eq!(callee.metric("outrigger_limited_total", &["limit=\"all\""]).await, refused);
+}
+
+/// How many of the requests at these moments find a token in a bucket of ten that gets 50 a second.
+fn allowed(mut moments: Vec<Duration>) -> usize {
+    moments.sort();
+    let (mut tokens, mut last) = (10.0_f64, Duration::ZERO);
+    let mut finds = |moment: &Duration| {
+        tokens = (tokens + (*moment - last).as_secs_f64() * 50.0).min(10.0);
+        last = *moment;
+        let found = tokens >= 1.0;
+        tokens -= f64::from(u8::from(found));
+        found
+    };
+    moments.iter().filter(|moment| finds(moment)).count()
 }
 
 #[tokio::test]
@@ -194,12 +219,14 @@ async fn connections_that_carry_bytes_are_limited_too() {
         open.push(stream);
     }
     let third = async {
-        let mut stream = connect(1, callee.tcp).await;
+        let mut stream = try_connect(1, callee.tcp).await?;
         stream.write_all(b"hello").await?;
         stream.read(&mut [0; 5]).await
     };
+    use std::io::ErrorKind::{BrokenPipe, ConnectionReset};
     let error = within("an answer", third).await.expect_err("it is reset");
-    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+    // What was written after the reset says so in its own way.
+    assert!(matches!(error.kind(), ConnectionReset | BrokenPipe), "{error}");
     let mut other = connect(2, callee.tcp).await;
     other.write_all(b"hello").await.expect("it reads");
     within("the echo", other.read_exact(&mut [0; 5])).await.expect("another caller's is carried");

@@ -24,6 +24,8 @@ pub(super) async fn look_after(limit: Arc<SharedLimiter>, lease: Arc<Lease>) {
     let mut pause = PAUSE;
     // Tokens of a server that takes nothing back are good until then.
     let mut good_until = None;
+    // It did not answer, and somebody would have wanted it to.
+    let mut missed = false;
     loop {
         let now = limit.now();
         if let Some(until) = good_until
@@ -32,12 +34,15 @@ pub(super) async fn look_after(limit: Arc<SharedLimiter>, lease: Arc<Lease>) {
             lease.expire();
             good_until = None;
         }
-        let Some(wish) = lease.wish(now, limit.batch(&lease), limit.allowed(&lease)) else {
+        let wish = lease.wish(now, limit.batch(&lease), limit.allowed(&lease));
+        // Nobody waits for a server that is away: it is asked on behalf of those who did not wait.
+        let Some(wish) = wish.or(missed.then_some(Wish { hits: 1, least: 1 })) else {
             if rest(&limit, &lease, good_until).await {
                 return;
             }
             continue;
         };
+        missed = false;
         match ask(&limit, &lease, wish).await {
             Asked::Granted { good } => {
                 pause = PAUSE;
@@ -49,7 +54,8 @@ pub(super) async fn look_after(limit: Arc<SharedLimiter>, lease: Arc<Lease>) {
                 let pause_now = pause.mul_f64(rand::random_range(0.8..1.2));
                 sleep(pause_now).await;
                 pause = (pause * 2).min(LONGEST_PAUSE);
-                if !lease.was_missed() && lease.rest() {
+                missed = lease.was_missed();
+                if !missed && lease.rest() {
                     return;
                 }
             }

@@ -64,6 +64,9 @@ struct Books {
 /// Nanoseconds of use that are leased in advance.
 const RECENT: f64 = 100e6;
 
+/// Use within [`RECENT`] from which on more is leased in advance: some ten tokens a second. What comes more seldom would be given back unused.
+const STEADY: f64 = 1.5;
+
 /// What becomes of somebody who wants tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Taken {
@@ -162,8 +165,7 @@ impl Lease {
         let left = self.left.load(Relaxed);
         let recent = state.books.look(now, left);
         let batch = (recent as u64).clamp(1, most);
-        // Of a single token the next one is leased in advance only where it will be used.
-        self.low.store(if recent >= 1.0 { batch.div_ceil(2) } else { 0 }, Relaxed);
+        self.low.store(if recent >= STEADY { batch.div_ceil(2) } else { 0 }, Relaxed);
         if state.waiting > 0 {
             let hits = state.waiting.max(batch).min(limit).saturating_sub(left).max(1);
             return Some(Wish { hits, least: state.least.saturating_sub(left).clamp(1, hits) });

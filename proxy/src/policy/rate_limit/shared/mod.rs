@@ -174,6 +174,10 @@ impl SharedLimiter {
                 Err(_) => Taken::Undecided,
             };
         }
+        match self.take(lease, cost) {
+            Taken::Wait => {}
+            decided => return decided,
+        }
         let deadline = Instant::now() + self.settings.timeout;
         let (waiting, start) = lease.wait(cost);
         if start {

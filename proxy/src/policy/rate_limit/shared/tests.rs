@@ -284,10 +284,11 @@ impl World {
         self.limiter.place(&self.key, &[], asked, "td", &self.secret, Worker(0)).expect("it is limited").1
     }
 
+    /// As a request does.
     async fn take(&self, key: &str, cost: u32) -> Taken {
         let lease = self.lease(key);
         match self.limiter.take(&lease, cost) {
-            Taken::Wait => self.limiter.wait(&lease, cost).await,
+            Taken::Wait | Taken::Undecided => self.limiter.wait(&lease, cost).await,
             decided => decided,
         }
     }

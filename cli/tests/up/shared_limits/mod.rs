@@ -1,0 +1,192 @@
+//! Limits that instances share, against real counterparts: Redis behind our own servers, Envoy as their client, and a server of the same call that is not ours.
+//!
+//! The sidecars run in this process, each before one app and told by files of its own where the server is.
+
+mod counterparts;
+mod replica;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tokio::time::{Instant, interval};
+
+use crate::support::{PATIENCE, peers};
+use counterparts::{Envoy, Foreign, Redis, limit_server};
+use replica::{Client, Replica, app};
+
+async fn within<T>(what: &str, work: impl Future<Output = T>) -> T {
+    tokio::time::timeout(PATIENCE, work)
+        .await
+        .unwrap_or_else(|_| panic!("{what}: nothing within {PATIENCE:?}"))
+}
+
+/// Two servers on one Redis, three sidecars, 300 a second for all of them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn three_replicas_share_300_a_second_through_two_servers_on_redis() {
+    if !peers::present("three_replicas_share_300_a_second_through_two_servers_on_redis", &["redis-server"]) {
+        return;
+    }
+    let redis = Redis::start().await;
+    let servers = [limit_server(Some(&redis.url())).await, limit_server(Some(&redis.url())).await];
+    let app = app().await;
+    let limit = "{name: together, requests: 300, scope: Service, shared: {failureMode: Closed, timeout: 2s}}";
+    let mut replicas = Vec::new();
+    for n in 0..3 {
+        replicas.push(Replica::start(app, servers[n % 2], limit).await);
+    }
+    // 600 a second from six connections, as far as the machine goes along.
+    let (seconds, warm) = (8, Duration::from_secs(2));
+    let begun = Instant::now();
+    let end = begun + warm + Duration::from_secs(seconds);
+    let mut tasks = Vec::new();
+    for n in 0..6 {
+        let mut client = Client::connect(replicas[n % 3].at).await;
+        tasks.push(tokio::spawn(async move {
+            let mut ticks = interval(Duration::from_millis(10));
+            let mut seen = BTreeMap::<u16, u32>::new();
+            while Instant::now() < end {
+                ticks.tick().await;
+                let status = client.get().await;
+                // The first window has no one before it: what may come at once came in it.
+                if begun.elapsed() >= warm && Instant::now() < end {
+                    *seen.entry(status).or_default() += 1;
+                }
+            }
+            seen
+        }));
+    }
+    let mut seen = BTreeMap::<u16, u32>::new();
+    for task in tasks {
+        for (status, count) in within("the requests", task).await.expect("no panic") {
+            *seen.entry(status).or_default() += count;
+        }
+    }
+    let calls: f64 = replicas.iter().map(|replica| replica.metric("outrigger_limit_asked_total")).sum();
+    println!("in {seconds} s: {seen:?}, {calls} calls to the servers");
+    let admitted = f64::from(seen.get(&200).copied().unwrap_or(0));
+    let refused = seen.get(&429).copied().unwrap_or(0);
+    assert_eq!(seen.values().sum::<u32>(), admitted as u32 + refused, "{seen:?}");
+    let theory = 300.0 * seconds as f64;
+    assert!(admitted <= theory * 1.05, "{admitted} of {theory}");
+    // A machine that cannot send that much is told nothing about less.
+    let offered = admitted + f64::from(refused);
+    assert!(offered < theory * 1.1 || admitted >= theory * 0.95, "{admitted} of {theory}");
+}
+
+/// Both failure modes, while Redis is away and after it has come back; nobody waits long.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn redis_goes_and_comes_back_under_either_failure_mode() {
+    if !peers::present("redis_goes_and_comes_back_under_either_failure_mode", &["redis-server"]) {
+        return;
+    }
+    let redis = Redis::start().await;
+    let server = limit_server(Some(&redis.url())).await;
+    let app = app().await;
+    let limit = |mode: &str| {
+        format!("{{name: {mode}, requests: 5, per: 24h, scope: Service, shared: {{failureMode: {mode}, timeout: 300ms}}}}")
+            .replace("name: O", "name: o")
+            .replace("name: C", "name: c")
+    };
+    let open = Replica::start(app, server, &limit("Open")).await;
+    let closed = Replica::start(app, server, &limit("Closed")).await;
+    let modes = [(&open, "open", 200), (&closed, "closed", 503)];
+    let used_up = |name: &'static str, at| async move {
+        within(name, async {
+            while Client::connect(at).await.get().await != 429 {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        })
+        .await;
+    };
+    for (replica, name, _) in &modes {
+        used_up(name, replica.at).await;
+    }
+    let port = redis.port;
+    drop(redis);
+    for (replica, name, want) in &modes {
+        let mut client = Client::connect(replica.at).await;
+        within("the failure mode", async {
+            // What was refused may be known for a second.
+            while client.get().await != *want {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        })
+        .await;
+        for _ in 0..100 {
+            let begun = Instant::now();
+            assert_eq!(client.get().await, *want, "{name}");
+            // Ten times what is promised: a test fails on a mistake and not on a slow machine.
+            assert!(begun.elapsed() < Duration::from_secs(3), "{name}: {:?}", begun.elapsed());
+        }
+        assert!(replica.metric("outrigger_limit_undecided_total") >= 100.0, "{name}");
+    }
+    let _redis = Redis::start_at(port).await;
+    for (replica, name, _) in &modes {
+        // A new Redis has counted nothing: five, and then no more.
+        used_up(name, replica.at).await;
+    }
+}
+
+/// Envoy's own filter asks our server.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn envoy_is_limited_by_our_server() {
+    let program = counterparts::fetched("envoy");
+    if !peers::present("envoy_is_limited_by_our_server", &[program.to_str().expect("a path")]) {
+        return;
+    }
+    let server = limit_server(None).await;
+    let envoy = Envoy::start(server, 4).await;
+    let mut statuses = Vec::new();
+    for _ in 0..10 {
+        statuses.push(Client::connect(envoy.at).await.answer().await);
+    }
+    let passed = statuses.iter().filter(|answer| answer.status == 200).count();
+    assert_eq!(passed, 4, "{statuses:?}");
+    let refused = &statuses[9];
+    assert_eq!(refused.status, 429);
+    // What it makes of our answer: the limit it named, nothing left, and when it ends.
+    assert!(refused.header("x-ratelimit-limit").starts_with('4'), "{refused:?}");
+    assert_eq!(refused.header("x-ratelimit-remaining"), "0");
+    let reset: u64 = refused.header("x-ratelimit-reset").parse().expect("seconds");
+    assert!((1..=86_400).contains(&reset), "{refused:?}");
+}
+
+/// A server of the same call, written in Python with grpcio by the rules of the call alone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_server_of_the_call_limits_our_proxies() {
+    let python = counterparts::fetched("python");
+    if !peers::present("another_server_of_the_call_limits_our_proxies", &[python.to_str().expect("a path")]) {
+        return;
+    }
+    let foreign = Foreign::start(&python).await;
+    let app = app().await;
+    let limit = "{name: each, requests: 20, per: 24h, scope: Service, key: [{by: Header, name: x-user}], shared: {failureMode: Closed, timeout: 5s}}";
+    let replicas =
+        [Replica::start(app, foreign.at, limit).await, Replica::start(app, foreign.at, limit).await];
+    for user in ["anna", "bert"] {
+        let mut passed = 0;
+        for n in 0..60 {
+            let mut client = Client::connect(replicas[n % 2].at).await;
+            match client.get_as(user).await {
+                200 => passed += 1,
+                status => assert_eq!(status, 429),
+            }
+        }
+        assert_eq!(passed, 20, "{user}: of both replicas together");
+    }
+    let told = foreign.told();
+    let keys: Vec<_> = told.iter().map(|call| call["key"].as_str().unwrap_or_default()).collect();
+    assert!(keys.iter().all(|key| key.contains("policy=default/p|limit=each|header:x-user=")), "{keys:?}");
+    assert!(
+        told.iter().all(|call| call["hits"] == 1 && call["back"] == false),
+        "nothing leased, nothing given back"
+    );
+    let strict =
+        Replica::start(app, foreign.at, &limit.replace("timeout: 5s", "strict: true, timeout: 5s")).await;
+    let before = foreign.told().len();
+    let mut client = Client::connect(strict.at).await;
+    for _ in 0..5 {
+        assert_eq!(client.get_as("carl").await, 200);
+    }
+    assert_eq!(foreign.told().len() - before, 5, "each request asks for itself");
+}
