@@ -48,7 +48,7 @@ pub use listener::{
 pub use name::{ClusterName, DestinationName, RouteTableName, SecretName, ServiceRef, WorkloadRef};
 pub use origin::Origin;
 pub use pattern::{HostPattern, PathMatch, Pattern, StringMatch};
-pub use retry::{Backoff, Retry, RetryBudget, RetryMethods, RetryOn};
+pub use retry::{Backoff, Hedge, Retry, RetryBudget, RetryMethods, RetryOn};
 pub use route::{
     Action, Backend, BackendTarget, Cors, Forward, Fraction, HeaderEdits, HeaderMatch, Mirror, PathRewrite,
     QueryMatch, Redirect, Rewrite, Route, RouteMatch, RouteTable, Timeouts, VirtualHost,

@@ -27,8 +27,21 @@ pub struct Retry {
     pub max_retry_after: Duration,
     /// Whether a request that the hop before already repeated is repeated here, too.
     pub of_retries: bool,
-    /// A request of which no answer has begun for so long is sent to another endpoint as well, as one of `attempts`. Default: never.
-    pub hedge_after: Option<Duration>,
+    /// When a request of which no answer has begun is sent to another endpoint as well, as one of `attempts`. Default: never.
+    pub hedge: Option<Hedge>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Hedge {
+    /// After so long; beside `percentile` not before.
+    pub after: Duration,
+    /// After what this share of the cluster's requests of late needed at most, once enough of them are known.
+    pub percentile: Option<Fraction>,
+}
+
+impl Hedge {
+    /// Beside a percentile.
+    pub const LEAST: Duration = Duration::from_millis(1);
 }
 
 /// What is taken for a failure that another attempt may heal.
@@ -186,7 +199,7 @@ impl Default for Retry {
             budget: RetryBudget::default(),
             max_retry_after: Self::DEFAULT_MAX_RETRY_AFTER,
             of_retries: false,
-            hedge_after: None,
+            hedge: None,
         }
     }
 }

@@ -170,6 +170,9 @@ pub struct Retry {
     pub of_retries: bool,
     #[prost(message, optional, tag = "14")]
     pub hedge_after: Option<pb::Duration>,
+    /// Millionths; 0 for none.
+    #[prost(uint32, tag = "15")]
+    pub hedge_percentile: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Enumeration)]

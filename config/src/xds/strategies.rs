@@ -544,6 +544,9 @@ fn retry() -> impl Strategy<Value = Arc<Retry>> {
         per_second,
         interval,
     });
+    let percentile =
+        option::of((1..=1_000_000u32).prop_map(|n| Fraction::new(n, 1_000_000).expect("at most one")));
+    let hedge = (duration(), percentile).prop_map(|(after, percentile)| Hedge { after, percentile });
     let parts = (
         0..=10u8,
         on,
@@ -554,21 +557,10 @@ fn retry() -> impl Strategy<Value = Arc<Retry>> {
         budget,
         duration(),
         any::<bool>(),
-        option::of(duration()),
+        option::of(hedge),
     );
     parts.prop_map(
-        |(
-            attempts,
-            on,
-            statuses,
-            headers,
-            methods,
-            backoff,
-            budget,
-            max_retry_after,
-            of_retries,
-            hedge_after,
-        )| {
+        |(attempts, on, statuses, headers, methods, backoff, budget, max_retry_after, of_retries, hedge)| {
             Arc::new(Retry {
                 attempts,
                 on: on.into_iter().collect(),
@@ -579,7 +571,7 @@ fn retry() -> impl Strategy<Value = Arc<Retry>> {
                 budget,
                 max_retry_after,
                 of_retries,
-                hedge_after,
+                hedge,
             })
         },
     )

@@ -28,7 +28,7 @@ use crate::body::{Body, BodyError};
 use crate::downstream::Connection;
 use crate::failure::{Failure, Reason, is_grpc};
 use crate::policy::deadline::{Bound, Deadline};
-use crate::policy::retry::{ATTEMPT, Eligible, Failed, RetryPolicy, Suppressed};
+use crate::policy::retry::{ATTEMPT, Eligible, Failed, RetryPolicy, Suppressed, is_gateway_error};
 use crate::route::{Route, Upstream};
 use crate::upstream::{
     Affinity, Asked, Cluster, EndpointId, HttpVersionChoice, Kind, NoEndpoint, Part, Picked, RouteLimits,
@@ -244,6 +244,7 @@ impl<'a> Attempts<'a> {
     ) -> Result<Response<Body>, SendError> {
         let (cluster, worker) = (&self.upstream.cluster, &self.connection.worker);
         let begun = Instant::now();
+        let watched = self.watched(&request, begun);
         self.deadline.write(request.headers_mut(), begun, self.limit);
         let sending = pin!(worker.pools.send_within(self.caps, cluster, picked.endpoint(), version, request));
         let sent = match self.until(begun) {
@@ -254,6 +255,11 @@ impl<'a> Attempts<'a> {
             },
         };
         let now = Instant::now();
+        if let Some(watched) = watched
+            && sent.as_ref().is_ok_and(|response| !is_gateway_error(response.status()))
+        {
+            watched.answered();
+        }
         match &sent {
             Ok(response) => picked.answered(response.status(), response.headers(), now - begun, now),
             // What the client did wrong is not the endpoint's failure.

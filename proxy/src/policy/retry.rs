@@ -185,8 +185,8 @@ impl RetryPolicy {
     }
 
     /// How long an answer is awaited before another endpoint is asked as well.
-    pub fn hedge_after(&self) -> Option<Duration> {
-        self.model.hedge_after
+    pub fn hedge(&self) -> Option<model::Hedge> {
+        self.model.hedge
     }
 
     /// Which failures of this request may lead to another attempt; asked before the first.

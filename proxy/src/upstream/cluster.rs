@@ -2,8 +2,8 @@
 //!
 //! Owns both as snapshots that are replaced, never changed; shared by all workers. Never opens a connection (`pool`).
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -17,7 +17,7 @@ use super::balance::{Asked, EndpointSet, NoEndpoint, Turn};
 use super::circuit::Circuit;
 use super::endpoint::{Address, Checks, Usable};
 use super::picked::Picked;
-use super::{Endpoint, Sent};
+use super::{Endpoint, Latencies, Sent};
 
 #[derive(Debug)]
 pub struct Cluster {
@@ -33,6 +33,8 @@ pub struct Cluster {
     turn: Turn,
     /// Requests and repetitions of late, for retry budgets.
     pub sent: Sent,
+    /// Made when a policy asks for a percentile.
+    latencies: OnceLock<Box<Latencies>>,
     circuit: Arc<Circuit>,
 }
 
@@ -50,6 +52,7 @@ impl Cluster {
             writing: Mutex::new(()),
             turn: Turn::default(),
             sent: Sent::default(),
+            latencies: OnceLock::new(),
         });
         cluster.follow_name();
         cluster
@@ -73,6 +76,11 @@ impl Cluster {
 
     pub fn circuit(&self) -> &Arc<Circuit> {
         &self.circuit
+    }
+
+    /// How long first attempts took to be answered, as those count them who need it.
+    pub fn latencies(&self) -> &Latencies {
+        self.latencies.get_or_init(|| Box::new(Latencies::new(Instant::now())))
     }
 
     pub fn settings(&self) -> Arc<model::Cluster> {

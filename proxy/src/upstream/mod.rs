@@ -23,6 +23,7 @@ mod gate;
 pub mod health;
 pub(crate) mod http1;
 pub(crate) mod http2;
+mod latencies;
 mod picked;
 mod pool;
 pub mod relay;
@@ -40,6 +41,7 @@ pub use circuit::Circuit;
 pub use cluster::Cluster;
 pub use ejection::EjectionReason;
 pub use endpoint::{Address, Checks, Ejected, EjectedState, Endpoint, EndpointId, Usable};
+pub use latencies::Latencies;
 pub use picked::Picked;
 pub use pool::Pools;
 

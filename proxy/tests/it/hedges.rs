@@ -2,13 +2,14 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
 use http_body::Frame;
 use http_body_util::BodyExt;
-use outrigger_config::model::{Fraction, Retry, RetryBudget, RetryMethods, RetryOn};
+use outrigger_config::model::{Fraction, Hedge, Retry, RetryBudget, RetryMethods, RetryOn};
 use outrigger_proxy::app::Running;
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
@@ -94,7 +95,7 @@ impl Drop for Cancelled {
 fn hedging(endpoints: &[SocketAddr], retry: Retry) -> Running {
     let service = Service::new("app:80", endpoints);
     let mut rule = route("/", &service.cluster());
-    rule.retry = Some(Arc::new(Retry { hedge_after: Some(AFTER), ..retry }));
+    rule.retry = Some(Arc::new(Retry { hedge: Some(Hedge { after: AFTER, percentile: None }), ..retry }));
     caller(&[service.routes(vec![rule])])
 }
 
@@ -230,4 +231,39 @@ async fn what_fails_before_the_time_is_retried_as_without_it() {
     let answer = ask(&caller, "2", get()).await;
     assert_eq!((answer.status, answer.body.as_str()), (200, "second"));
     assert_eq!(counted(&caller, "outrigger_hedges_total", "").await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn how_long_to_wait_is_found_out() {
+    let silent = Arc::new(AtomicBool::new(false));
+    let mut endpoints = Vec::new();
+    for _ in 0..2 {
+        let silent = silent.clone();
+        endpoints.push(
+            app(move |request: Request<hyper::body::Incoming>| {
+                let first = !request.headers().contains_key("x-outrigger-attempt");
+                let waits = first && silent.load(Ordering::Relaxed);
+                async move {
+                    if waits {
+                        std::future::pending::<()>().await;
+                    }
+                    Response::new(text(if first { "first" } else { "second" }))
+                }
+            })
+            .await,
+        );
+    }
+    let hedge = Hedge { after: Hedge::LEAST, percentile: Fraction::new(95, 100) };
+    let service = Service::new("app:80", &endpoints);
+    let mut rule = route("/", &service.cluster());
+    rule.retry = Some(Arc::new(Retry { hedge: Some(hedge), ..Retry::default() }));
+    let caller = caller(&[service.routes(vec![rule])]);
+    for _ in 0..100 {
+        assert_eq!(ask(&caller, "1", get()).await.body, "first");
+    }
+    // Of fewer answers nothing was concluded, and nobody asked twice.
+    assert_eq!(counted(&caller, "outrigger_hedges_total", "").await, 0);
+    silent.store(true, Ordering::Relaxed);
+    assert_eq!(ask(&caller, "1", get()).await.body, "second");
+    assert_eq!(outcome(&caller, "won").await, 1);
 }

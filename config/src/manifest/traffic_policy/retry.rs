@@ -52,8 +52,14 @@ pub struct RetrySection {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct HedgeSection {
-    /// Without the beginning of an answer; 1ms to 60s. What nineteen of twenty requests need is a good start.
-    pub after: Duration,
+    /// Without the beginning of an answer; 1ms to 60s. What nineteen of twenty requests need is a good start. Beside `percentile` the least to
+    /// wait, default 1ms; else required.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<Duration>,
+    /// After what so many of 100 requests to the Service did not exceed within the last minute; 50 to 99. While fewer than 100 were answered in that time,
+    /// no second endpoint is asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub percentile: Option<Percent>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -142,9 +148,19 @@ impl Check for RetrySection {
             findings.error(at.key("on"), text);
         }
         if let Some(hedge) = self.hedge {
-            let after = hedge.after;
-            if !(1..=60_000).contains(&after.get().as_millis()) {
+            if let Some(after) = hedge.after
+                && !(1..=60_000).contains(&after.get().as_millis())
+            {
                 findings.error(at.key("hedge").key("after"), format!("{after} is not a delay (1ms to 60s)"));
+            }
+            if let Some(percentile) = hedge.percentile
+                && !(50..=99).contains(&percentile.get())
+            {
+                let text = format!("{} is no percentile to wait for (50 to 99)", percentile.get());
+                findings.error(at.key("hedge").key("percentile"), text);
+            }
+            if hedge.after.is_none() && hedge.percentile.is_none() {
+                findings.error(at.key("hedge"), "one of these is required: after, percentile");
             }
             if self.attempts.is_some_and(|attempts| attempts.get() == 0) {
                 findings.error(at.key("hedge"), "`attempts: 0` leaves no attempt for it");

@@ -3,9 +3,9 @@
 use http::{Method, StatusCode};
 
 use crate::manifest::http_route::HttpRetry;
-use crate::manifest::traffic_policy::{BackoffSection, BudgetSection, RetrySection};
-use crate::manifest::value::{Duration, HttpMethod, PerSecond, RetryAttempts, RetryStatus};
-use crate::model::{Backoff, Fraction, Retry, RetryBudget, RetryMethods, RetryOn};
+use crate::manifest::traffic_policy::{BackoffSection, BudgetSection, HedgeSection, RetrySection};
+use crate::manifest::value::{Duration, HttpMethod, PerSecond, Percent, RetryAttempts, RetryStatus};
+use crate::model::{Backoff, Fraction, Hedge, Retry, RetryBudget, RetryMethods, RetryOn};
 
 use super::route::header_matches;
 
@@ -29,7 +29,7 @@ pub(super) fn retry(manifest: &RetrySection) -> Retry {
         budget: manifest.budget.map_or(default.budget, budget),
         max_retry_after: manifest.max_retry_after.map_or(default.max_retry_after, Duration::get),
         of_retries: manifest.of_retries,
-        hedge_after: manifest.hedge.map(|hedge| hedge.after.get()),
+        hedge: manifest.hedge.map(hedge),
     }
 }
 
@@ -59,11 +59,19 @@ fn backoff(manifest: BackoffSection) -> Backoff {
     }
 }
 
+fn hedge(manifest: HedgeSection) -> Hedge {
+    let share =
+        |percent: Percent| Fraction::new(percent.get().into(), 100).expect("a percentage is at most 100");
+    Hedge {
+        after: manifest.after.map_or(Hedge::LEAST, Duration::get),
+        percentile: manifest.percentile.map(share),
+    }
+}
+
 fn budget(manifest: BudgetSection) -> RetryBudget {
     let default = RetryBudget::default();
-    let share = |percent: crate::manifest::value::Percent| {
-        Fraction::new(percent.get().into(), 100).expect("a percentage is at most 100")
-    };
+    let share =
+        |percent: Percent| Fraction::new(percent.get().into(), 100).expect("a percentage is at most 100");
     RetryBudget {
         share: manifest.percent.map_or(default.share, share),
         per_second: manifest.min_per_second.map_or(default.per_second, PerSecond::get),

@@ -9,11 +9,11 @@ use std::time::Duration;
 use http::{Method, StatusCode};
 
 use super::super::at::{At, Unsupported, take};
-use super::super::pb::route as proto;
+use super::super::pb::{self, route as proto};
 use super::super::{fields, own};
 use super::matches::{header_matcher, header_value};
 use crate::model::{
-    Backoff, Fraction, HeaderMatch, Pattern, Retry, RetryBudget, RetryMethods, RetryOn, StringMatch,
+    Backoff, Fraction, HeaderMatch, Hedge, Pattern, Retry, RetryBudget, RetryMethods, RetryOn, StringMatch,
 };
 
 /// Beside the conditions, Envoy's words for what its lists hold.
@@ -88,7 +88,8 @@ pub(super) fn own(retry: &Retry) -> own::Retry {
         budget_interval: Some(fields::duration(retry.budget.interval)),
         max_retry_after: Some(fields::duration(retry.max_retry_after)),
         of_retries: retry.of_retries,
-        hedge_after: retry.hedge_after.map(fields::duration),
+        hedge_after: retry.hedge.map(|hedge| fields::duration(hedge.after)),
+        hedge_percentile: retry.hedge.and_then(|hedge| hedge.percentile).map_or(0, Fraction::millionths),
     }
 }
 
@@ -123,8 +124,15 @@ pub(super) fn decode_own(retry: own::Retry, at: &At<'_>) -> Result<Retry, Unsupp
         max_retry_after: duration(retry.max_retry_after, "max_retry_after")?
             .unwrap_or(default.max_retry_after),
         of_retries: retry.of_retries,
-        hedge_after: duration(retry.hedge_after, "hedge_after")?,
+        hedge: hedge(retry.hedge_after, retry.hedge_percentile, at)?,
     })
+}
+
+fn hedge(after: Option<pb::Duration>, percentile: u32, at: &At<'_>) -> Result<Option<Hedge>, Unsupported> {
+    let Some(after) = fields::optional_duration(after, &at.field("hedge_after"))? else { return Ok(None) };
+    let share = Fraction::new(percentile, 1_000_000)
+        .ok_or_else(|| at.field("hedge_percentile").refuse("more than 1000000 millionths"))?;
+    Ok(Some(Hedge { after, percentile: (percentile > 0).then_some(share) }))
 }
 
 /// The timeout of an attempt and, where it is another control plane's, what it asks for.

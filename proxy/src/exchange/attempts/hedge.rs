@@ -10,6 +10,7 @@ use std::time::Duration;
 use futures_util::future::{Either, select};
 use http::header::UPGRADE;
 use http::{HeaderValue, Request, Response};
+use outrigger_config::model::Fraction;
 use tokio::time::{Instant, timeout};
 
 use super::Attempts;
@@ -17,9 +18,36 @@ use crate::body::Body;
 use crate::exchange::is_connect;
 use crate::exchange::outgoing::Held;
 use crate::policy::retry::{ATTEMPT, Hedge, RetryPolicy};
-use crate::upstream::{HttpVersionChoice, Picked, SendError};
+use crate::upstream::{HttpVersionChoice, Latencies, Picked, SendError};
 
 type Sent = Result<Response<Body>, SendError>;
+
+/// A first attempt on its way; counted when it is dropped. One that is given up, for the second one's sake or at a timeout, would have taken at least as long: left
+/// out, the slow ones would shorten the wait for those that come after them. But who gives up before that time says nothing.
+pub(super) struct Watched<'a> {
+    latencies: &'a Latencies,
+    share: Fraction,
+    begun: Instant,
+    answered: bool,
+}
+
+impl Watched<'_> {
+    /// It has a good answer.
+    pub(super) fn answered(mut self) {
+        self.answered = true;
+    }
+}
+
+impl Drop for Watched<'_> {
+    fn drop(&mut self) {
+        let now = Instant::now();
+        let took = now - self.begun;
+        let says = |known: Option<Duration>| known.is_some_and(|known| took >= known);
+        if self.answered || says(self.latencies.percentile(self.share, now)) {
+            self.latencies.add(took, now);
+        }
+    }
+}
 
 /// What came of it.
 pub(super) struct Hedged {
@@ -35,9 +63,22 @@ pub(super) struct Hedged {
 impl Attempts<'_> {
     /// After how long a second endpoint is asked for the same; `None` for never.
     pub(super) fn hedge_after(&self, request: &Request<Body>) -> Option<Duration> {
-        let after = self.policy.and_then(RetryPolicy::hedge_after)?;
+        let hedge = self.policy.and_then(RetryPolicy::hedge)?;
         let may = self.original.is_some() && !is_connect(request) && !request.headers().contains_key(UPGRADE);
-        may.then_some(after)
+        match hedge.percentile.filter(|_| may) {
+            None => may.then_some(hedge.after),
+            Some(share) => {
+                let known = self.upstream.cluster.latencies().percentile(share, Instant::now());
+                known.map(|time| time.max(hedge.after))
+            }
+        }
+    }
+
+    /// Watches how long a first attempt takes, where that decides when a second one is made.
+    pub(super) fn watched(&self, request: &Request<Body>, begun: Instant) -> Option<Watched<'_>> {
+        let share = self.policy.and_then(RetryPolicy::hedge)?.percentile?;
+        let first = self.tried.len() == 1 && !request.headers().contains_key(ATTEMPT);
+        first.then(|| Watched { latencies: self.upstream.cluster.latencies(), share, begun, answered: false })
     }
 
     /// One attempt, or two.
