@@ -12,13 +12,15 @@ pub struct CircuitBreaker {
     pub caps: Caps,
     /// `None`: no endpoint is ever ejected.
     pub ejection: Option<Ejection>,
+    /// Default: none.
+    pub adaptive: Option<Adaptive>,
     /// The section that says so; `None` for the defaults.
     pub origin: Option<Origin>,
 }
 
 impl Default for CircuitBreaker {
     fn default() -> Self {
-        Self { caps: Caps::default(), ejection: Some(Ejection::default()), origin: None }
+        Self { caps: Caps::default(), ejection: Some(Ejection::default()), adaptive: None, origin: None }
     }
 }
 
@@ -58,6 +60,23 @@ pub struct Caps {
 impl Caps {
     /// Where `connections` is set and `pending` is not.
     pub const DEFAULT_PENDING: u32 = 1024;
+}
+
+/// A cap on requests under way that follows their latencies: as many as are answered without waiting for each other.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Adaptive {
+    pub mode: BreakerMode,
+    /// The cap is never lower; at least 1.
+    pub least: u32,
+    /// Nor higher; at least `least`.
+    pub most: u32,
+    /// The section that says so.
+    pub origin: Option<Origin>,
+}
+
+impl Adaptive {
+    pub const DEFAULT_LEAST: u32 = 3;
+    pub const DEFAULT_MOST: u32 = 1_000;
 }
 
 /// Caps on what takes one route, beside those of the clusters it leads to.

@@ -9,18 +9,20 @@ use http::HeaderName;
 use serde::{Serialize, Serializer};
 
 use super::access::{Call, PathTemplate, canonical};
-use super::{CallMatch, Origin, ServiceRef};
+use super::{Adaptive, CallMatch, Origin, ServiceRef};
 
 /// Those of one port. All of them have to let a request pass.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Limits {
     pub rates: Vec<RateLimit>,
     pub concurrency: Vec<Limit<u32>>,
+    /// On what the app is sent at a time.
+    pub adaptive: Option<Adaptive>,
 }
 
 impl Limits {
     pub fn is_empty(&self) -> bool {
-        self.rates.is_empty() && self.concurrency.is_empty()
+        self.rates.is_empty() && self.concurrency.is_empty() && self.adaptive.is_none()
     }
 }
 

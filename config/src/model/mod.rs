@@ -31,7 +31,7 @@ pub use balance::{
     Algorithm, Balance, HashCookie, HashInput, HashOn, HealthCheck, HealthProbe, SessionCookie, SlowStart,
 };
 pub use circuit_breaker::{
-    BreakerMode, Caps, CircuitBreaker, Ejection, EjectionErrors, RouteCaps, SlowCalls, SuccessRate,
+    Adaptive, BreakerMode, Caps, CircuitBreaker, Ejection, EjectionErrors, RouteCaps, SlowCalls, SuccessRate,
 };
 pub use cluster::{Cluster, Discovery, UpstreamHttp};
 pub use endpoints::{Endpoint, Endpoints, Health};

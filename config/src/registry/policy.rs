@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::model::{
-    Balance, CircuitBreaker, Limit, LimitServer, Origin, RateLimit, Retry, ServiceRef, SharedLimit, Timeouts,
+    Adaptive, Balance, CircuitBreaker, Limit, LimitServer, Origin, RateLimit, Retry, ServiceRef, SharedLimit,
+    Timeouts,
 };
 use crate::resolve::precedence::Seniority;
 
@@ -22,6 +23,8 @@ pub struct TrafficPolicy {
     pub only_for_services: Option<&'static str>,
     pub rate_limit: Option<Arc<[PolicyLimit]>>,
     pub concurrency: Option<Arc<[Limit<u32>]>>,
+    /// Of the same section as `concurrency`; there with it.
+    pub adaptive: Option<Option<Adaptive>>,
     pub balance: Option<Arc<BalanceSection>>,
     pub origin: Origin,
 }

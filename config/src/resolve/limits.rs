@@ -26,6 +26,8 @@ impl Registry {
                     limits.rates.push(RateLimit { limit, ..rate });
                 }
             }
+            // One cap for all that reaches the app: the first Service's that has one.
+            limits.adaptive = limits.adaptive.or_else(|| self.adaptive(&call));
             let caps = self.concurrency(&call);
             for cap in caps.section().into_iter().flat_map(|caps| caps.iter()) {
                 if let Some(limit) = at(cap, own_port)

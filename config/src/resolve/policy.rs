@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::model::{CircuitBreaker, Limit, Origin, Retry, RouteCaps, ServiceRef, Timeouts};
+use crate::model::{Adaptive, CircuitBreaker, Limit, Origin, Retry, RouteCaps, ServiceRef, Timeouts};
 use crate::registry::{
     BackendTo, BalanceSection, PolicyLimit, PolicyTarget, Registry, Route, Rule, TimeoutSection,
     TrafficPolicy,
@@ -132,6 +132,13 @@ impl Registry {
     /// As [`Self::rate_limits`].
     pub(super) fn concurrency(&self, call: &Call<'_>) -> Decision<Arc<[Limit<u32>]>> {
         Decision::among(self.policies_about(call, "spec.concurrency", |policy| policy.concurrency.clone()))
+    }
+
+    /// As [`Self::rate_limits`].
+    pub(super) fn adaptive(&self, call: &Call<'_>) -> Option<Adaptive> {
+        let decided =
+            Decision::among(self.policies_about(call, "spec.concurrency", |policy| policy.adaptive.clone()));
+        decided.winner?.section
     }
 
     /// Rules of routes have none of their own: they share the endpoints of the Services behind them.

@@ -1,6 +1,6 @@
 //! Circuit breaking: Envoy's thresholds and outlier detection where they can say it, all of it in our own message.
 //!
-//! What other clients lose: slow calls, the probe and the ramp, Observe (they enforce nothing then), caps of a route.
+//! What other clients lose: slow calls, the probe and the ramp, Observe (they enforce nothing then), caps of a route, adaptive ones.
 
 use std::time::Duration;
 
@@ -9,7 +9,8 @@ use super::pb::cluster as proto;
 use super::pb::cluster::circuit_breakers::Thresholds;
 use super::{fields, own, pb};
 use crate::model::{
-    BreakerMode, Caps, CircuitBreaker, Ejection, EjectionErrors, Fraction, RouteCaps, SlowCalls, SuccessRate,
+    Adaptive, BreakerMode, Caps, CircuitBreaker, Ejection, EjectionErrors, Fraction, RouteCaps, SlowCalls,
+    SuccessRate,
 };
 
 /// Envoy's way to say that there is no cap.
@@ -68,8 +69,30 @@ pub(super) fn own(breaker: &CircuitBreaker) -> own::CircuitBreaker {
     own::CircuitBreaker {
         caps: Some(own_caps(&breaker.caps)),
         ejection: breaker.ejection.as_ref().map(own_ejection),
+        adaptive: breaker.adaptive.as_ref().map(own_adaptive),
         origin: breaker.origin.as_ref().map(Into::into),
     }
+}
+
+pub(super) fn own_adaptive(adaptive: &Adaptive) -> own::Adaptive {
+    own::Adaptive {
+        mode: own::BreakerMode::from(adaptive.mode) as i32,
+        least: adaptive.least,
+        most: adaptive.most,
+        origin: adaptive.origin.as_ref().map(Into::into),
+    }
+}
+
+pub(super) fn decode_adaptive(own: own::Adaptive, at: &At<'_>) -> Result<Adaptive, Unsupported> {
+    if own.least == 0 || own.most < own.least {
+        return Err(at.field("most").refuse(format!("{} to {} are no bounds of a cap", own.least, own.most)));
+    }
+    Ok(Adaptive {
+        mode: own::enumeration::<own::BreakerMode, _>(own.mode, &at.field("mode"))?,
+        least: own.least,
+        most: own.most,
+        origin: own.origin.map(Into::into),
+    })
 }
 
 fn own_caps(caps: &Caps) -> own::Caps {
@@ -135,6 +158,10 @@ pub(super) fn decode_own(breaker: own::CircuitBreaker, at: &At<'_>) -> Result<Ci
             )?,
         },
         ejection,
+        adaptive: breaker
+            .adaptive
+            .map(|adaptive| decode_adaptive(adaptive, &at.field("adaptive")))
+            .transpose()?,
         origin: breaker.origin.map(Into::into),
     })
 }
@@ -205,6 +232,7 @@ pub(super) fn decode(
     Ok(CircuitBreaker {
         caps: Caps { requests_per_connection, ..caps },
         ejection: ejection.transpose()?,
+        adaptive: None,
         origin: None,
     })
 }

@@ -5,7 +5,7 @@
 use prost::{Enumeration, Message};
 
 use super::at::{At, Unsupported};
-use super::{access, fields, own, pb};
+use super::{access, circuit_breaker, fields, own, pb};
 use crate::model::{self, KeyPart, LimitUnit, PathTemplate, SharedLimit};
 
 #[derive(Clone, PartialEq, Message)]
@@ -14,6 +14,8 @@ pub struct Limits {
     pub rates: Vec<RateLimit>,
     #[prost(message, repeated, tag = "2")]
     pub concurrency: Vec<Limit>,
+    #[prost(message, optional, tag = "3")]
+    pub adaptive: Option<own::Adaptive>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -166,6 +168,7 @@ pub(super) fn encode(limits: &model::Limits) -> Option<Limits> {
     (!limits.is_empty()).then(|| Limits {
         rates: limits.rates.iter().map(rate).collect(),
         concurrency: limits.concurrency.iter().map(encode_limit).collect(),
+        adaptive: limits.adaptive.as_ref().map(circuit_breaker::own_adaptive),
     })
 }
 
@@ -227,6 +230,10 @@ pub(super) fn decode(own: Option<Limits>, at: &At<'_>) -> Result<model::Limits, 
         concurrency: concurrency
             .map(|(i, limit)| decode_limit(limit, &at.index("concurrency", i)))
             .collect::<Result<_, _>>()?,
+        adaptive: own
+            .adaptive
+            .map(|adaptive| circuit_breaker::decode_adaptive(adaptive, &at.field("adaptive")))
+            .transpose()?,
     })
 }
 

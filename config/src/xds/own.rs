@@ -239,6 +239,20 @@ pub struct CircuitBreaker {
     pub ejection: Option<Ejection>,
     #[prost(message, optional, tag = "3")]
     pub origin: Option<Origin>,
+    #[prost(message, optional, tag = "4")]
+    pub adaptive: Option<Adaptive>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct Adaptive {
+    #[prost(enumeration = "BreakerMode", tag = "1")]
+    pub mode: i32,
+    #[prost(uint32, tag = "2")]
+    pub least: u32,
+    #[prost(uint32, tag = "3")]
+    pub most: u32,
+    #[prost(message, optional, tag = "4")]
+    pub origin: Option<Origin>,
 }
 
 /// Of a cluster, or of a route: that has no connections of its own, and its origin stands here.

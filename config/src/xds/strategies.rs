@@ -191,8 +191,8 @@ fn limits() -> impl Strategy<Value = Limits> {
         rate_limit(own.boxed(), Just(None).boxed()),
         rate_limit(counted.boxed(), shared_limit().prop_map(Some).boxed())
     ];
-    (vec(rate, 0..3), vec(limit((1_u32..1_000).boxed()), 0..3))
-        .prop_map(|(rates, concurrency)| Limits { rates, concurrency })
+    (vec(rate, 0..3), vec(limit((1_u32..1_000).boxed()), 0..3), option::weighted(0.3, adaptive()))
+        .prop_map(|(rates, concurrency, adaptive)| Limits { rates, concurrency, adaptive })
 }
 
 fn rate_limit(
@@ -776,11 +776,13 @@ fn circuit_breaker() -> impl Strategy<Value = CircuitBreaker> {
             requests_per_connection,
         },
     );
-    (caps, option::of(ejection()), option::of(origin())).prop_map(|(caps, ejection, origin)| CircuitBreaker {
-        caps,
-        ejection,
-        origin,
-    })
+    (caps, option::of(ejection()), option::weighted(0.3, adaptive()), option::of(origin()))
+        .prop_map(|(caps, ejection, adaptive, origin)| CircuitBreaker { caps, ejection, adaptive, origin })
+}
+
+fn adaptive() -> impl Strategy<Value = Adaptive> {
+    (breaker_mode(), 1..1_000u32, 0..10_000u32, option::of(origin()))
+        .prop_map(|(mode, least, more, origin)| Adaptive { mode, least, most: least + more, origin })
 }
 
 fn route_caps() -> impl Strategy<Value = RouteCaps> {

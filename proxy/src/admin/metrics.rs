@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::State;
 use super::answer::{Answer, Asked, text};
 use crate::telemetry::{CONTENT_TYPE, Gauge, Text};
-use crate::upstream::{Ejected, Usable};
+use crate::upstream::{Cluster, Ejected, Usable};
 use crate::worker::Shared;
 
 pub(super) fn answer(_: &Asked, state: &State) -> Answer {
@@ -90,11 +90,7 @@ fn endpoints(shared: &Shared) -> Endpoints {
             *reasons.entry((reason.word(), mode.label())).or_default() += 1;
             next_probe = next.into_iter().chain(next_probe).min();
         }
-        for one in cluster.circuit().in_use() {
-            let labels = || vec![("service", service.clone()), ("cap", one.cap.word().into())];
-            add(&mut all.limits, labels(), one.limit);
-            add(&mut all.in_use, labels(), one.now);
-        }
+        all.caps(&service, cluster);
         for (state, count) in states {
             add(&mut all.by_state, vec![("service", service.clone()), ("state", state.into())], count);
         }
@@ -111,7 +107,27 @@ fn endpoints(shared: &Shared) -> Endpoints {
             }
         }
     }
+    drop(content);
+    // What the app itself is sent has caps, too.
+    let inbound = shared.mesh.inbound().borrow().clone();
+    for port in inbound.iter().flat_map(|inbound| inbound.ports.values()) {
+        let Some(destination) = port.destination.current() else { continue };
+        let Some(service) = &destination.service else { continue };
+        for upstream in destination.tcp.iter() {
+            all.caps(&service.to_string(), &upstream.cluster);
+        }
+    }
     all
+}
+
+impl Endpoints {
+    fn caps(&mut self, service: &str, cluster: &Cluster) {
+        for one in cluster.circuit().in_use() {
+            let labels = || vec![("service", service.to_owned()), ("cap", one.cap.word().into())];
+            add(&mut self.limits, labels(), one.limit);
+            add(&mut self.in_use, labels(), one.now);
+        }
+    }
 }
 
 /// Several ports of a service are one series.

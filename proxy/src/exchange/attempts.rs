@@ -121,6 +121,7 @@ impl<'a> Attempts<'a> {
             return Err(bound.failure("attempt"));
         }
         held.parts[0] = Some(Part::take(Kind::Requests, cluster.circuit(), self.caps)?);
+        held.admission = cluster.circuit().admit()?;
         let client = self.connection.peer.address.ip();
         self.affinity = self
             .connection
@@ -255,10 +256,13 @@ impl<'a> Attempts<'a> {
             },
         };
         let now = Instant::now();
-        if let Some(watched) = watched
-            && sent.as_ref().is_ok_and(|response| !is_gateway_error(response.status()))
-        {
-            watched.answered();
+        if sent.as_ref().is_ok_and(|response| !is_gateway_error(response.status())) {
+            if let Some(watched) = watched {
+                watched.answered();
+            }
+            if let Some(admission) = &held.admission {
+                admission.answered(now - begun, now);
+            }
         }
         match &sent {
             Ok(response) => picked.answered(response.status(), response.headers(), now - begun, now),

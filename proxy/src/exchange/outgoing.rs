@@ -25,7 +25,7 @@ use crate::policy::access::Admitted;
 use crate::policy::deadline::{Bound, Deadline};
 use crate::policy::rate_limit::Counted;
 use crate::telemetry::{Record, Way};
-use crate::upstream::{Part, Picked};
+use crate::upstream::{Admission, Part, Picked};
 
 /// A response's body with everything its end is told to.
 #[derive(Debug)]
@@ -43,6 +43,8 @@ pub struct Held {
     pub picked: Option<Picked>,
     /// Counts towards the caps on requests, and on retries, until dropped.
     pub(super) parts: [Option<Part>; 2],
+    /// Counts towards the adaptive cap until dropped.
+    pub(super) admission: Option<Admission>,
     /// May go on while it is not revoked.
     pub(super) admitted: Option<Admitted>,
     /// Counts against the workload's limits until dropped.
@@ -71,6 +73,7 @@ impl Held {
             record,
             picked: None,
             parts: [None, None],
+            admission: None,
             admitted: None,
             counted: None,
             tunnel: None,

@@ -23,10 +23,12 @@ pub enum Cap {
     RoutePending,
     RouteRequests,
     RouteRetries,
+    /// Requests under way, by what their latencies allow.
+    Adaptive,
 }
 
 impl Cap {
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Connections,
         Self::Pending,
         Self::Requests,
@@ -34,6 +36,7 @@ impl Cap {
         Self::RoutePending,
         Self::RouteRequests,
         Self::RouteRetries,
+        Self::Adaptive,
     ];
 
     pub const fn word(self) -> &'static str {
@@ -45,6 +48,7 @@ impl Cap {
             Self::RoutePending => "route_pending",
             Self::RouteRequests => "route_requests",
             Self::RouteRetries => "route_retries",
+            Self::Adaptive => "adaptive",
         }
     }
 
@@ -55,6 +59,7 @@ impl Cap {
             Self::Pending | Self::RoutePending => "maxPendingRequests",
             Self::Requests | Self::RouteRequests => "maxRequests",
             Self::Retries | Self::RouteRetries => "maxRetries",
+            Self::Adaptive => "adaptive",
         }
     }
 }
@@ -250,6 +255,10 @@ impl Drop for Place {
 pub(super) fn refusal(cap: Cap, limit: u32, origin: Option<&Origin>) -> Failure {
     let field = cap.field();
     let detail = match origin {
+        // It names the very field.
+        Some(origin) if cap == Cap::Adaptive => {
+            format!("{origin} lets {limit} requests at a time pass by now")
+        }
         Some(origin) => format!("{origin}.{field} is {limit}"),
         None => format!("{field} is {limit}"),
     };

@@ -5,11 +5,12 @@
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use outrigger_config::model::{BreakerMode, CircuitBreaker, Ejection, Origin};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::adaptive::{Adaptive, Admission};
 use super::caps::{self, Cap, InUse, Place, Use};
 use super::ejection::{Change, Millis, Places, is_enforced};
 use super::{Cluster, Endpoint};
@@ -19,6 +20,7 @@ use crate::telemetry::CircuitMetrics;
 #[derive(Debug)]
 pub struct Circuit {
     rules: ArcSwap<CircuitBreaker>,
+    adaptive: ArcSwapOption<Adaptive>,
     pub(super) places: Places,
     pub(super) in_use: InUse,
     /// Told when a connection is wanted that a cap does not allow: workers close one of theirs that carries nothing.
@@ -32,6 +34,7 @@ pub struct Circuit {
 impl Circuit {
     pub(super) fn new(rules: Arc<CircuitBreaker>, cluster: Weak<Cluster>) -> Arc<Self> {
         Arc::new(Self {
+            adaptive: ArcSwapOption::new(adaptive(&rules)),
             rules: ArcSwap::new(rules),
             places: Places::default(),
             in_use: InUse::default(),
@@ -45,6 +48,10 @@ impl Circuit {
     /// Returns whether they are other ones than before.
     pub(super) fn update(&self, rules: Arc<CircuitBreaker>) -> bool {
         let before = self.rules.swap(Arc::clone(&rules));
+        // What it found out holds while it is asked for the same.
+        if before.adaptive != rules.adaptive {
+            self.adaptive.store(adaptive(&rules));
+        }
         let most = self.most_connections();
         self.in_use.exchanges.admit(most);
         self.in_use.sockets.admit(most);
@@ -53,7 +60,27 @@ impl Circuit {
 
     /// The caps that are set, and what counts towards each.
     pub fn in_use(&self) -> Vec<Use> {
-        self.in_use.all(&self.rules().caps).collect()
+        let adaptive = self.adaptive.load();
+        let adaptive = adaptive.iter().map(|adaptive| Use {
+            cap: Cap::Adaptive,
+            limit: adaptive.cap(),
+            now: adaptive.under_way(),
+        });
+        self.in_use.all(&self.rules().caps).chain(adaptive).collect()
+    }
+
+    /// Lets a request in, if as many may be under way by the latencies of late; `None` where no policy asks for that.
+    pub fn admit(&self) -> Result<Option<Admission>, Failure> {
+        let adaptive = self.adaptive.load();
+        let Some(adaptive) = &*adaptive else { return Ok(None) };
+        match adaptive.enter() {
+            Ok(admission) => Ok(Some(admission)),
+            Err(cap) => {
+                let rules = adaptive.rules();
+                self.overflowed(Cap::Adaptive, rules.mode, cap, rules.origin.as_ref())?;
+                Ok(Some(adaptive.force()))
+            }
+        }
     }
 
     /// How many connections there may be: more than there can be where no cap holds.
@@ -172,4 +199,8 @@ impl Circuit {
             Change::Spared(_) | Change::StillOut => {}
         }
     }
+}
+
+fn adaptive(rules: &CircuitBreaker) -> Option<Arc<Adaptive>> {
+    rules.adaptive.clone().map(|rules| Arc::new(Adaptive::new(rules, Instant::now())))
 }

@@ -11,6 +11,7 @@
 //! For TCP: [`Pools::open_tcp`] and [`relay`]. Cancelling is dropping: of the future of `send`, or of the response's body.
 //! Never retries what may have been processed: [`SendError`] says what is known, and the caller decides.
 
+mod adaptive;
 mod balance;
 mod budget;
 mod caps;
@@ -33,6 +34,7 @@ mod tls;
 #[cfg(test)]
 mod tests;
 
+pub use adaptive::Admission;
 pub use balance::affinity::Affinity;
 pub use balance::{Asked, EndpointSet, NoEndpoint};
 pub use budget::Sent;

@@ -280,3 +280,32 @@ async fn as_many_requests_at_the_same_time_as_may_be_and_a_change_takes_effect()
         assert_eq!(client.get("http://s/").await.status, 200, "what ended does not count any more");
     }
 }
+
+/// The cap that finds itself, before the app: one request at a time by its bounds, the next is refused with the policy's name.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_adaptive_cap_sheds_before_the_app() {
+    let gate = Arc::new(tokio::sync::Semaphore::new(0));
+    let doors = gate.clone();
+    let held = app(move |_| {
+        let doors = doors.clone();
+        async move {
+            doors.acquire().await.expect("it is open").forget();
+            http::Response::new(text("ok"))
+        }
+    })
+    .await;
+    let callee = Callee::start(held, held, "concurrency: {adaptive: {minRequests: 1, maxRequests: 1}}").await;
+    let to = callee.http;
+    let first = tokio::spawn(async move { Http1::connect(to).await.get("/", "s").await.status });
+    within("it is under way", async {
+        while callee.metric("outrigger_cap_in_use", &["cap=\"adaptive\""]).await == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+    let refused = Http1::connect(to).await.get("/", "s").await;
+    assert_eq!((refused.status, refused.reason()), (503, "overloaded"));
+    gate.add_permits(1);
+    assert_eq!(first.await.expect("it ends"), 200);
+    assert_eq!(callee.metric("outrigger_cap_overflow_total", &["cap=\"adaptive\""]).await, 1);
+}

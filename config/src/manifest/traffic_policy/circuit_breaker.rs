@@ -8,6 +8,8 @@ use crate::manifest::path::FieldPath;
 use crate::manifest::value::{Cap, Consecutive, Duration, MinRequests, Percent};
 use crate::model::{Ejection, SuccessRate};
 
+use super::adaptive::AdaptiveSection;
+
 /// Endpoints that fail are ejected without this section, too, as `circuitBreaker: {}` says; caps there are none but these. Each calling
 /// process counts for itself. On a route or rule, only the caps on requests, pending requests and retries apply, to what takes it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -33,6 +35,8 @@ pub struct CircuitBreakerSection {
     pub max_requests_per_connection: Option<Cap>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ejection: Option<EjectionSection>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adaptive: Option<AdaptiveSection>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
@@ -142,6 +146,7 @@ impl CircuitBreakerSection {
             Self { max_connections: Some(_), .. } => Some("maxConnections"),
             Self { max_requests_per_connection: Some(_), .. } => Some("maxRequestsPerConnection"),
             Self { ejection: Some(_), .. } => Some("ejection"),
+            Self { adaptive: Some(_), .. } => Some("adaptive"),
             _ => None,
         }
     }
@@ -151,6 +156,9 @@ impl Check for CircuitBreakerSection {
     fn check(&self, at: &FieldPath, findings: &mut Findings) {
         if let Some(ejection) = &self.ejection {
             ejection.check(&at.key("ejection"), findings);
+        }
+        if let Some(adaptive) = &self.adaptive {
+            adaptive.check(&at.key("adaptive"), findings);
         }
     }
 }

@@ -9,6 +9,7 @@ use crate::manifest::path::FieldPath;
 use crate::manifest::value::{Duration, HeaderName, LimitAmount, MaxKeys, Name};
 use crate::model::Rate;
 
+use super::adaptive::AdaptiveSection;
 use super::limit_key::KeyPart;
 use super::shared_limit::{self, LimitScope, LimitServerSection, SharedSection};
 
@@ -40,6 +41,8 @@ pub struct ConcurrencySection {
     /// All of them have to let a request pass; at most 16.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub limits: Vec<ConcurrencyLimit>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adaptive: Option<AdaptiveSection>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
@@ -220,6 +223,9 @@ impl Check for RateLimitSection {
 
 impl Check for ConcurrencySection {
     fn check(&self, at: &FieldPath, findings: &mut Findings) {
+        if let Some(adaptive) = &self.adaptive {
+            adaptive.check(&at.key("adaptive"), findings);
+        }
         let at = at.key("limits");
         findings.at_most(&at, self.limits.len(), 16);
         findings.unique(&at, &self.limits, "name", |limit| limit.name.clone());

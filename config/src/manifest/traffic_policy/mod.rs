@@ -11,6 +11,7 @@ use super::field::{Ignored, NotYet};
 use super::metadata::Metadata;
 use super::path::FieldPath;
 
+mod adaptive;
 mod circuit_breaker;
 mod health_check;
 mod limit;
@@ -21,6 +22,7 @@ mod shared_limit;
 mod target;
 mod timeout;
 
+pub use adaptive::AdaptiveSection;
 pub use circuit_breaker::{
     BreakerMode, CircuitBreakerSection, EjectionErrors, EjectionMode, EjectionSection, SlowCallsSection,
     SuccessRateSection,

@@ -9,6 +9,8 @@ use crate::model::{
     BreakerMode, Caps, CircuitBreaker, Ejection, EjectionErrors, Fraction, Origin, SlowCalls, SuccessRate,
 };
 
+use super::adaptive::adaptive;
+
 pub(super) fn circuit_breaker(manifest: &CircuitBreakerSection, origin: Origin) -> CircuitBreaker {
     let mode = match manifest.mode {
         ManifestMode::Enforce => BreakerMode::Enforce,
@@ -26,6 +28,7 @@ pub(super) fn circuit_breaker(manifest: &CircuitBreakerSection, origin: Origin) 
             requests_per_connection: cap(manifest.max_requests_per_connection),
         },
         ejection: ejection(manifest.ejection.unwrap_or_default(), mode),
+        adaptive: manifest.adaptive.map(|manifest| adaptive(manifest, mode, &origin)),
         origin: Some(origin),
     }
 }

@@ -10,8 +10,8 @@ use crate::manifest::traffic_policy::{
 };
 use crate::manifest::value::{Duration, MaxKeys, Name};
 use crate::model::{
-    CallMatch, Cost, KeyPart, Limit, LimitHeaders, LimitMode, LimitOverride, LimitUnit, Rate, RateLimit,
-    SharedLimit,
+    Adaptive, BreakerMode, CallMatch, Cost, KeyPart, Limit, LimitHeaders, LimitMode, LimitOverride,
+    LimitUnit, Rate, RateLimit, SharedLimit,
 };
 use crate::registry::policy::{PolicyLimit, Sharing};
 
@@ -95,6 +95,15 @@ pub(super) fn concurrency(id: &Identity<'_>, section: &ConcurrencySection) -> Ar
         origin: id.origin().at(&format!("spec.concurrency.limits[{i}]")),
     };
     section.limits.iter().enumerate().map(limit).collect()
+}
+
+pub(super) fn adaptive(id: &Identity<'_>, section: &ConcurrencySection) -> Option<Adaptive> {
+    let mode = match mode(section.mode) {
+        LimitMode::Enforce => BreakerMode::Enforce,
+        LimitMode::Observe => BreakerMode::Observe,
+    };
+    let origin = id.origin().at("spec.concurrency");
+    section.adaptive.map(|manifest| super::adaptive::adaptive(manifest, mode, &origin))
 }
 
 fn name(given: Option<&Name>, what: &str, index: usize) -> Arc<str> {

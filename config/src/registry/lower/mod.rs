@@ -3,6 +3,7 @@
 //! Each object on its own: whether what it refers to exists is for the checks that follow. Never fails, since manifests are valid by construction.
 
 mod access;
+mod adaptive;
 mod balance;
 mod circuit_breaker;
 mod gateway;

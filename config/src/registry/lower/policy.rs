@@ -47,6 +47,7 @@ pub(in crate::registry) fn traffic_policy(id: &Identity<'_>, manifest: &PolicyMa
         only_for_services: breaker.and_then(|manifest| manifest.only_for_services()),
         rate_limit: manifest.spec.rate_limit.as_ref().map(|section| limit::rates(id, section)),
         concurrency: manifest.spec.concurrency.as_ref().map(|section| limit::concurrency(id, section)),
+        adaptive: manifest.spec.concurrency.as_ref().map(|section| limit::adaptive(id, section)),
         balance: manifest.spec.load_balancing.as_ref().map(|manifest| Arc::new(balance::balance(manifest))),
         origin: id.origin(),
     }

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use outrigger_config::model::{
-    self, Action, Backend, BackendTarget, ClusterName, Discovery, Endpoint, Endpoints, Forward,
-    Gateway as GatewayModel, GatewayProtocol, HeaderEdits, Health, HostPattern, Inbound as InboundModel,
-    Listener, Origin, PathMatch, Protocol, ProxySettings, Resource, Rewrite, Route, RouteMatch, RouteTable,
-    RouteTableName, SecretName, Timeouts, TrustBundle, UpstreamHttp, Version, VirtualHost, WorkloadRef,
+    self, Action, Backend, BackendTarget, CircuitBreaker, ClusterName, Discovery, Endpoint, Endpoints,
+    Forward, Gateway as GatewayModel, GatewayProtocol, HeaderEdits, Health, HostPattern,
+    Inbound as InboundModel, Listener, Origin, PathMatch, Protocol, ProxySettings, Resource, Rewrite, Route,
+    RouteMatch, RouteTable, RouteTableName, SecretName, Timeouts, TrustBundle, UpstreamHttp, Version,
+    VirtualHost, WorkloadRef,
 };
 use rustls::RootCertStore;
 use rustls::crypto::aws_lc_rs;
@@ -103,6 +104,7 @@ impl Apply {
                 None => Cluster::new(settings),
             };
             cluster.set_endpoints(app_endpoint(port));
+            cluster.circuit().counted_by(|| self.telemetry.metrics.circuit(port.service.as_ref()));
             let attempts = self.telemetry.metrics.attempts(port.service.as_ref());
             let upstream = Upstream { cluster: cluster.clone(), attempts };
             let table = app_routes(port, &model.workload);
@@ -366,7 +368,12 @@ fn app_cluster(port: &model::InboundPort, settings: &ProxySettings) -> model::Cl
         http: if port.protocol == Protocol::Http2 { UpstreamHttp::Http2 } else { UpstreamHttp::AsReceived },
         connect_timeout: model::Cluster::DEFAULT_CONNECT_TIMEOUT,
         idle_timeout: settings.app_idle_timeout,
-        circuit_breaker: Default::default(),
+        // There is only one app: it is asked however it does, but for more than it can take.
+        circuit_breaker: Arc::new(CircuitBreaker {
+            ejection: None,
+            adaptive: port.limits.adaptive.clone(),
+            ..CircuitBreaker::default()
+        }),
         balance: Default::default(),
         origin: port.origin.clone(),
     }

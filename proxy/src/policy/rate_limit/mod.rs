@@ -129,7 +129,8 @@ impl Counting {
 impl Limits {
     /// `None` where there are none. `home`: the mesh's trust domain.
     pub fn new(model: &model::Limits, states: &States, home: &Arc<str>) -> Option<Arc<Self>> {
-        if model.is_empty() {
+        // The adaptive cap is the cluster's.
+        if model.rates.is_empty() && model.concurrency.is_empty() {
             return None;
         }
         let state = |counting: Counting| states.find(&counting).expect("made of the same ports");

@@ -128,7 +128,7 @@ impl World {
     }
 
     fn of(rates: Vec<RateLimit>) -> Self {
-        Self::new(&Model { rates, concurrency: Vec::new() })
+        Self::new(&Model { rates, concurrency: Vec::new(), ..Model::default() })
     }
 
     fn ask(&self, peer: &Peer, request: &Request<Body>) -> (Counted, Result<(), Failure>) {
@@ -309,7 +309,7 @@ async fn observing_counts_and_lets_go_on() {
     watched.limit.mode = LimitMode::Observe;
     let mut cap = limit("cap", 1, Vec::new());
     cap.mode = LimitMode::Observe;
-    let world = World::new(&Model { rates: vec![watched], concurrency: vec![cap] });
+    let world = World::new(&Model { rates: vec![watched], concurrency: vec![cap], ..Model::default() });
     let open: Vec<_> = (0..10).map(|_| world.ask(&peer("a"), &get())).collect();
     assert!(open.iter().all(|(_, passed)| passed.is_ok()));
     let of = |limit| {
@@ -327,8 +327,11 @@ async fn observing_counts_and_lets_go_on() {
 async fn as_many_at_the_same_time_as_may_be() {
     let each = limit("each", 2, vec![KeyPart::Identity]);
     let bucket = rate("all", 1, 1_000, Vec::new());
-    let world =
-        World::new(&Model { rates: vec![bucket], concurrency: vec![limit("all", 3, Vec::new()), each] });
+    let world = World::new(&Model {
+        rates: vec![bucket],
+        concurrency: vec![limit("all", 3, Vec::new()), each],
+        ..Model::default()
+    });
     let a = [world.ask(&peer("a"), &get()), world.ask(&peer("a"), &get())];
     assert!(a.iter().all(|(_, passed)| passed.is_ok()));
     let third = world.ask(&peer("a"), &get());
@@ -360,7 +363,7 @@ async fn what_was_counted_goes_on_to_count_across_changes() {
     let model = |tokens, mode| {
         let mut rate = rate("all", tokens, 10, Vec::new());
         rate.limit.mode = mode;
-        Model { rates: vec![rate], concurrency: Vec::new() }
+        Model { rates: vec![rate], concurrency: Vec::new(), ..Model::default() }
     };
     let (first, same) = (model(1, LimitMode::Enforce), model(1, LimitMode::Observe));
     let other = model(2, LimitMode::Enforce);
