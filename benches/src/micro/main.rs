@@ -44,6 +44,13 @@ fn main() -> anyhow::Result<()> {
     report("exchange: HTTP/1.1 through a gateway, loopback", exchange::MOST, || {
         through.once().expect("it was answered before");
     });
+    let before = exchange::wakeups()?;
+    for _ in 0..1_000 {
+        through.once()?;
+    }
+    // One request at a time, so that the worker has to wait for each and for its answer.
+    let each = (exchange::wakeups()? - before) as f64 / 1_000.0;
+    println!("{:44} {each:10.2} wake-ups of the worker", "exchange: one at a time");
     Ok(())
 }
 
