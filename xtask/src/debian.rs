@@ -101,7 +101,7 @@ impl Drop for NoServices {
 const POLICY: &str = "/usr/sbin/policy-rc.d";
 
 /// A program and the package that brings it.
-const PROGRAMS: [(&str, &str); 15] = [
+const PROGRAMS: [(&str, &str); 16] = [
     ("ip", "iproute2"),
     ("nft", "nftables"),
     ("iptables-restore", "iptables"),
@@ -117,6 +117,7 @@ const PROGRAMS: [(&str, &str); 15] = [
     ("node", "nodejs"),
     ("openssl", "openssl"),
     ("unshare", "util-linux"),
+    ("valgrind", "valgrind"),
 ];
 
 /// Of `cargo xtask bench compare` alone.

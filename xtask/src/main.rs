@@ -6,6 +6,7 @@
 mod bench;
 mod debian;
 mod exec;
+mod instructions;
 mod peers;
 mod test;
 

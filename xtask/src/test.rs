@@ -17,7 +17,7 @@ use tally::Tally;
 
 use crate::{
     exec::{self, cargo, command, target},
-    peers,
+    instructions, peers,
 };
 
 /// Installs what is missing, then checks and tests the whole workspace.
@@ -27,6 +27,7 @@ pub fn run() -> Result<()> {
     let clippy = ["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"];
     exec::run(&mut cargo(&clippy))?;
     dependencies()?;
+    instructions::tell();
     tests()
 }
 
