@@ -28,11 +28,11 @@ fn config(place: &Place<'_>, setting: Setting, mesh: bool) -> Value {
         None => backend::address(place.ground, setting.http),
     };
     let mut routes = Vec::new();
-    let mut clusters = vec![cluster("app", to, place, setting.http)];
+    let mut clusters = vec![cluster("app", to, place, setting.http, mesh)];
     for other in 0..setting.others {
         let name = format!("other{other}");
         routes.push(route(&format!("/{name}"), &name, mesh));
-        clusters.push(cluster(&name, to, place, setting.http));
+        clusters.push(cluster(&name, to, place, setting.http, mesh));
     }
     routes.push(route("/", "app", mesh));
     let mut manager = json!({
@@ -122,7 +122,7 @@ fn method(name: &str) -> Value {
     json!({"header": {"name": ":method", "string_match": {"exact": name}}})
 }
 
-fn cluster(name: &str, to: SocketAddr, place: &Place<'_>, http: Http) -> Value {
+fn cluster(name: &str, to: SocketAddr, place: &Place<'_>, http: Http, mesh: bool) -> Value {
     let endpoint = json!({"endpoint": {"address": address(to)}});
     let version = match http {
         Http::One => "http_protocol_options",
@@ -138,6 +138,12 @@ fn cluster(name: &str, to: SocketAddr, place: &Place<'_>, http: Http) -> Value {
             "explicit_http_config": {version: {}},
         }},
     });
+    if mesh {
+        cluster["circuit_breakers"] = json!({"thresholds": [{
+            "max_connections": 2_000, "max_pending_requests": 2_000, "max_requests": 10_000, "max_retries": 100,
+        }]});
+        cluster["outlier_detection"] = json!({"enforcing_consecutive_gateway_failure": 100});
+    }
     if place.next.is_some() {
         let mut tls = json!({
             "@type": ty("extensions.transport_sockets.tls.v3.UpstreamTlsContext"),

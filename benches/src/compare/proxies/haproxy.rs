@@ -25,7 +25,7 @@ pub fn command(place: &Place<'_>, setting: Setting, features: bool) -> anyhow::R
     } else if h2 {
         bind.push_str(" proto h2");
     }
-    let server = match place.next {
+    let mut server = match place.next {
         Some(next) => {
             let alpn = if h2 { "h2" } else { "http/1.1" };
             format!(
@@ -37,6 +37,9 @@ pub fn command(place: &Place<'_>, setting: Setting, features: bool) -> anyhow::R
         None if h2 => format!("server app {} proto h2", backend::address(place.ground, Http::Two)),
         None => format!("server app {}", backend::address(place.ground, Http::One)),
     };
+    if features {
+        server.push_str(BREAKER);
+    }
     let mut backends = format!("backend app\n  {server}\n");
     for other in 0..setting.others {
         write!(backends, "backend other{other}\n  {server}\n")?;
@@ -61,6 +64,9 @@ pub fn command(place: &Place<'_>, setting: Setting, features: bool) -> anyhow::R
     command.arg("-db").arg("-f").arg(file);
     Ok(command)
 }
+
+/// A cap, and a server that fails ten times in a row is left alone until its check succeeds.
+const BREAKER: &str = " maxconn 2000 check inter 10s observe layer7 error-limit 10 on-error mark-down";
 
 const RETRY: &str = "  retries 2\n  retry-on conn-failure empty-response 502 503 504\n";
 
