@@ -61,6 +61,15 @@ pub struct Object {
     pub file: String,
     pub line: Option<u32>,
     pub accepted: Condition,
+    #[serde(default)]
+    pub lost: Vec<Lost>,
+}
+
+/// What clients that are not our proxy are told nothing of.
+#[derive(Debug, Deserialize)]
+pub struct Lost {
+    pub client: String,
+    pub fields: Vec<String>,
 }
 
 #[derive(Debug, Deserialize)]

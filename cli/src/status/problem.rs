@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use outrigger_config::diagnostic::Severity;
 use serde::Serialize;
 
-use super::plane::{Finding, Plane};
+use super::plane::{Finding, Object, Plane};
 use crate::up::MeshReport;
 
 #[derive(Debug, Serialize)]
@@ -29,6 +29,8 @@ pub enum Kind {
     Manifest,
     /// An object that was read has no effect.
     NotAccepted,
+    /// Connected clients that are not our proxy are told nothing of a part of it.
+    Lost,
     /// A proxy refused what was made of an object and goes on by what it had.
     Refused,
     /// Proxies have no place to keep their certificates.
@@ -53,6 +55,7 @@ pub fn problems(mesh: &MeshReport, plane: Result<&Plane, &anyhow::Error>) -> Vec
             problems.extend(plane.diagnostics.iter().map(manifest));
             problems.extend(refusals(plane));
             problems.extend(not_accepted(plane));
+            problems.extend(plane.objects.iter().flat_map(lost));
             problems.extend(stale(mesh, plane));
         }
         Err(error) => problems.push(Problem {
@@ -164,6 +167,22 @@ fn not_accepted(plane: &Plane) -> impl Iterator<Item = Problem> {
     })
 }
 
+fn lost(object: &Object) -> impl Iterator<Item = Problem> {
+    object.lost.iter().map(|lost| Problem {
+        severity: Severity::Note,
+        kind: Kind::Lost,
+        place: object.line.map_or_else(|| object.file.clone(), |line| format!("{}:{line}", object.file)),
+        message: format!(
+            "{} {}/{}: {} clients are connected, which are told nothing of {}",
+            object.kind,
+            object.namespace,
+            object.name,
+            lost.client,
+            lost.fields.join(", ")
+        ),
+    })
+}
+
 /// Proxies that run and work by what they heard some time ago.
 fn stale(mesh: &MeshReport, plane: &Plane) -> Vec<Problem> {
     let workloads = mesh.workloads.iter().filter(|one| one.sidecar_pid.is_some());
@@ -260,6 +279,7 @@ mod tests {
             "objects": [{
                 "kind": "HTTPRoute", "namespace": "default", "name": "late", "file": "/m/c.yaml", "line": 9,
                 "accepted": {"status": "False", "reason": "Overridden", "message": "by HTTPRoute default/early"},
+                "lost": [{"client": "Envoy", "fields": ["retry.hedge", "retry.budget"]}],
             }],
             "proxies": [connected(refused)],
             "gone": [],
@@ -273,6 +293,8 @@ mod tests {
                  sidecar~127.64.1.1~echo-0.default~default.svc.cluster.local: too long",
                 "note: /m/a.yaml:1:2: as you like",
                 "note: /m/c.yaml:9: HTTPRoute default/late: overridden by HTTPRoute default/early",
+                "note: /m/c.yaml:9: HTTPRoute default/late: Envoy clients are connected, which are told nothing of retry.hedge, \
+                 retry.budget",
             ]
         );
     }

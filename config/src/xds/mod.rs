@@ -17,6 +17,7 @@ mod fields;
 mod foreign;
 mod limits;
 mod listener;
+mod lost;
 pub mod names;
 pub mod own;
 pub mod pb;
@@ -31,6 +32,7 @@ mod tests;
 
 pub use at::Unsupported;
 pub use foreign::{Client, encode_for};
+pub use lost::lost;
 pub use names::{Node, Role};
 pub use refusal::Refusal;
 

@@ -97,6 +97,11 @@ impl Session {
         &self.who
     }
 
+    /// What it understands.
+    pub fn client(&self) -> Client {
+        self.client
+    }
+
     pub fn view(&self) -> &Arc<View> {
         &self.view
     }

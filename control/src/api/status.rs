@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use outrigger_config::diagnostic::Diagnostic;
-use outrigger_config::manifest::{Object, ObjectKey};
+use outrigger_config::manifest::{Manifest, Object, ObjectKey};
 use outrigger_config::registry::{State as Standing, Status as Verdict};
-use outrigger_config::xds::Role;
+use outrigger_config::xds::{self, Client, Role};
 use serde::Serialize;
 
 use super::Api;
@@ -54,6 +54,16 @@ pub(super) struct ObjectStatus {
     proxies: Counts,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     refused: Vec<RefusedBy>,
+    /// What of it connected clients that are not our proxy are told nothing of.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    lost: Vec<Lost>,
+}
+
+#[derive(Debug, Serialize)]
+struct Lost {
+    /// `Envoy` or `Grpc`
+    client: String,
+    fields: Vec<&'static str>,
 }
 
 /// As Kubernetes writes conditions.
@@ -158,11 +168,16 @@ pub(super) fn proxies(api: &Api) -> Vec<ProxyStatus> {
 fn object_statuses(view: &View, connected: &[Arc<Proxy>]) -> Vec<ObjectStatus> {
     let registry = view.registry();
     let mut reports = reports(view, connected);
+    let mut foreign: Vec<_> = connected.iter().map(|proxy| proxy.session().client()).collect();
+    foreign.sort_unstable_by_key(|client| *client as u8);
+    foreign.dedup();
     registry
         .objects()
         .map(|(key, object)| {
             let report = reports.remove(key).unwrap_or_default();
-            object_status(key, object, registry.status(key), report)
+            let mut status = object_status(key, object, registry.status(key), report);
+            status.lost = foreign.iter().filter_map(|client| lost(object, *client)).collect();
+            status
         })
         .collect()
 }
@@ -229,6 +244,12 @@ fn reports(view: &View, connected: &[Arc<Proxy>]) -> BTreeMap<ObjectKey, Report>
     reports
 }
 
+fn lost(object: &Object, client: Client) -> Option<Lost> {
+    let Manifest::TrafficPolicy(policy) = &object.manifest else { return None };
+    let fields = xds::lost(&policy.spec, client);
+    (!fields.is_empty()).then(|| Lost { client: format!("{client:?}"), fields })
+}
+
 fn object_status(
     key: &ObjectKey,
     object: &Object,
@@ -265,6 +286,7 @@ fn object_status(
         findings: verdict.map(|verdict| verdict.findings.clone()).unwrap_or_default(),
         proxies: report.counts,
         refused: report.refused,
+        lost: Vec::new(),
     }
 }
 
