@@ -391,3 +391,56 @@ fn an_authority_of_openssls_making_is_taken_in() {
         assert!(Authority::given(&file("root.pem"), &file("root.key"), now).is_ok(), "{keys}");
     }
 }
+
+/// On the TLS port each namespace counts its own; in plaintext, where nobody says who he is, all count together.
+#[tokio::test]
+async fn limits_are_counted_for_whoever_says_who_he_is() {
+    use outrigger_config::xds::certificates::{AUTHORIZATION, authorization};
+    use outrigger_config::xds::pb::percent::RateLimitUnit;
+    use outrigger_config::xds::pb::ratelimit::RateLimitRequest;
+    use outrigger_config::xds::pb::ratelimit::rate_limit_response::Code as Verdict;
+    use outrigger_config::xds::pb::ratelimit::rate_limit_service_client::RateLimitServiceClient;
+    use outrigger_config::xds::pb::ratelimit_descriptor::RateLimitDescriptor;
+    use outrigger_config::xds::pb::ratelimit_descriptor::rate_limit_descriptor::{Entry, RateLimitOverride};
+
+    let mesh = Secured::start(&[("mesh.yaml", &mesh("1h"))]).await;
+    let ask = async |channel: tonic::transport::Channel, token: Option<&str>| {
+        let limit = RateLimitOverride { requests_per_unit: 2, unit: RateLimitUnit::Day as i32 };
+        let entries = vec![Entry { key: "limit".into(), value: "all".into() }];
+        let descriptor = RateLimitDescriptor { entries, limit: Some(limit), ..Default::default() };
+        let message =
+            RateLimitRequest { domain: "outrigger".into(), descriptors: vec![descriptor], hits_addend: 1 };
+        let mut request = tonic::Request::new(message);
+        if let Some(token) = token {
+            request.metadata_mut().insert(AUTHORIZATION, authorization(token).unwrap());
+        }
+        let answer = RateLimitServiceClient::new(channel).should_rate_limit(request).await;
+        answer.map(|answer| answer.into_inner().overall_code() == Verdict::Ok).map_err(|status| status.code())
+    };
+    let secure = mesh.channel().await;
+    for token in [None, Some("nonsense")] {
+        assert_eq!(ask(secure.clone(), token).await, Err(Code::Unauthenticated), "{token:?}");
+    }
+    let one = mesh.token(&caller("a", "a"));
+    let sibling = mesh.token(&caller("b", "b"));
+    let mut elsewhere = caller("a", "a");
+    elsewhere.role = outrigger_config::xds::Role::Sidecar { namespace: "other".into(), workload: "a".into() };
+    let elsewhere = mesh.token(&elsewhere);
+    let mut passed = Vec::new();
+    for token in [&one, &sibling, &one, &elsewhere, &elsewhere, &elsewhere] {
+        passed.push(ask(secure.clone(), Some(token)).await.unwrap());
+    }
+    assert_eq!(passed, [true, true, false, true, true, false]);
+    let plain = tonic::transport::Endpoint::new(format!("http://{}", mesh.plane.ads)).unwrap();
+    let plain = plain.connect().await.unwrap();
+    let mut passed = Vec::new();
+    for _ in 0..3 {
+        passed.push(ask(plain.clone(), None).await.unwrap());
+    }
+    assert_eq!(passed, [true, true, false]);
+    let counted = |result: &str| format!("outrigger_limit_server_calls_total{{result=\"{result}\"}}");
+    for (result, want) in [("ok", 6.0), ("over_limit", 3.0), ("refused", 2.0), ("unavailable", 0.0)] {
+        assert_eq!(mesh.plane.metric(&counted(result)).await, Some(want), "{result}");
+    }
+    assert_eq!(mesh.plane.metric("outrigger_limit_server_keys").await, Some(3.0));
+}

@@ -96,9 +96,9 @@ impl Limiter {
         limit: &Limit<Rate>,
         asked: Asked<'_>,
         home: &str,
-        worker: Worker,
+        at: (Instant, Worker),
     ) -> Option<(Place, Arc<Lease>)> {
-        shared.place(&limit.key, &limit.overrides, asked, home, &self.secret, worker)
+        shared.place(&limit.key, &limit.overrides, asked, home, &self.secret, at)
     }
 
     pub fn place<A>(

@@ -268,9 +268,9 @@ impl RateRule {
         let Rule { limit, state } = &self.rule;
         let cost = asked.request.map_or(1, |head| self.cost(head.headers));
         if let Some(shared) = &state.shared {
-            let place = state.shared_place(shared, limit, asked, home, worker);
+            let place = state.shared_place(shared, limit, asked, home, (now, worker));
             let Some((place, lease)) = place else { return Ok(()) };
-            let taken = shared.take(&lease, cost);
+            let taken = shared.take(&lease, cost, now);
             let open = Open { index, place, cost, lease };
             return match taken {
                 // A server that does not answer is judged with those that are asked.

@@ -165,7 +165,7 @@ impl Lease {
         let left = self.left.load(Relaxed);
         let recent = state.books.look(now, left);
         let batch = (recent as u64).clamp(1, most);
-        self.low.store(if recent >= STEADY { batch.div_ceil(2) } else { 0 }, Relaxed);
+        self.low.store(if recent >= STEADY { batch.div_ceil(4) } else { 0 }, Relaxed);
         if state.waiting > 0 {
             let hits = state.waiting.max(batch).min(limit).saturating_sub(left).max(1);
             return Some(Wish { hits, least: state.least.saturating_sub(left).clamp(1, hits) });

@@ -124,7 +124,7 @@ impl SharedLimiter {
         asked: Asked<'_>,
         home: &str,
         secret: &std::hash::RandomState,
-        worker: Worker,
+        (now, worker): (Instant, Worker),
     ) -> Option<(Place, Arc<Lease>)> {
         let leases = match &self.leases {
             Numbers::One(lease) => return Some((Place::of(0, None), lease.clone())),
@@ -134,8 +134,7 @@ impl SharedLimiter {
         let given = key::overriding(overrides, &values);
         self.allowed[index(given)]?;
         let place = Place::of(key::hash(&values, secret), given);
-        let now = self.now();
-        let (lease, overflow) = leases.of(place.hash, now, || Lease::new(texts(&values), given));
+        let (lease, overflow) = leases.of(place.hash, self.at(now), || Lease::new(texts(&values), given));
         if overflow {
             self.metrics.overflowed(worker);
         }
@@ -143,11 +142,11 @@ impl SharedLimiter {
         Some((Place::of(place.hash, lease.given), lease))
     }
 
-    pub fn take(self: &Arc<Self>, lease: &Arc<Lease>, cost: u32) -> Taken {
+    pub fn take(self: &Arc<Self>, lease: &Arc<Lease>, cost: u32, now: Instant) -> Taken {
         if self.settings.strict {
             return Taken::Wait;
         }
-        match lease.take(self.now(), cost) {
+        match lease.take(self.at(now), cost) {
             Found::Yes { level, low } => {
                 if low && lease.low() {
                     self.start(lease);
@@ -174,7 +173,7 @@ impl SharedLimiter {
                 Err(_) => Taken::Undecided,
             };
         }
-        match self.take(lease, cost) {
+        match self.take(lease, cost, Instant::now()) {
             Taken::Wait => {}
             decided => return decided,
         }
@@ -187,7 +186,7 @@ impl SharedLimiter {
             let mut changed = std::pin::pin!(waiting.changed());
             // What happens from here on is not missed.
             changed.as_mut().enable();
-            match self.take(lease, cost) {
+            match self.take(lease, cost, Instant::now()) {
                 Taken::Wait => {}
                 decided => return decided,
             }
@@ -240,7 +239,11 @@ impl SharedLimiter {
     }
 
     fn now(&self) -> u64 {
-        u64::try_from(self.born.elapsed().as_nanos()).unwrap_or(u64::MAX)
+        self.at(Instant::now())
+    }
+
+    fn at(&self, now: Instant) -> u64 {
+        now.saturating_duration_since(self.born).as_nanos() as u64
     }
 
     /// Tokens there are in one unit.

@@ -79,8 +79,8 @@ fn more_is_asked_for_before_it_is_used_up() {
         .collect();
     assert_eq!(
         lows.iter().position(|low| *low),
-        Some(5),
-        "half of a batch is left, and it is said once: {lows:?}"
+        Some(7),
+        "a quarter of a batch is left, and it is said once: {lows:?}"
     );
     assert_eq!(lows.iter().filter(|low| **low).count(), 1);
     assert_eq!(lease.take(31 * MS, 1), Found::Empty);
@@ -281,13 +281,16 @@ impl World {
         headers.insert("x-key", key.parse().expect("a value"));
         let head = Head { method: &Method::GET, path: "/", host: "", headers: &headers };
         let asked = Asked { peer: &peer, request: Some(head) };
-        self.limiter.place(&self.key, &[], asked, "td", &self.secret, Worker(0)).expect("it is limited").1
+        self.limiter
+            .place(&self.key, &[], asked, "td", &self.secret, (Instant::now(), Worker(0)))
+            .expect("it is limited")
+            .1
     }
 
     /// As a request does.
     async fn take(&self, key: &str, cost: u32) -> Taken {
         let lease = self.lease(key);
-        match self.limiter.take(&lease, cost) {
+        match self.limiter.take(&lease, cost, Instant::now()) {
             Taken::Wait | Taken::Undecided => self.limiter.wait(&lease, cost).await,
             decided => decided,
         }
