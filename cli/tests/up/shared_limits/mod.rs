@@ -63,14 +63,16 @@ async fn three_replicas_share_300_a_second_through_two_servers_on_redis() {
     }
     let calls: f64 = replicas.iter().map(|replica| replica.metric("outrigger_limit_asked_total")).sum();
     println!("in {seconds} s: {seen:?}, {calls} calls to the servers");
-    let admitted = f64::from(seen.get(&200).copied().unwrap_or(0));
-    let refused = seen.get(&429).copied().unwrap_or(0);
-    assert_eq!(seen.values().sum::<u32>(), admitted as u32 + refused, "{seen:?}");
+    let count = |status| f64::from(seen.get(&status).copied().unwrap_or(0));
+    let (admitted, refused, undecided) = (count(200), count(429), count(503));
+    assert_eq!(f64::from(seen.values().sum::<u32>()), admitted + refused + undecided, "{seen:?}");
     let theory = 300.0 * seconds as f64;
     assert!(admitted <= theory * 1.05, "{admitted} of {theory}");
-    // A machine that cannot send that much is told nothing about less.
-    let offered = admitted + f64::from(refused);
-    assert!(offered < theory * 1.1 || admitted >= theory * 0.95, "{admitted} of {theory}");
+    // A machine that cannot send that much, or on which Redis does not answer within its 200 ms, says nothing about less.
+    let offered = admitted + refused;
+    let conclusive = undecided == 0.0 && offered >= theory * 1.5;
+    assert!(!conclusive || admitted >= theory * 0.95, "{admitted} of {theory}");
+    eprintln!("{admitted} of {theory}, conclusive: {conclusive}");
 }
 
 /// Both failure modes, while Redis is away and after it has come back; nobody waits long.
