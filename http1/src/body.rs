@@ -59,11 +59,12 @@ impl<T: AsyncRead + AsyncWrite + Unpin> http_body::Body for Incoming<T> {
     type Error = BodyError;
 
     fn poll_frame(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let Some(channel) = &self.channel else { return Poll::Ready(None) };
-        let channel = &mut *channel.borrow_mut();
+        let Some(shared) = &self.channel else { return Poll::Ready(None) };
+        let mut guard = shared.borrow_mut();
+        let channel = &mut *guard;
         if channel.serial != self.serial {
             return Poll::Ready(Some(Err(BodyError::Over)));
         }
@@ -79,7 +80,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> http_body::Body for Incoming<T> {
         }
         loop {
             let piece = channel.next().map_err(BodyError::Refused);
-            return Poll::Ready(match piece {
+            let frame = match piece {
                 Ok(Piece::Data(data)) => Some(Ok(Frame::data(data))),
                 Ok(Piece::Trailers(trailers)) => Some(Ok(Frame::trailers(trailers))),
                 Ok(Piece::End) => None,
@@ -89,7 +90,13 @@ impl<T: AsyncRead + AsyncWrite + Unpin> http_body::Body for Incoming<T> {
                     Err(error) => Some(Err(error.into())),
                 },
                 Err(error) => Some(Err(error)),
-            });
+            };
+            if channel.decoder.is_ended() {
+                // The connection may carry another message before this is asked again.
+                drop(guard);
+                self.channel = None;
+            }
+            return Poll::Ready(frame);
         }
     }
 

@@ -132,7 +132,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         let to = To::method(&parts.method);
         let encoder = self.begin(&parts, &body);
         let mut sending = Sending::new(body, encoder, true);
-        let mut exchange = Exchange { to, mailbox, interim: 0, sent: false, failed: None };
+        let mut exchange = Exchange { to, mailbox, interim: 0, sent: false, failed: false };
         let mut unsent = true;
         let answered = poll_fn(|cx| {
             let polled = exchange.poll(self, &mut sending, cx);
@@ -164,10 +164,10 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
             status == StatusCode::SWITCHING_PROTOCOLS || exchange.to == To::Connect && status.is_success();
         let channel = &mut *self.channel.borrow_mut();
         channel.decoder = Decoder::new(head.framing);
-        channel.keeps = head.keeps && !tunnel && exchange.failed.is_none();
+        channel.keeps = head.keeps && !tunnel && !exchange.failed;
         channel.sent = exchange.sent;
-        let rest = (!exchange.sent && exchange.failed.is_none())
-            .then(|| Rest { channel: self.channel.clone(), sending });
+        let rest =
+            (!exchange.sent && !exchange.failed).then(|| Rest { channel: self.channel.clone(), sending });
         let body = Incoming::new(&self.channel, channel);
         Answer { response: head.response.map(|()| body), rest, tunnel }
     }
@@ -232,7 +232,7 @@ struct Exchange {
     interim: usize,
     sent: bool,
     /// Writing failed; the response may be here all the same.
-    failed: Option<io::Error>,
+    failed: bool,
 }
 
 impl Exchange {
@@ -246,25 +246,32 @@ impl Exchange {
         T: AsyncRead + AsyncWrite + Unpin,
         B: Body<Data = Bytes> + Unpin,
     {
-        if !self.sent && self.failed.is_none() {
-            match sending.poll(&connection.channel, cx) {
-                Poll::Pending => {}
-                Poll::Ready(Ok(())) => self.sent = true,
-                // Who answers early may close at once; what it said is read first.
-                Poll::Ready(Err(Unsendable::Io(error))) => self.failed = Some(error),
-                Poll::Ready(Err(Unsendable::Body(error))) => return Poll::Ready(Err(Why::Body(error))),
-                Poll::Ready(Err(Unsendable::Length)) => return Poll::Ready(Err(Why::Length)),
+        let begun = || connection.channel.borrow().output.begun;
+        let asked = begun();
+        // First what the endpoint says: a body that never stops must not keep its answer from being read.
+        if asked {
+            let read = self.read(connection, cx);
+            if read.is_ready() || self.sent {
+                return read;
             }
         }
-        let read = self.read(connection, cx);
-        match (read, self.failed.take()) {
-            (Poll::Ready(Ok(head)), failed) => {
-                self.failed = failed;
-                Poll::Ready(Ok(head))
+        match sending.poll(&connection.channel, cx) {
+            Poll::Pending if asked || !begun() => Poll::Pending,
+            Poll::Pending => self.read(connection, cx),
+            Poll::Ready(Ok(())) => {
+                self.sent = true;
+                self.read(connection, cx)
             }
-            // The first thing that went wrong says most.
-            (_, Some(error)) => Poll::Ready(Err(Why::Io(error))),
-            (read, None) => read,
+            // Who answers early may close at once; what it said is read if it is here.
+            Poll::Ready(Err(Unsendable::Io(error))) => {
+                self.failed = true;
+                match self.read::<_, B::Error>(connection, cx) {
+                    Poll::Ready(Ok(head)) => Poll::Ready(Ok(head)),
+                    Poll::Ready(Err(_)) | Poll::Pending => Poll::Ready(Err(Why::Io(error))),
+                }
+            }
+            Poll::Ready(Err(Unsendable::Body(error))) => Poll::Ready(Err(Why::Body(error))),
+            Poll::Ready(Err(Unsendable::Length)) => Poll::Ready(Err(Why::Length)),
         }
     }
 

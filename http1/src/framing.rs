@@ -99,9 +99,10 @@ impl Said {
         self.expects && !http10
     }
 
-    pub fn request(&self, http10: bool, method: &Method) -> Result<Framing, Refusal> {
+    /// `addressed`: its target says whom it is for, as those of clients that use a proxy do.
+    pub fn request(&self, http10: bool, method: &Method, addressed: bool) -> Result<Framing, Refusal> {
         match self.hosts {
-            0 if !http10 => return Err(Refusal::HostMissing),
+            0 if !http10 && !addressed => return Err(Refusal::HostMissing),
             0 | 1 => {}
             _ => return Err(Refusal::HostTwice),
         }

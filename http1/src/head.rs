@@ -70,7 +70,7 @@ pub(crate) fn request(
     let mut spelling = Spelling::new(head.clone());
     spelling.mailbox = (!http10).then_some(mailbox);
     let (headers, said) = read_fields(&head, &places, &mut spelling, spare)?;
-    let framing = said.request(http10, &method)?;
+    let framing = said.request(http10, &method, uri.authority().is_some())?;
 
     let mut request = Request::new(());
     *request.method_mut() = method;

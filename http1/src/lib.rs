@@ -2,7 +2,7 @@
 //!
 //! **Why our own.** A connection at rest holds neither parser nor buffer, a message costs one read and one write, interim responses go on, and what is
 //! refused is refused by a closed [`Refusal`] that the proxy answers in its own words. It also refuses what can be read in two ways; all decisions
-//! of that kind are in `framing`.
+//! of that kind are in `framing`, and `docs/http1.md` lists them.
 //!
 //! **Shape.** No task, no channel, no future in a box. The server is asked for a request ([`server::Connection::poll_request`]) and given its
 //! response ([`server::Connection::answer`]); between the two its owner does what it likes and polls [`server::Connection::poll_watch`]

@@ -66,7 +66,7 @@ pub enum After {
     /// Nothing: the connection is to be closed. `unread`: the client has sent something that nobody read, or may be doing so, and would
     /// not get to read the response if it were closed at once (RFC 9112 §9.6).
     Close { unread: bool },
-    /// Whatever was agreed on; see [`Connection::into_parts`].
+    /// Whatever was agreed on; see [`Connection::take`].
     Tunnel,
 }
 
@@ -188,7 +188,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin + 'static> Connection<T> {
     }
 
     /// The stream, and what was read of it but not used. `None` if it was taken before.
-    pub fn into_parts(self) -> Option<(T, Bytes)> {
+    pub fn take(&mut self) -> Option<(T, Bytes)> {
         let mut channel = self.channel.borrow_mut();
         let unread = channel.input.bytes().len();
         let unread = channel.input.take(unread);
@@ -274,6 +274,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin + 'static> Connection<T> {
         if after == After::Next {
             self.discard();
         }
+        self.asked = Asked::default();
         let channel = &mut *self.channel.borrow_mut();
         // Whoever still holds the request's body holds nothing.
         channel.serial = channel.serial.wrapping_add(1);

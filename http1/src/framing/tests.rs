@@ -37,22 +37,23 @@ fn a_request_ends_where_all_readers_see_its_end() {
         (vec![("transfer-encoding", "")], Err(Refusal::CodingUnknown)),
     ] {
         let with_host: Vec<_> = std::iter::once(("host", "a")).chain(fields.clone()).collect();
-        let got = said(&with_host).and_then(|said| said.request(false, &Method::POST));
+        let got = said(&with_host).and_then(|said| said.request(false, &Method::POST, false));
         assert_eq!(got, want, "{fields:?}");
     }
-    let old = said(&[chunked]).and_then(|said| said.request(true, &Method::POST));
+    let old = said(&[chunked]).and_then(|said| said.request(true, &Method::POST, false));
     assert_eq!(old, Err(Refusal::CodingInHttp10));
     let connect = said(&[("host", "a"), ("content-length", "1")]).unwrap();
-    assert_eq!(connect.request(false, &Method::CONNECT), Err(Refusal::ConnectWithBody));
+    assert_eq!(connect.request(false, &Method::CONNECT, true), Err(Refusal::ConnectWithBody));
 }
 
 #[test]
 fn a_request_says_once_whom_it_is_for() {
     let host = |hosts: &[(&'static str, &'static str)], http10| {
-        said(hosts).and_then(|said| said.request(http10, &Method::GET)).err()
+        said(hosts).and_then(|said| said.request(http10, &Method::GET, false)).err()
     };
     assert_eq!(host(&[], false), Some(Refusal::HostMissing));
     assert_eq!(host(&[], true), None);
+    assert_eq!(Said::default().request(false, &Method::GET, true), Ok(Framing::None));
     assert_eq!(host(&[("host", "a"), ("host", "a")], false), Some(Refusal::HostTwice));
     for good in ["", "a", "a.b:80", "[::1]:80", "a_b", "x%20y", "1.2.3.4"] {
         assert_eq!(host(&[("host", good)], false), None, "{good}");

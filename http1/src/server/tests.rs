@@ -286,7 +286,7 @@ async fn a_request_to_leave_is_held_until_it_is_granted() {
         response.headers_mut().insert("connection", HeaderValue::from_static("upgrade"));
         response.headers_mut().insert("upgrade", HeaderValue::from_static("websocket"));
         assert_eq!(server.answer(response).await.unwrap(), After::Tunnel);
-        let (mut io, unread) = server.into_parts().unwrap();
+        let (mut io, unread) = server.take().unwrap();
         assert_eq!(unread, "early");
         io.write_all(b"bytes").await.unwrap();
     })
@@ -312,7 +312,7 @@ async fn a_connect_becomes_a_tunnel() {
     let answer = one(b"CONNECT a:443 HTTP/1.1\r\nHost: a:443\r\n\r\n\x16\x03", |mut server, _| async move {
         let after = server.answer(Response::new(Empty::<Bytes>::new())).await.unwrap();
         assert_eq!(after, After::Tunnel);
-        assert_eq!(server.into_parts().unwrap().1, &b"\x16\x03"[..]);
+        assert_eq!(server.take().unwrap().1, &b"\x16\x03"[..]);
     })
     .await;
     assert_eq!(answer, "HTTP/1.1 200 OK\r\n\r\n");
