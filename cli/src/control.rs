@@ -55,6 +55,9 @@ pub struct Args {
     /// Status as JSON, readiness.
     #[arg(long, default_value_t = 15080)]
     api_port: u16,
+    /// Write down in this file since when experiments (`fault` of a TrafficPolicy) run and which were stopped; without it a restart forgets that.
+    #[arg(long, value_name = "FILE")]
+    experiments: Option<PathBuf>,
     /// error, warn, info, debug, trace; also by module, `info,outrigger_control=debug`.
     #[arg(long, env = "OUTRIGGER_LOG", default_value = "info")]
     log_level: String,
@@ -78,6 +81,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         api_port: args.api_port,
         identity,
         limits: args.redis,
+        experiments: args.experiments,
     };
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(async {
         // Before anything is opened: a signal that comes early must not end us without a goodbye.

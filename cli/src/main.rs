@@ -16,6 +16,7 @@ mod check;
 mod control;
 mod down;
 mod exec;
+mod fault;
 mod http;
 mod identity;
 mod inject;
@@ -59,6 +60,7 @@ enum Command {
     Control(control::Args),
     #[command(hide = true)]
     Exec(exec::Args),
+    Fault(fault::Args),
     Sample(sample::Args),
     Schema(schema::Args),
     Version(version::Args),
@@ -72,6 +74,7 @@ fn main() -> ExitCode {
         Command::Status(args) => status::run(args),
         Command::Identity(args) => identity::run(args),
         Command::Exec(args) => exec::run(args),
+        Command::Fault(args) => fault::run(args),
         Command::Proxy(args) => proxy::run_proxy(args),
         Command::Gateway(args) => proxy::run_gateway(args),
         Command::Ratelimit(args) => ratelimit::run(args),

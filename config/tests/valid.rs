@@ -86,7 +86,7 @@ fn the_schema_refuses_what_the_parser_refuses() {
         (Kind::GrpcRoute, "/spec/rules", json!([{"matches": [{"method": {"name": "a"}}]}])),
         (Kind::TcpRoute, "/spec/rules", json!([{"backendRefs": [{"name": "a", "port": 1, "weight": -1}]}])),
         (Kind::ReferenceGrant, "/spec/to", json!([{"kind": "Service"}])),
-        (Kind::TrafficPolicy, "/spec/fault", json!({})),
+        (Kind::TrafficPolicy, "/spec/fault", json!({"faults": [{"abort": {"httpStatus": 199}}]})),
         (Kind::Mesh, "/spec/accessLog", json!({"sampling": 101})),
         (Kind::Workload, "/spec/replicas", json!(65)),
         (Kind::Workload, "/spec/address", json!(1)),

@@ -4,13 +4,14 @@
 //! source (directories, watched) ──► View (registry of one generation, resolved pieces) ──► ads: a Session a stream ──► proxies
 //!                                        └──► api: status, synced          metrics
 //! ```
-//! Owns who has been told what. Never keeps anything of its own: all it knows is in the sources, in the store of
+//! Owns who has been told what. Never keeps anything of its own but which experiments were stopped (`experiments`): all else it knows is in the sources, in the store of
 //! the CA or was said by a proxy that is connected, so that a restart loses nothing and any number may run side by side. What a resource says is resolved and encoded in
 //! `outrigger-config`.
 
 pub mod ads;
 pub mod api;
 pub mod ca;
+pub mod experiments;
 pub mod inject;
 pub mod metrics;
 pub mod proxies;

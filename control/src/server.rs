@@ -20,6 +20,7 @@ use tonic::transport::server::TcpIncoming;
 use crate::ads::Ads;
 use crate::api::{self, Api};
 use crate::ca::{Admission, Ca, Certificates, Directory, Own, TokenSigner, seconds};
+use crate::experiments::Experiments;
 use crate::metrics::Metrics;
 use crate::proxies::Proxies;
 use crate::rate_limit::{Callers, RateLimits, Store};
@@ -43,6 +44,8 @@ pub struct Config {
     pub identity: Option<Identity>,
     /// Redis in which shared limits are counted, together with other control planes: `redis://[USER:PASSWORD@]HOST:PORT[/DB]`. `None`: in this process.
     pub limits: Option<String>,
+    /// Where it is written down which experiments run since when, and which were stopped; `None`: nowhere, so that a restart forgets it.
+    pub experiments: Option<PathBuf>,
 }
 
 /// What makes a control plane a certification authority.
@@ -178,9 +181,12 @@ impl Control {
         };
         let limits = RateLimits::new(Arc::new(store), counts.limits.clone());
         let (paths, read_counts) = (config.manifests.clone(), counts.clone());
-        let (source, views) = tokio::task::spawn_blocking(move || Source::start(&paths, read_counts))
-            .await
-            .map_err(io::Error::other)??;
+        let file = config.experiments.clone();
+        let start = move || {
+            let experiments = Arc::new(Experiments::open(file.as_deref())?);
+            Source::start(&paths, read_counts, experiments)
+        };
+        let (source, views) = tokio::task::spawn_blocking(start).await.map_err(io::Error::other)??;
         let proxies = Arc::new(Proxies::default());
         let (closing, is_closing) = watch::channel(false);
         let now = SystemTime::now();
@@ -197,7 +203,8 @@ impl Control {
         let service = Ads::new(views.clone(), proxies.clone(), counts.clone(), is_closing.clone());
         let manifests = config.manifests.iter().map(|path| path.display().to_string()).collect();
         let ca = authority.as_ref().map(|authority| authority.ca.clone());
-        let pages = Api { views, proxies, manifests, started: now, ca, closing: is_closing };
+        let stopper = source.stopper();
+        let pages = Api { views, proxies, manifests, started: now, ca, closing: is_closing, stopper };
         let ads = match config.ads_port {
             Some(port) => Some(listen(port).await?),
             None => None,

@@ -16,6 +16,7 @@ use outrigger_config::source::{Directory, Moment, Watch};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
+use crate::experiments::Experiments;
 use crate::metrics::Metrics;
 use crate::view::View;
 
@@ -33,6 +34,7 @@ struct Publisher {
     turn: Mutex<()>,
     views: watch::Sender<Arc<View>>,
     metrics: Arc<Metrics>,
+    experiments: Arc<Experiments>,
 }
 
 impl Publisher {
@@ -45,7 +47,11 @@ impl Publisher {
 
 impl Source {
     /// Reads everything once before it returns, so that the first proxy is answered from the whole. Blocks on the file system then.
-    pub fn start(paths: &[PathBuf], metrics: Arc<Metrics>) -> io::Result<(Self, watch::Receiver<Arc<View>>)> {
+    pub fn start(
+        paths: &[PathBuf],
+        metrics: Arc<Metrics>,
+        experiments: Arc<Experiments>,
+    ) -> io::Result<(Self, watch::Receiver<Arc<View>>)> {
         let mut directory = Directory::new(paths);
         let files = directory.read();
         let mut store = Store::new();
@@ -53,8 +59,9 @@ impl Source {
         let mut said = report(&registry, &HashSet::new());
         tracing::info!(files = files.len(), objects = registry.objects().count(), "manifests read");
         metrics.read(&registry);
-        let (views, newest) = watch::channel(Arc::new(View::first(registry)));
-        let publisher = Arc::new(Publisher { turn: Mutex::default(), views, metrics });
+        let standing = experiments.follow(&registry);
+        let (views, newest) = watch::channel(Arc::new(View::first(registry, standing)));
+        let publisher = Arc::new(Publisher { turn: Mutex::default(), views, metrics, experiments });
         let publish = publisher.clone();
         let watch = Watch::start_glancing(directory, files, move |files, moment| {
             let registry = store.update(&files);
@@ -63,7 +70,8 @@ impl Source {
             if Arc::ptr_eq(&registry, before.registry()) {
                 return;
             }
-            let view = View::next(&before, registry);
+            let standing = publish.experiments.follow(&registry);
+            let view = View::next(&before, registry, standing);
             if moment == Moment::Glance && !view.is_endpoints_only() {
                 return;
             }
@@ -80,6 +88,11 @@ impl Source {
         Ok((Self { publisher, _watch: watch }, newest))
     }
 
+    /// For whoever stops experiments.
+    pub fn stopper(&self) -> Stopper {
+        Stopper(self.publisher.clone())
+    }
+
     /// From now on proxies believe in these roots. Says nothing where they do already.
     pub fn believe(&self, roots: Arc<[Root]>) {
         let _turn = self.publisher.turn.lock();
@@ -87,6 +100,39 @@ impl Source {
         if *before.roots() != roots {
             self.publisher.publish(View::believing(&before, roots));
         }
+    }
+}
+
+/// Stops experiments. Outlives the source, and then stops nothing.
+#[derive(Clone, Debug)]
+pub struct Stopper(Arc<Publisher>);
+
+/// What became of it.
+#[derive(Debug)]
+pub struct Stopped {
+    /// `NAMESPACE/NAME` of the policies whose experiments ran.
+    pub policies: Vec<String>,
+    /// Whether they stay stopped when the control plane is started again, or why not.
+    pub kept: Result<(), String>,
+}
+
+impl Stopper {
+    /// One policy's, or all. Proxies are told at once.
+    pub fn stop(&self, policy: Option<&str>) -> Stopped {
+        let publisher = &self.0;
+        let _turn = publisher.turn.lock();
+        let (policies, written) = publisher.experiments.stop(policy);
+        if !policies.is_empty() {
+            tracing::warn!(?policies, "experiments were stopped");
+            let before = publisher.views.borrow().clone();
+            publisher.publish(View::experimenting(&before, publisher.experiments.standing()));
+        }
+        let kept = match (publisher.experiments.is_kept(), written) {
+            (_, Err(error)) => Err(error.to_string()),
+            (false, Ok(())) => Err("this control plane was given no file to write it down in".into()),
+            (true, Ok(())) => Ok(()),
+        };
+        Stopped { policies, kept }
     }
 }
 

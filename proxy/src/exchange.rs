@@ -62,6 +62,7 @@ pub async fn serve(
         }
         failure.response(asker)
     });
+    held.tell_fault(&mut response);
     if let Some(counted) = &held.counted {
         counted.tell(&mut response);
     }
@@ -97,6 +98,14 @@ async fn run(
         && Cors::is_preflight(request.method(), request.headers())
     {
         return Ok(preflight(rule, allowed.as_ref(), &request));
+    }
+    if let Some(faults) = &route.faults {
+        // Boxed: hardly anybody has any.
+        let Held { record, fault, .. } = &mut *held;
+        let mut hit = Box::pin(faults.before(&request, connection, &deadline, record, fault));
+        if let Some(answer) = Admitted::bound(admitted.as_ref(), hit.as_mut()).await? {
+            return Ok(answer);
+        }
     }
     let forward = match &route.action {
         Action::Forward(forward) => forward,

@@ -23,6 +23,7 @@ pub mod grpc {
     pub const INTERNAL: u16 = 13;
     pub const UNAVAILABLE: u16 = 14;
     pub const DATA_LOSS: u16 = 15;
+    pub const UNAUTHENTICATED: u16 = 16;
 }
 
 macro_rules! failures {
@@ -123,6 +124,14 @@ failures! {
     ConcurrencyLimited "concurrency_limited" 429 RESOURCE_EXHAUSTED "http_request_denied" "RL";
     /// A rate limit that instances share could not be asked for in time, and its policy refuses requests then (`failureMode: Closed`).
     LimitUndecided "limit_undecided" 503 UNAVAILABLE "http_request_denied" "RLSE";
+    /// A fault of a TrafficPolicy answered, on purpose; the status is the policy's.
+    FaultAbort "fault_abort" 503 UNAVAILABLE "proxy_internal_response" "FI";
+    /// A fault of a TrafficPolicy reset the connection or stream, on purpose.
+    FaultReset "fault_reset" 503 UNAVAILABLE "connection_terminated" "FI";
+    /// A fault of a TrafficPolicy broke the answer off, on purpose.
+    FaultCut "fault_cut" 503 UNAVAILABLE "connection_terminated" "FI";
+    /// A fault of a TrafficPolicy refused the connection, on purpose.
+    FaultRefused "fault_refused" 503 UNAVAILABLE "connection_refused" "FI";
     /// The request is not valid HTTP, or lacks what it needs (a host, a target).
     BadRequest "bad_request" 400 INTERNAL "http_request_error" "DPE";
     /// Where the body ends can be read in two ways (RFC 9112 §6.3, §11.2).
@@ -140,6 +149,19 @@ failures! {
 }
 
 impl Reason {
+    /// Whether it is the end of somebody's patience.
+    pub const fn is_timeout(self) -> bool {
+        matches!(
+            self,
+            Self::RequestTimeout | Self::DeadlineExceeded | Self::StreamTimeout | Self::AttemptTimeout
+        )
+    }
+
+    /// Whether a fault that a policy asks for made it up.
+    pub const fn is_injected(self) -> bool {
+        matches!(self, Self::FaultAbort | Self::FaultReset | Self::FaultCut | Self::FaultRefused)
+    }
+
     /// Whether the one who asked is told this word and nothing else.
     pub const fn is_confidential(self) -> bool {
         matches!(self, Self::AccessDenied | Self::AmbiguousPath)

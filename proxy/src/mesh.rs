@@ -19,6 +19,7 @@ use outrigger_config::model::{DestinationName, ProxySettings};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout};
 
+use crate::policy::fault::Experiments;
 pub use destination::{Backends, Destination, TlsRoute};
 pub use gateway::{Certificate, Gateway, GatewayListener, GatewayPort, GatewayPortSlot, ListenerTls};
 pub use inbound::{Inbound, InboundPort};
@@ -33,6 +34,7 @@ pub struct Mesh {
     gateway: watch::Sender<Option<Arc<Gateway>>>,
     settings: ArcSwap<ProxySettings>,
     inventory: Inventory,
+    experiments: Experiments,
     /// Zero of `Slot::used`.
     born: Instant,
 }
@@ -68,6 +70,7 @@ impl Mesh {
             gateway: watch::Sender::new(None),
             settings: ArcSwap::default(),
             inventory: Inventory::default(),
+            experiments: Experiments::default(),
             born: Instant::now(),
         };
         (Arc::new(mesh), Asks(questions))
@@ -139,6 +142,11 @@ impl Mesh {
     /// Everything that was received, and how the source is doing: for the admin port, metrics and readiness.
     pub fn inventory(&self) -> &Inventory {
         &self.inventory
+    }
+
+    /// What goes wrong on purpose, while any route or port says so.
+    pub fn experiments(&self) -> &Experiments {
+        &self.experiments
     }
 
     /// Whether what this proxy listens for is known: then it may serve.

@@ -179,6 +179,7 @@ impl Worker {
                 upstream.clone(),
                 service.route("default"),
                 origin,
+                None,
             )),
             tls: Vec::new(),
             tcp: Backends::new(vec![(upstream, 1)], None),

@@ -146,7 +146,7 @@ fn compiled(mesh: &str) -> anyhow::Result<Table> {
     let service = metrics.service(Direction::Outbound, None);
     let cluster = cluster(mesh)?;
     let upstream = |_: &ClusterName| Upstream { cluster: cluster.clone(), attempts: metrics.attempts(None) };
-    Ok(Table::compile(&table, upstream, |route| service.route(&route.name)))
+    Ok(Table::compile(&table, upstream, |route| service.route(&route.name), |_| None))
 }
 
 fn cluster(mesh: &str) -> anyhow::Result<std::sync::Arc<Cluster>> {

@@ -4,6 +4,7 @@
 //! error among the problems.
 
 mod circuits;
+mod experiments;
 mod plane;
 mod problem;
 
@@ -65,6 +66,7 @@ pub async fn show(run_dir: &Path, format: Format) -> anyhow::Result<ExitCode> {
     };
     let mut problems = problems(&mesh, asked.as_ref().map(|(plane, _)| plane));
     problems.extend(circuits::problems(&mesh).await);
+    problems.extend(experiments::problems(&crate::fault::ask_all(&mesh).await));
     problems.sort_by_key(|problem| problem.severity);
     let (plane, configuration) = asked.ok().unzip();
     let status = Status { mesh, problems, configuration, plane };

@@ -39,6 +39,8 @@ pub enum Kind {
     Stale,
     /// A caller has ejected an endpoint, or reached a cap.
     Circuit,
+    /// Calls go wrong on purpose, or would if that were not over.
+    Experiment,
 }
 
 impl fmt::Display for Problem {

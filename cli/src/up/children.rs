@@ -78,6 +78,8 @@ impl Children {
             self.ca.display().to_string(),
             "--xds-tls".into(),
             SocketAddrV4::new(self.control, SECURE_PORT).to_string(),
+            "--experiments".into(),
+            self.state.join("experiments.json").display().to_string(),
         ];
         for source in &self.sources {
             arguments.extend(["--manifests".into(), source.display().to_string()]);

@@ -5,6 +5,7 @@ mod bookinfo;
 mod breaking;
 mod control_plane;
 mod discovery;
+mod faults;
 mod foreign;
 mod identity;
 mod lifecycle;

@@ -7,8 +7,8 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::{
-    Access, ClusterName, DestinationName, Fraction, HostPattern, Limits, Mtls, Origin, RouteTableName,
-    SecretName, ServiceRef, WorkloadRef,
+    Access, ClusterName, DestinationName, Faults, Fraction, HostPattern, Limits, Mtls, Origin,
+    RouteTableName, SecretName, ServiceRef, WorkloadRef,
 };
 
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -79,6 +79,8 @@ pub struct TcpForward {
     pub backends: Vec<WeightedCluster>,
     /// How long it may carry nothing, in either direction; then both sides are closed. `None`: as long as it likes.
     pub idle: Option<Duration>,
+    /// Put in by the caller.
+    pub faults: Option<Arc<Faults>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -111,6 +113,8 @@ pub struct InboundPort {
     pub service: Option<ServiceRef>,
     pub mtls: Mtls,
     pub limits: Limits,
+    /// Put in before the app.
+    pub faults: Vec<Arc<Faults>>,
     pub origin: Option<Origin>,
 }
 

@@ -10,6 +10,7 @@ pub mod balance;
 pub mod circuit_breaker;
 pub mod cluster;
 pub mod endpoints;
+pub mod fault;
 mod find;
 pub mod identity;
 pub mod limit;
@@ -35,6 +36,9 @@ pub use circuit_breaker::{
 };
 pub use cluster::{Cluster, Discovery, UpstreamHttp};
 pub use endpoints::{Endpoint, Endpoints, Health};
+pub use fault::{
+    Fault, FaultAt, FaultCeiling, FaultDelay, FaultEffect, FaultEnd, Faults, GivenFault, StopIf,
+};
 pub use find::RequestHead;
 pub use identity::{Mtls, MtlsMode, NotASpiffeId, SpiffeId};
 pub use limit::{

@@ -9,7 +9,8 @@ use http::{HeaderName, HeaderValue, Method, StatusCode};
 use serde::{Serialize, Serializer};
 
 use super::{
-    ClusterName, HashOn, HostPattern, Origin, PathMatch, Retry, RouteCaps, RouteTableName, StringMatch,
+    ClusterName, Faults, HashOn, HostPattern, Origin, PathMatch, Retry, RouteCaps, RouteTableName,
+    StringMatch,
 };
 
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -43,6 +44,8 @@ pub struct Route {
     pub retry: Option<Arc<Retry>>,
     /// Where a policy is attached to the route or the rule itself.
     pub caps: Option<Arc<RouteCaps>>,
+    /// Put in by the caller.
+    pub faults: Option<Arc<Faults>>,
     /// What a request's hash is made of, where its cluster goes by one and does not say itself.
     pub hash: Vec<HashOn>,
     pub action: Action,

@@ -74,7 +74,10 @@ impl Registry {
                 self.secrets.extend(tls_secret(key, manifest).map(|secret| (name, secret)));
             }
             Manifest::ReferenceGrant(manifest) => self.insert_grants(&key.namespace, manifest),
-            Manifest::TrafficPolicy(manifest) => self.insert_policy(lower::traffic_policy(&id, manifest)),
+            Manifest::TrafficPolicy(manifest) => {
+                let home = self.mesh.settings.trust_domain.clone();
+                self.insert_policy(lower::traffic_policy(&id, manifest, &home));
+            }
             Manifest::AccessPolicy(manifest) => self.access.insert(lower::access_policy(&id, manifest)),
             // Read first: everything else depends on it.
             Manifest::Mesh(_) => {}

@@ -357,7 +357,7 @@ impl Collector<'_> {
     }
 
     fn policy(&mut self, registry: &Registry, policy: &TrafficPolicy) {
-        let limits = policy.rate_limit.is_some() || policy.concurrency.is_some();
+        let limits = policy.rate_limit.is_some() || policy.concurrency.is_some() || policy.fault.is_some();
         for target in &policy.targets {
             match &target.to {
                 PolicyTarget::Service { service, .. } => {

@@ -29,7 +29,7 @@ use std::time::Duration;
 use crate::diagnostic::Diagnostic;
 use crate::manifest::mesh::CertificateSettings;
 use crate::manifest::{Object, ObjectKey};
-use crate::model::{AccessDefault, LimitServer, Mtls, Protocol, ProxySettings, Secret, ServiceRef};
+use crate::model::{AccessDefault, Faults, LimitServer, Mtls, Protocol, ProxySettings, Secret, ServiceRef};
 
 pub use access::{AccessPolicy, MtlsSection, PortMtls};
 pub use backends::Problem;
@@ -288,6 +288,12 @@ impl Registry {
 
     fn aliases_of(&self, service: &ServiceRef) -> &[ServiceRef] {
         self.aliases.get(service).map(Vec::as_slice).unwrap_or_default()
+    }
+
+    /// What TrafficPolicies make go wrong on purpose; those that say nothing are no experiments.
+    pub fn experiments(&self) -> impl Iterator<Item = &Arc<Faults>> {
+        let faults = self.policies.all.values().filter_map(|policy| policy.fault.as_ref());
+        faults.filter(|faults| !faults.faults.is_empty())
     }
 
     fn policy_named(&self, id: &Id) -> Option<Arc<TrafficPolicy>> {

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::model::{
-    Adaptive, Balance, CircuitBreaker, Limit, LimitServer, Origin, RateLimit, Retry, ServiceRef, SharedLimit,
-    Timeouts,
+    Adaptive, Balance, CircuitBreaker, Faults, Limit, LimitServer, Origin, RateLimit, Retry, ServiceRef,
+    SharedLimit, Timeouts,
 };
 use crate::resolve::precedence::Seniority;
 
@@ -25,6 +25,7 @@ pub struct TrafficPolicy {
     pub concurrency: Option<Arc<[Limit<u32>]>>,
     /// Of the same section as `concurrency`; there with it.
     pub adaptive: Option<Option<Adaptive>>,
+    pub fault: Option<Arc<Faults>>,
     pub balance: Option<Arc<BalanceSection>>,
     pub origin: Origin,
 }

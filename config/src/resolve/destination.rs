@@ -88,7 +88,8 @@ impl Registry {
         let call =
             Call { caller: who.namespace(), to: Callee::Service { service: &service.id, port }, by: None };
         let idle = self.timeouts(&call).section().and_then(|section| section.exchange.stream_idle);
-        let forward = |backends| TcpForward { backends, idle };
+        let faults = self.callers_faults(&call);
+        let forward = |backends| TcpForward { backends, idle, faults: faults.clone() };
         let mut protocol =
             declaration.map_or_else(|| declared(None, None, &[port]), |declaration| declaration.protocol);
         let mut tls = vec![];
@@ -164,7 +165,7 @@ fn instance_destination(name: DestinationName, instance: &Instance, port: u16) -
         protocol,
         routes: table_name(port, &host),
         tls: vec![],
-        tcp: TcpForward { backends: only(ClusterName::outbound(port, "", &host)), idle: None },
+        tcp: TcpForward { backends: only(ClusterName::outbound(port, "", &host)), idle: None, faults: None },
         origin: Some(instance.origin.clone()),
     }
 }

@@ -88,6 +88,7 @@ impl Registry {
         TcpForward {
             backends: self.weighted(route, false),
             idle: self.timeouts(&call).section().and_then(|section| section.exchange.stream_idle),
+            faults: self.callers_faults(&call),
         }
     }
 

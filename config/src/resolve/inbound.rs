@@ -22,6 +22,10 @@ impl Registry {
                         services.iter().map(|(service, port)| (&service.id, port.number)),
                         port.port.number,
                     ),
+                    faults: self.inbound_faults(
+                        services.iter().map(|(service, port)| (&service.id, port.number)),
+                        port.port.number,
+                    ),
                     origin: Some(workload.origin.at(&port.field)),
                 })
             })

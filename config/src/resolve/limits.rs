@@ -1,6 +1,8 @@
 //! How much a workload's port takes on: the limits of all Services that select it there.
 
-use crate::model::{CallMatch, Limit, Limits, RateLimit, ServiceRef};
+use std::sync::Arc;
+
+use crate::model::{CallMatch, Faults, Limit, Limits, RateLimit, ServiceRef};
 use crate::registry::Registry;
 
 use super::policy::{Call, Callee};
@@ -38,6 +40,25 @@ impl Registry {
             }
         }
         limits
+    }
+
+    /// The experiments made at a workload's port: for each Service the one that decides there, as its owner wishes.
+    pub(super) fn inbound_faults<'s>(
+        &self,
+        services: impl Iterator<Item = (&'s ServiceRef, u16)>,
+        own_port: u16,
+    ) -> Vec<Arc<Faults>> {
+        let mut found: Vec<Arc<Faults>> = Vec::new();
+        for (service, port) in services {
+            let call = Call { caller: NOBODY, to: Callee::Service { service, port }, by: None };
+            if let Some(faults) = self.callees_faults(&call)
+                && !found.iter().any(|other| other.origin == faults.origin)
+                && let Some(faults) = faults.at_port(own_port)
+            {
+                found.push(Arc::new(faults));
+            }
+        }
+        found
     }
 }
 

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use crate::model::{Adaptive, CircuitBreaker, Limit, Origin, Retry, RouteCaps, ServiceRef, Timeouts};
+use crate::model::{
+    Adaptive, CircuitBreaker, FaultAt, Faults, Limit, Origin, Retry, RouteCaps, ServiceRef, Timeouts,
+};
 use crate::registry::{
     BackendTo, BalanceSection, PolicyLimit, PolicyTarget, Registry, Route, Rule, TimeoutSection,
     TrafficPolicy,
@@ -139,6 +141,25 @@ impl Registry {
         let decided =
             Decision::among(self.policies_about(call, "spec.concurrency", |policy| policy.adaptive.clone()));
         decided.winner?.section
+    }
+
+    /// The experiment a caller's proxy makes; those of callees are none of its business. Where the section that decides is empty there is none.
+    pub(super) fn callers_faults(&self, call: &Call<'_>) -> Option<Arc<Faults>> {
+        self.faults(call, |at| at != FaultAt::Callee)
+    }
+
+    /// The one the callee's own proxy makes, whoever calls.
+    pub(super) fn callees_faults(&self, call: &Call<'_>) -> Option<Arc<Faults>> {
+        self.faults(call, |at| at == FaultAt::Callee)
+    }
+
+    fn faults(&self, call: &Call<'_>, there: impl Fn(FaultAt) -> bool) -> Option<Arc<Faults>> {
+        // An empty section takes faults away wherever they are.
+        let section = |policy: &TrafficPolicy| {
+            policy.fault.clone().filter(|fault| there(fault.at) || fault.faults.is_empty())
+        };
+        let decision = Decision::among(self.policies_about(call, "spec.fault", section));
+        decision.section().filter(|faults| !faults.faults.is_empty()).cloned()
     }
 
     /// Rules of routes have none of their own: they share the endpoints of the Services behind them.

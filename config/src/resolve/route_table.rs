@@ -39,14 +39,22 @@ impl Registry {
         let effective = self.effective_routes(service, port, who.namespace());
         let Some(effective) = effective.filter(|e| matches!(e.kind, RouteKind::Http | RouteKind::Grpc))
         else {
-            let (timeouts, retry) = self.patience(&Call { caller: who.namespace(), to, by: None });
+            let call = Call { caller: who.namespace(), to, by: None };
+            let (timeouts, retry) = self.patience(&call);
+            let faults = self.callers_faults(&call);
             let origin = match service.port(port) {
                 Some(declared) => service.origin.at(&declared.field),
                 None => service.origin.clone(),
             };
             let mut hash = Vec::new();
             self.add_hash(who, &service.id, port, &mut hash);
-            return vec![Route { timeouts, retry, hash, ..default_route(port, &service.host, origin) }];
+            return vec![Route {
+                timeouts,
+                retry,
+                faults,
+                hash,
+                ..default_route(port, &service.host, origin)
+            }];
         };
         let mut ranked: Vec<_> =
             effective.routes.iter().flat_map(|route| self.ranked(who, route, to)).collect();
@@ -66,6 +74,7 @@ impl Registry {
             let call = Call { caller: who.namespace(), to, by: Some((route, rule)) };
             let (timeouts, retry) = self.patience(&call);
             let caps = self.route_caps(&call);
+            let faults = self.callers_faults(&call);
             let hash = self.hash(who, &rule.backends);
             let in_mesh = matches!(to, Callee::Service { .. });
             for matched in &rule.matches {
@@ -80,6 +89,7 @@ impl Registry {
                     timeouts,
                     retry: retry.clone(),
                     caps: caps.clone(),
+                    faults: faults.clone(),
                     hash: hash.clone(),
                     action: self.action(route, rule, &matched.matches.path, in_mesh),
                 };
@@ -153,6 +163,7 @@ fn default_route(port: u16, host: &str, origin: Origin) -> Route {
         timeouts: Default::default(),
         retry: None,
         caps: None,
+        faults: None,
         hash: vec![],
         action: Action::Forward(Forward { backends: vec![backend], rewrite: Rewrite::default() }),
     }

@@ -185,7 +185,7 @@ fn policy(policy: &model::AccessPolicy) -> Policy {
     }
 }
 
-fn peer(peer: &model::PeerMatch) -> PeerMatch {
+pub(super) fn peer(peer: &model::PeerMatch) -> PeerMatch {
     PeerMatch {
         home: peer.home.iter().map(ToString::to_string).collect(),
         trust_domains: texts(&peer.trust_domains, ToString::to_string),
@@ -290,7 +290,7 @@ fn decode_rule(rule: Rule, at: &At<'_>) -> Result<model::AccessRule, Unsupported
     })
 }
 
-fn decode_peer(peer: PeerMatch, at: &At<'_>) -> Result<model::PeerMatch, Unsupported> {
+pub(super) fn decode_peer(peer: PeerMatch, at: &At<'_>) -> Result<model::PeerMatch, Unsupported> {
     let shared = |text: &str| Ok(text.into());
     let account = |text: &str| {
         let (namespace, name) = text.split_once('/').ok_or("it is not NAMESPACE/NAME")?;

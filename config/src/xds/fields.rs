@@ -134,18 +134,25 @@ pub(super) fn optional_fraction(
     fraction: Option<pb::core::RuntimeFractionalPercent>,
     at: &At<'_>,
 ) -> Result<Option<Fraction>, Unsupported> {
-    use pb::percent::fractional_percent::DenominatorType;
     // Runtime keys are Envoy's own overrides; without its runtime the default value holds.
-    let Some(percent) = fraction.and_then(|f| f.default_value) else { return Ok(None) };
+    optional_percent(fraction.and_then(|f| f.default_value), &at.field("default_value"))
+}
+
+pub(super) fn optional_percent(
+    percent: Option<pb::percent::FractionalPercent>,
+    at: &At<'_>,
+) -> Result<Option<Fraction>, Unsupported> {
+    use pb::percent::fractional_percent::DenominatorType;
+    let Some(percent) = percent else { return Ok(None) };
     let denominator = match DenominatorType::try_from(percent.denominator) {
         Ok(DenominatorType::Hundred) => 100,
         Ok(DenominatorType::TenThousand) => 10_000,
         Ok(DenominatorType::Million) => 1_000_000,
-        Err(_) => return Err(at.field("default_value").field("denominator").unsupported()),
+        Err(_) => return Err(at.field("denominator").unsupported()),
     };
-    Fraction::new(percent.numerator, denominator).map(Some).ok_or_else(|| {
-        at.field("default_value").refuse(format!("{}/{denominator} is over one", percent.numerator))
-    })
+    Fraction::new(percent.numerator, denominator)
+        .map(Some)
+        .ok_or_else(|| at.refuse(format!("{}/{denominator} is over one", percent.numerator)))
 }
 
 pub(super) fn regex(source: &str) -> pb::matcher::RegexMatcher {

@@ -13,6 +13,7 @@ pub mod certificates;
 mod circuit_breaker;
 mod cluster;
 mod endpoints;
+mod faults;
 mod fields;
 mod foreign;
 mod limits;

@@ -67,6 +67,8 @@ pub struct InboundPort {
     pub mtls: Option<Mtls>,
     #[prost(message, optional, tag = "7")]
     pub limits: Option<super::limits::Limits>,
+    #[prost(message, repeated, tag = "8")]
+    pub faults: Vec<super::faults::Faults>,
 }
 
 /// Absent: the default.
@@ -135,6 +137,9 @@ pub struct Route {
     pub retry: Option<Retry>,
     #[prost(message, optional, tag = "6")]
     pub caps: Option<Caps>,
+    /// All of it: Envoy's filter says only a part.
+    #[prost(message, optional, tag = "7")]
+    pub faults: Option<super::faults::Faults>,
 }
 
 /// All of it, in our words: beside it, Envoy's policy says only a part.
@@ -374,6 +379,8 @@ pub struct TcpForward {
     pub clusters: Vec<WeightedCluster>,
     #[prost(message, optional, tag = "2")]
     pub idle: Option<pb::Duration>,
+    #[prost(message, optional, tag = "3")]
+    pub faults: Option<super::faults::Faults>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -472,6 +479,7 @@ mirrored! {
     BreakerMode { Enforce = 0, Observe = 1 }
     EjectionErrors { Gateway = 0, Server = 1 }
     MtlsMode { Permissive = 0, Strict = 1, Disabled = 2 }
+    FaultAt { Caller = 0, CallerBehindRetries = 1, Callee = 2 }
     LimitHeaders { Always = 0, Refused = 1, Never = 2 }
 }
 

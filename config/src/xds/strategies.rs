@@ -13,15 +13,16 @@ use proptest::prelude::*;
 use crate::model::*;
 
 pub(crate) fn resource() -> impl Strategy<Value = Resource> {
+    // Each boxed: on the stack of a test there is room for one of them, not for all.
     prop_oneof![
-        destination().prop_map(|d| Resource::Listener(Listener::Destination(d))),
-        inbound().prop_map(|i| Resource::Listener(Listener::Inbound(i))),
-        gateway().prop_map(|g| Resource::Listener(Listener::Gateway(g))),
-        route_table().prop_map(Resource::RouteTable),
-        cluster().prop_map(Resource::Cluster),
-        endpoints().prop_map(Resource::Endpoints),
-        secret().prop_map(Resource::Secret),
-        trust_bundle().prop_map(Resource::TrustBundle),
+        destination().prop_map(|d| Resource::Listener(Listener::Destination(d))).boxed(),
+        inbound().prop_map(|i| Resource::Listener(Listener::Inbound(i))).boxed(),
+        gateway().prop_map(|g| Resource::Listener(Listener::Gateway(g))).boxed(),
+        route_table().prop_map(Resource::RouteTable).boxed(),
+        cluster().prop_map(Resource::Cluster).boxed(),
+        endpoints().prop_map(Resource::Endpoints).boxed(),
+        secret().prop_map(Resource::Secret).boxed(),
+        trust_bundle().prop_map(Resource::TrustBundle).boxed(),
     ]
 }
 
@@ -98,7 +99,8 @@ fn weight() -> impl Strategy<Value = u32> {
 fn tcp_forward() -> impl Strategy<Value = TcpForward> {
     let backend =
         (cluster_name(), weight()).prop_map(|(cluster, weight)| WeightedCluster { cluster, weight });
-    (vec(backend, 0..4), option::of(duration())).prop_map(|(backends, idle)| TcpForward { backends, idle })
+    (vec(backend, 0..4), option::of(duration()), option::weighted(0.2, faults()))
+        .prop_map(|(backends, idle, faults)| TcpForward { backends, idle, faults })
 }
 
 fn tls_routes() -> impl Strategy<Value = Vec<TlsRoute>> {
@@ -162,16 +164,26 @@ fn settings() -> impl Strategy<Value = ProxySettings> {
 }
 
 pub(crate) fn inbound() -> impl Strategy<Value = Inbound> {
-    let port = (port(), protocol(), socket(), option::of(service()), mtls(), limits(), option::of(origin()))
-        .prop_map(|(port, protocol, app, service, mtls, limits, origin)| InboundPort {
-            port,
-            protocol,
-            app,
-            service,
-            mtls,
-            limits,
-            origin,
-        });
+    let parts = (
+        port(),
+        protocol(),
+        socket(),
+        option::of(service()),
+        mtls(),
+        limits(),
+        vec(faults(), 0..2),
+        option::of(origin()),
+    );
+    let port = parts.prop_map(|(port, protocol, app, service, mtls, limits, faults, origin)| InboundPort {
+        port,
+        protocol,
+        app,
+        service,
+        mtls,
+        limits,
+        faults,
+        origin,
+    });
     let workload = (name(), name(), name()).prop_map(|(namespace, name, service_account)| WorkloadRef {
         namespace,
         name,
@@ -253,6 +265,53 @@ fn limit<A: Clone + std::fmt::Debug + 'static>(allowed: BoxedStrategy<A>) -> imp
             let overrides = overrides.into_iter().map(fitting).collect();
             Limit { name, mode, matches, key, allowed, overrides, max_keys, origin }
         })
+}
+
+fn faults() -> impl Strategy<Value = Arc<Faults>> {
+    let at = prop::sample::select(vec![FaultAt::Caller, FaultAt::CallerBehindRetries, FaultAt::Callee]);
+    let stop = (fraction(), 1_u64..300, 1_u32..10_000).prop_map(|(below, interval, min_requests)| StopIf {
+        below,
+        interval: Duration::from_secs(interval),
+        min_requests,
+    });
+    let fault = (name(), vec(peer_match(), 0..2), vec(call_match(), 0..2), fraction(), fault_effect())
+        .prop_map(|(name, from, matches, share, effect)| Fault { name, from, matches, share, effect });
+    let parts = (
+        at,
+        vec(fault, 0..3),
+        option::of(any::<u64>()),
+        option::of(duration()),
+        option::of(any::<u64>()),
+        option::of(stop),
+        origin(),
+    );
+    parts
+        .prop_map(|(at, faults, seed, active_for, since, stop_if, origin)| {
+            Arc::new(Faults { at, faults, seed, active_for, since, stop_if, origin })
+        })
+        // Boxed, as the next: what is made of it is as large as all of its parts, on the stack.
+        .boxed()
+}
+
+fn fault_effect() -> impl Strategy<Value = FaultEffect> {
+    let short = || (1_u64..3_600_000).prop_map(Duration::from_millis);
+    let delay = (short(), short(), 0..3).prop_map(|(a, b, shape)| match shape {
+        0 => FaultDelay::Fixed(a),
+        1 => FaultDelay::Uniform { min: a.min(b), max: a.max(b) },
+        _ => FaultDelay::Exponential { mean: a.min(b), max: a.max(b) },
+    });
+    let end = prop_oneof![
+        (200_u16..600).prop_map(|status| FaultEnd::Http(StatusCode::from_u16(status).expect("a status"))),
+        (1_u16..=16).prop_map(FaultEnd::Grpc),
+        Just(FaultEnd::Reset),
+        Just(FaultEnd::Refuse),
+    ];
+    let rate = || option::of(prop_oneof![1..=u64::MAX, Just(2048)]);
+    let given = (option::of(delay), option::of(end), rate(), option::of(any::<u64>()))
+        .prop_map(|(delay, end, throttle, cut)| FaultEffect::Given(GivenFault { delay, end, throttle, cut }));
+    let by_headers = (option::of(short()), any::<bool>(), rate())
+        .prop_map(|(delay, abort, throttle)| FaultEffect::ByHeaders(FaultCeiling { delay, abort, throttle }));
+    prop_oneof![3 => given, 1 => by_headers].boxed()
 }
 
 fn access() -> impl Strategy<Value = Access> {
@@ -594,7 +653,7 @@ pub(crate) fn route() -> impl Strategy<Value = Route> {
             vec(mirror, 0..3),
             timeouts(),
             (option::weighted(0.3, retry()), hash()),
-            option::weighted(0.3, route_caps().prop_map(Arc::new)),
+            (option::weighted(0.3, route_caps().prop_map(Arc::new)), option::weighted(0.3, faults())),
             action(matched),
         );
         parts.prop_map(
@@ -607,7 +666,7 @@ pub(crate) fn route() -> impl Strategy<Value = Route> {
                 mirrors,
                 timeouts,
                 (retry, hash),
-                caps,
+                (caps, faults),
                 action,
             )| Route {
                 name,
@@ -620,6 +679,7 @@ pub(crate) fn route() -> impl Strategy<Value = Route> {
                 timeouts,
                 retry,
                 caps,
+                faults,
                 hash,
                 action,
             },

@@ -1,7 +1,8 @@
 use proptest::prelude::*;
 use prost::Message;
 
-use super::{cluster, decode, encode, endpoints, fields, names, pb, route, strategies};
+use super::at::At;
+use super::{Client, cluster, decode, encode, encode_for, endpoints, fields, names, pb, route, strategies};
 use crate::model::*;
 
 proptest! {
@@ -185,6 +186,90 @@ fn a_plain_envoy_route_table_is_understood() {
         "RouteConfiguration//reviews virtual_hosts[0].routes[0]",
         "what decided is still named"
     );
+}
+
+/// Istio puts the filter before its router without a word, and says per route what it does.
+#[test]
+fn a_plain_envoy_fault_is_understood_and_written_again() {
+    use pb::fault::{FaultAbort, HttpFault, fault_abort::ErrorType};
+    use pb::fault_common::{FaultDelay, fault_delay::FaultDelaySecifier};
+    use pb::route as r;
+    let percent = |numerator| {
+        Some(pb::percent::FractionalPercent { numerator, ..pb::percent::FractionalPercent::default() })
+    };
+    let table = |fault: &HttpFault| r::RouteConfiguration {
+        name: "ratings".into(),
+        virtual_hosts: vec![r::VirtualHost {
+            domains: vec!["*".into()],
+            routes: vec![r::Route {
+                r#match: Some(prefix("/")),
+                action: Some(r::route::Action::Route(r::RouteAction {
+                    cluster_specifier: to("ratings-v1"),
+                    ..Default::default()
+                })),
+                typed_per_filter_config: [("envoy.filters.http.fault".to_owned(), fields::pack(fault))]
+                    .into(),
+                ..Default::default()
+            }],
+            ..Default::default()
+        }],
+        ..Default::default()
+    };
+    let jason = r::HeaderMatcher {
+        name: "end-user".into(),
+        header_match_specifier: Some(r::header_matcher::HeaderMatchSpecifier::StringMatch(
+            fields::string_matcher(&StringMatch::Exact("jason".into())),
+        )),
+        ..Default::default()
+    };
+    let fault = HttpFault {
+        delay: Some(FaultDelay {
+            percentage: percent(100),
+            fault_delay_secifier: Some(FaultDelaySecifier::FixedDelay(pb::Duration { seconds: 7, nanos: 0 })),
+        }),
+        abort: Some(FaultAbort {
+            percentage: percent(10),
+            error_type: Some(ErrorType::HttpStatus(555)),
+            ..FaultAbort::default()
+        }),
+        headers: vec![jason],
+        ..Default::default()
+    };
+    let Ok(Resource::RouteTable(read)) = decode(&fields::pack(&table(&fault))) else { panic!("refused") };
+    let faults = read.hosts[0].routes[0].faults.clone().expect("faults");
+    let said: Vec<_> = faults.faults.iter().map(|fault| (&*fault.name, fault.share.millionths())).collect();
+    assert_eq!(said, [("delay", 1_000_000), ("abort", 100_000)], "each throws dice of its own");
+    assert_eq!(faults.at, FaultAt::Caller);
+
+    let any = encode_for(&Resource::RouteTable(read.clone()), Client::Envoy);
+    let written: r::RouteConfiguration = fields::unpack(&any, &At::ROOT).expect("a table");
+    let config = &written.virtual_hosts[0].routes[0].typed_per_filter_config["envoy.filters.http.fault"];
+    let config: HttpFault = fields::unpack(config, &At::ROOT).expect("a fault");
+    assert_eq!(
+        (config.headers, config.delay.map(|delay| delay.fault_delay_secifier)),
+        (fault.headers.clone(), fault.delay.map(|delay| delay.fault_delay_secifier))
+    );
+
+    // What would end by itself is not given to whoever would not end it.
+    let mut ending = (*faults).clone();
+    ending.active_for = Some(std::time::Duration::from_secs(60));
+    let mut table_with = read;
+    table_with.hosts[0].routes[0].faults = Some(ending.into());
+    let any = encode_for(&Resource::RouteTable(table_with), Client::Envoy);
+    let written: r::RouteConfiguration = fields::unpack(&any, &At::ROOT).expect("a table");
+    assert!(written.virtual_hosts[0].routes[0].typed_per_filter_config.is_empty());
+
+    for (broken, at) in [
+        (HttpFault { upstream_cluster: "a".into(), ..fault.clone() }, "upstream_cluster"),
+        (
+            HttpFault { headers: vec![fault.headers[0].clone(), fault.headers[0].clone()], ..fault.clone() },
+            "headers[1]",
+        ),
+        (HttpFault { max_active_faults: fields::uint32(1), ..fault.clone() }, "max_active_faults"),
+    ] {
+        let refused = decode(&fields::pack(&table(&broken))).expect_err("not supported").path;
+        assert!(refused.ends_with(at), "{refused}");
+    }
 }
 
 #[test]

@@ -1,8 +1,10 @@
 //! What people and commands ask the control plane: JSON over HTTP.
 //!
 //! `/v1/status` all there is to know · `/v1/objects`, `/v1/proxies` its parts · `/v1/synced` waits until proxies have a change ·
-//! `/healthz/ready`, `/healthz/live`. Only reads; never part of what proxies need.
+//! `/v1/faults` the experiments, and POST `/v1/faults/stop` ends them · `/healthz/ready`, `/healthz/live`. But for that only reads; never part of what
+//! proxies need.
 
+mod faults;
 mod status;
 mod synced;
 
@@ -14,12 +16,13 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::Json;
-use axum::routing::get;
+use axum::routing::{get, post};
 use tokio::sync::watch;
 
 use crate::ca::Ca;
 use crate::metrics::Metrics;
 use crate::proxies::Proxies;
+use crate::source::Stopper;
 use crate::view::View;
 
 /// What the pages show.
@@ -32,6 +35,7 @@ pub struct Api {
     pub started: SystemTime,
     pub ca: Option<Arc<Ca>>,
     pub closing: watch::Receiver<bool>,
+    pub stopper: Stopper,
 }
 
 pub fn router(api: Api) -> Router {
@@ -40,6 +44,8 @@ pub fn router(api: Api) -> Router {
         .route("/v1/objects", get(async |State(api): State<Api>| Json(status::objects(&api))))
         .route("/v1/proxies", get(async |State(api): State<Api>| Json(status::proxies(&api))))
         .route("/v1/synced", get(synced::synced))
+        .route("/v1/faults", get(async |State(api): State<Api>| Json(faults::faults(&api.views.borrow()))))
+        .route("/v1/faults/stop", post(faults::stop))
         .route("/healthz/ready", get(ready))
         .route("/healthz/live", get(async || "live\n"))
         .fallback(async || (StatusCode::NOT_FOUND, "see /v1/status\n"))

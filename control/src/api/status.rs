@@ -11,6 +11,7 @@ use outrigger_config::xds::{self, Client, Role};
 use serde::Serialize;
 
 use super::Api;
+use super::faults::{self, Experiment};
 use crate::ads::session::State;
 use crate::metrics;
 use crate::proxies::Proxy;
@@ -48,6 +49,9 @@ pub(super) struct ObjectStatus {
     generation: Option<i64>,
     accepted: Condition,
     programmed: Condition,
+    /// Of a TrafficPolicy with faults.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    experiment: Option<Experiment>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     findings: Vec<Diagnostic>,
     /// Proxies that have, or are to have, something made of this object.
@@ -171,12 +175,14 @@ fn object_statuses(view: &View, connected: &[Arc<Proxy>]) -> Vec<ObjectStatus> {
     let mut foreign: Vec<_> = connected.iter().map(|proxy| proxy.session().client()).collect();
     foreign.sort_unstable_by_key(|client| *client as u8);
     foreign.dedup();
+    let mut experiments = faults::by_object(view);
     registry
         .objects()
         .map(|(key, object)| {
             let report = reports.remove(key).unwrap_or_default();
             let mut status = object_status(key, object, registry.status(key), report);
             status.lost = foreign.iter().filter_map(|client| lost(object, *client)).collect();
+            status.experiment = experiments.remove(key);
             status
         })
         .collect()
@@ -283,6 +289,7 @@ fn object_status(
         generation: object.metadata().generation,
         accepted,
         programmed: Condition { status, reason, message },
+        experiment: None,
         findings: verdict.map(|verdict| verdict.findings.clone()).unwrap_or_default(),
         proxies: report.counts,
         refused: report.refused,

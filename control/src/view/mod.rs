@@ -16,6 +16,7 @@ use outrigger_config::resolve::Subscriber;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
+use crate::experiments::Standing;
 pub use entry::Entry;
 
 /// A consistent state of the whole mesh. Sessions go from one to the newest, skipping those in between.
@@ -26,6 +27,8 @@ pub struct View {
     registry: Arc<Registry>,
     /// The roots proxies believe in; none where this control plane has no CA.
     roots: Arc<[Root]>,
+    /// Which experiments run, and since when.
+    standing: Arc<Standing>,
     /// When the sources had changed and the registry was made.
     since: Instant,
     cells: Arc<Cells>,
@@ -39,6 +42,7 @@ struct Before {
     cells: Arc<Cells>,
     changes: Changes,
     roots_changed: bool,
+    standing_changed: bool,
 }
 
 /// Filled on demand. Only what exists is kept, so that asking for nonsense costs no memory.
@@ -70,11 +74,12 @@ impl Scope {
 }
 
 impl View {
-    pub fn first(registry: Arc<Registry>) -> Self {
+    pub fn first(registry: Arc<Registry>, standing: Arc<Standing>) -> Self {
         Self {
             generation: 1,
             registry,
             roots: Arc::default(),
+            standing,
             since: Instant::now(),
             cells: Arc::default(),
             before: None,
@@ -82,22 +87,29 @@ impl View {
     }
 
     /// The generation after `before`.
-    pub fn next(before: &Self, registry: Arc<Registry>) -> Self {
-        Self::after(before, registry, before.roots.clone())
+    pub fn next(before: &Self, registry: Arc<Registry>, standing: Arc<Standing>) -> Self {
+        Self::after(before, registry, before.roots.clone(), standing)
     }
 
     /// The generation after `before`, in which others are believed.
     pub fn believing(before: &Self, roots: Arc<[Root]>) -> Self {
-        Self::after(before, before.registry.clone(), roots)
+        Self::after(before, before.registry.clone(), roots, before.standing.clone())
     }
 
-    fn after(before: &Self, registry: Arc<Registry>, roots: Arc<[Root]>) -> Self {
+    /// The generation after `before`, in which other experiments run.
+    pub fn experimenting(before: &Self, standing: Arc<Standing>) -> Self {
+        Self::after(before, before.registry.clone(), before.roots.clone(), standing)
+    }
+
+    fn after(before: &Self, registry: Arc<Registry>, roots: Arc<[Root]>, standing: Arc<Standing>) -> Self {
         let changes = registry.changes_since(&before.registry);
         let roots_changed = roots != before.roots;
+        let standing_changed = standing != before.standing;
         Self {
             generation: before.generation + 1,
             registry,
             roots,
+            standing,
             since: Instant::now(),
             cells: Arc::default(),
             before: Some(Before {
@@ -105,6 +117,7 @@ impl View {
                 cells: before.cells.clone(),
                 changes,
                 roots_changed,
+                standing_changed,
             }),
         }
     }
@@ -119,6 +132,10 @@ impl View {
 
     pub fn roots(&self) -> &Arc<[Root]> {
         &self.roots
+    }
+
+    pub fn standing(&self) -> &Standing {
+        &self.standing
     }
 
     pub fn since(&self) -> Instant {
@@ -164,7 +181,9 @@ impl View {
                     let roots = self.roots.iter().cloned();
                     TrustBundle::new(self.registry.trust_domain(), roots).map(Resource::TrustBundle)?
                 } else {
-                    self.registry.resolve(who, kind, name)?
+                    let mut resource = self.registry.resolve(who, kind, name)?;
+                    self.standing.tell(&mut resource);
+                    resource
                 });
                 match before {
                     Some((before, _)) if before.version() == entry.version() => Some(before),
@@ -177,7 +196,10 @@ impl View {
 
 impl Before {
     fn may_affect(&self, who: &Subscriber, kind: ResourceKind, name: &str) -> bool {
-        (self.roots_changed && is_bundle(kind, name)) || self.changes.may_affect(who, kind, name)
+        let experiments = matches!(kind, ResourceKind::Listener | ResourceKind::RouteTable);
+        (self.roots_changed && is_bundle(kind, name))
+            || (self.standing_changed && experiments)
+            || self.changes.may_affect(who, kind, name)
     }
 }
 

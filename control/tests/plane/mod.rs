@@ -60,6 +60,7 @@ impl Plane {
             api_port: 0,
             identity,
             limits: None,
+            experiments: None,
         };
         let control = Control::open(&config).await.unwrap();
         let (end, ended) = oneshot::channel::<()>();

@@ -7,6 +7,7 @@ mod answer;
 mod clusters;
 mod config_dump;
 mod drain;
+mod faults;
 mod health;
 mod identity;
 mod listen;
@@ -63,6 +64,11 @@ const ADMIN: &[Endpoint] = &[
         "/clusters",
         "endpoints: their health, requests in flight, how fast they are taken to be",
         clusters::answer,
+    ),
+    get(
+        "/faults",
+        "what goes wrong on purpose: what each experiment did, and whether it is over",
+        faults::answer,
     ),
     get("/identity", "its certificate, and who it spoke with, protected or not", identity::answer),
     get("/server_info", "what this proxy is and how it is doing", server_info::answer),

@@ -90,6 +90,8 @@ pub struct Connection {
     pub(super) pulse: Arc<Pulse>,
     pub(super) draining: Cell<bool>,
     closing: Cell<bool>,
+    /// A request was given up on purpose: over HTTP/1 its connection is reset.
+    pub(super) broken_off: Cell<bool>,
     /// A request's body was not read to its end.
     pub(super) unread: Cell<bool>,
     /// The destination named last: a client that uses us as its proxy seldom changes it from one request to the next.
@@ -125,6 +127,7 @@ impl Connection {
             pulse: Pulse::new(!http2),
             draining: Cell::new(false),
             closing: Cell::new(false),
+            broken_off: Cell::new(false),
             unread: Cell::new(false),
             named: RefCell::default(),
             worker,

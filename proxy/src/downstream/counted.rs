@@ -4,12 +4,13 @@ use std::cell::Cell;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, sleep_until};
 
+use crate::policy::fault::{Flow, Pass};
 use crate::telemetry::ByteCount;
 use crate::upstream::relay::Resettable;
 
@@ -20,11 +21,24 @@ pub struct Counted<T> {
     request: ByteCount,
     response: ByteCount,
     moved: Option<Rc<Cell<Instant>>>,
+    /// How what is written is held up or broken off on purpose.
+    flow: Option<Box<Flow>>,
+    cut: bool,
 }
 
 impl<T> Counted<T> {
     pub fn new(io: T, request: ByteCount, response: ByteCount, pauses: &Pauses) -> Self {
-        Self { io, request, response, moved: pauses.moved.as_ref().map(|(moved, _)| moved.clone()) }
+        let moved = pauses.moved.as_ref().map(|(moved, _)| moved.clone());
+        Self { io, request, response, moved, flow: None, cut: false }
+    }
+
+    pub fn with_flow(self, flow: Option<Box<Flow>>) -> Self {
+        Self { flow, ..self }
+    }
+
+    /// Whether it ended because its flow did.
+    pub fn was_cut(&self) -> bool {
+        self.cut
     }
 
     fn moved(&self) {
@@ -78,8 +92,24 @@ impl<T: AsyncRead + Unpin> AsyncRead for Counted<T> {
 
 impl<T: AsyncWrite + Unpin> AsyncWrite for Counted<T> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let result = Pin::new(&mut self.io).poll_write(cx, buf);
+        let mut pass = buf.len();
+        if let Some(flow) = &mut self.flow
+            && pass > 0
+        {
+            pass = match ready!(flow.poll(cx, pass as u64)) {
+                // At most as many as there are.
+                Pass::Bytes(bytes) => bytes as usize,
+                Pass::Cut => {
+                    self.cut = true;
+                    return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+                }
+            };
+        }
+        let result = Pin::new(&mut self.io).poll_write(cx, &buf[..pass]);
         if let Poll::Ready(Ok(written)) = &result {
+            if let Some(flow) = &mut self.flow {
+                flow.passed(*written as u64);
+            }
             self.response.add(*written as u64);
             self.moved();
         }

@@ -3,7 +3,6 @@
 //! Every server codec is made here, in [`http1`] and [`http2`], so that none is made without its timer and limits. hyper's types end
 //! here: an exchange gets our body, and the client's side of a tunnel if it asks for one.
 
-use std::convert::Infallible;
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
@@ -25,6 +24,7 @@ use crate::coalesce::Coalesced;
 use crate::drain::Phase;
 use crate::exchange::{self, Outgoing};
 use crate::failure::{Asker, Failure, Reason};
+use crate::policy::fault::Reset;
 use crate::runtime::LocalExecutor;
 use crate::telemetry::{Direction, Record};
 use crate::upgrade::Upgrade;
@@ -71,6 +71,7 @@ async fn take_leave(end: End, mut io: Box<dyn Stream>, connection: &Connection) 
                 linger(&mut io).await;
             }
         }
+        End::Codec(Err(_)) if connection.broken_off.get() => io.reset(),
         End::Codec(Err(error)) => {
             if let Some(reason) = malformed(&error) {
                 // The codec answered it already.
@@ -143,7 +144,7 @@ async fn drain_over(connection: &Connection) {
 }
 
 /// Boxed: a codec moves it about.
-type Answer = Pin<Box<dyn Future<Output = Result<Response<Outgoing>, Infallible>>>>;
+type Answer = Pin<Box<dyn Future<Output = Result<Response<Outgoing>, BrokenOff>>>>;
 
 fn handle(mut request: Request<Incoming>, connection: Rc<Connection>, ends: Ends) -> Answer {
     let connect = *request.method() == Method::CONNECT;
@@ -153,8 +154,20 @@ fn handle(mut request: Request<Incoming>, connection: Rc<Connection>, ends: Ends
     let tunnel = (connect || request.headers().contains_key(UPGRADE))
         .then(|| Upgrade::downstream(hyper::upgrade::on(&mut request), ends));
     let request = Box::new(request.map(Body::from_incoming));
-    Box::pin(async move { Ok(exchange::serve(request, tunnel, &connection).await) })
+    Box::pin(async move {
+        let response = exchange::serve(request, tunnel, &connection).await;
+        if response.extensions().get::<Reset>().is_some() {
+            connection.broken_off.set(true);
+            return Err(BrokenOff);
+        }
+        Ok(response)
+    })
 }
+
+/// Makes a codec give up a request without an answer: over HTTP/2 its stream, over HTTP/1 its connection.
+#[derive(Debug, thiserror::Error)]
+#[error("reset on purpose")]
+struct BrokenOff;
 
 /// The HTTP/1 codec. Limits of design.md section 5; how long a client may take is `patience`'s.
 fn http1() -> hyper::server::conn::http1::Builder {

@@ -17,6 +17,7 @@ use super::replay::Replay;
 use crate::drain::Phase;
 use crate::failure::{Failure, Reason};
 use crate::mesh::{Backends, Destination};
+use crate::policy::fault::Connected;
 use crate::telemetry::{Direction, Record, Way};
 use crate::upstream::connect::Transport;
 use crate::upstream::relay::{Resettable, relay};
@@ -26,6 +27,8 @@ use crate::upstream::{Affinity, Asked, Cluster, EndpointId, Picked};
 #[derive(Debug)]
 pub struct Dialled {
     transport: Transport,
+    /// What is to go wrong with it on purpose, where a fault hit the attempt to dial.
+    fault: Option<Box<Connected>>,
     _picked: Picked,
 }
 
@@ -64,6 +67,19 @@ pub async fn carry(
         io.reset();
         return;
     }
+    let fault = match backends.faults().filter(|faults| !faults.is_behind_retries()) {
+        None => Ok(None),
+        Some(faults) => Box::pin(faults.connection(arrival, &mut record)).await,
+    };
+    let mut fault = match fault {
+        Ok(fault) => fault,
+        Err(failure) => {
+            tracing::debug!(client = %arrival.peer.address, %failure, "a connection was refused");
+            record.fail(&failure);
+            io.reset();
+            return;
+        }
+    };
     let _active = inbound.then(|| worker.shared.drain.enter());
     let dialled = match dialled {
         Some(dialled) => Ok(dialled),
@@ -80,8 +96,18 @@ pub async fn carry(
             return;
         }
     };
+    if let Some(hit) = dialled.inner_mut().fault.take() {
+        fault = Some(hit);
+    }
+    if let Some(failure) = fault.as_mut().and_then(|fault| fault.reset.take()) {
+        record.fail(&failure);
+        io.reset();
+        dialled.reset();
+        return;
+    }
     let pauses = Pauses::new(backends.idle());
-    let mut io = Counted::new(io, record.count(Way::Request), record.count(Way::Response), &pauses);
+    let io = Counted::new(io, record.count(Way::Request), record.count(Way::Response), &pauses);
+    let mut io = io.with_flow(fault.and_then(|fault| fault.flow));
     let revoked = async {
         match &admitted {
             Some(admitted) => admitted.revoked().await,
@@ -97,6 +123,7 @@ pub async fn carry(
         }
         result = pauses.bound(relay(&mut io, &mut dialled)) => match result {
             Some(Ok(_)) => record.complete(),
+            Some(Err(_)) if io.was_cut() => record.fail(&Reason::FaultCut.into()),
             Some(Err(broken)) if broken.first => record.fail(&Reason::ClientClosed.into()),
             Some(Err(broken)) => record.fail(&Failure::new(Reason::UpstreamReset, broken.error.to_string())),
             None => record.fail(&Failure::new(Reason::RequestTimeout, "nothing moved for too long")),
@@ -128,13 +155,29 @@ pub async fn dial(arrival: &Arrival, backends: &Backends, record: &mut Record) -
         let asked = Asked { avoid: &tried, hash, session: None };
         let picked = pick(arrival, cluster, asked).await?;
         record.attempt(name, &picked.endpoint().address);
+        let fault = match backends.faults().filter(|faults| faults.is_behind_retries()) {
+            None => None,
+            Some(faults) => match Box::pin(faults.connection(arrival, record)).await {
+                Ok(fault) => fault,
+                Err(failure) => {
+                    // Nobody was asked: nothing is to be learned of the endpoint.
+                    picked.dismiss();
+                    upstream.attempts.count(worker.id, Some(failure.reason));
+                    tried.push(picked.endpoint().id);
+                    if tried.len() > MORE {
+                        return Err(failure);
+                    }
+                    continue;
+                }
+            },
+        };
         let begun = Instant::now();
         match worker.pools.open_tcp(cluster, picked.endpoint()).await {
             Ok(transport) => {
                 let now = Instant::now();
                 picked.observe(now - begun, now);
                 upstream.attempts.count(worker.id, None);
-                return Ok(Dialled { transport, _picked: picked });
+                return Ok(Dialled { transport, fault, _picked: picked });
             }
             Err(failure) => {
                 upstream.attempts.count(worker.id, Some(failure.reason));

@@ -5,6 +5,7 @@
 //! failures that may have been processed; for those the head and, up to a limit, the body are kept from the beginning. Every repetition draws on the
 //! destination's budget, whoever asks for it, unless the endpoint was not even reached.
 
+mod fault;
 mod hedge;
 
 use std::pin::{Pin, pin};
@@ -28,6 +29,7 @@ use crate::body::{Body, BodyError};
 use crate::downstream::Connection;
 use crate::failure::{Failure, Reason, is_grpc};
 use crate::policy::deadline::{Bound, Deadline};
+use crate::policy::fault::Faults;
 use crate::policy::retry::{ATTEMPT, Eligible, Failed, RetryPolicy, Suppressed, is_gateway_error};
 use crate::route::{Route, Upstream};
 use crate::upstream::{
@@ -43,6 +45,10 @@ pub struct Attempts<'a> {
     upstream: &'a Upstream,
     policy: Option<&'a RetryPolicy>,
     caps: Option<&'a Arc<RouteLimits>>,
+    /// Those that hit attempts.
+    faults: Option<&'a Faults>,
+    /// The attempt that was made last was hit: its endpoint was not asked.
+    injected: bool,
     /// Of the attempt that is made, if it is not the first.
     retrying: Option<Part>,
     hash: &'a [HashOn],
@@ -93,6 +99,8 @@ impl<'a> Attempts<'a> {
             upstream,
             policy: route.retry.as_ref(),
             caps: route.caps.as_ref(),
+            faults: route.faults.as_deref().filter(|faults| faults.is_behind_retries()),
+            injected: false,
             retrying: None,
             hash: &route.hash,
             settings: upstream.cluster.settings(),
@@ -142,7 +150,10 @@ impl<'a> Attempts<'a> {
             self.tried.push(picked.endpoint().id);
             held.record.attempt(&cluster.settings().name, &picked.endpoint().address);
             let (mut sent, picked) = match self.hedge_after(&request) {
-                None => (self.attempt(request, &picked, version, held).await, picked),
+                None => match self.hit(&request) {
+                    None => (self.attempt(request, &picked, version, held, Duration::ZERO).await, picked),
+                    Some(hit) => (Box::pin(self.faulty(hit, request, &picked, version, held)).await, picked),
+                },
                 // Boxed: it is two attempts in size.
                 Some(after) => {
                     let hedged = Box::pin(self.hedged(after, request, picked, version, held)).await;
@@ -153,6 +164,7 @@ impl<'a> Attempts<'a> {
             if let (Err(error), Some(reason)) = (&sent, held.request_body_failed()) {
                 return Err(Failure { reason, detail: Some(error.detail.clone()) });
             }
+            self.injected = self.faults.is_some() && fault::is_injected(&sent);
             let mut cause = self.judge(&mut sent);
             if cause.is_none()
                 && let (Ok(response), Some(policy)) = (&mut sent, self.policy)
@@ -242,13 +254,14 @@ impl<'a> Attempts<'a> {
         picked: &Picked,
         version: HttpVersionChoice,
         held: &Held,
+        waited: Duration,
     ) -> Result<Response<Body>, SendError> {
         let (cluster, worker) = (&self.upstream.cluster, &self.connection.worker);
         let begun = Instant::now();
         let watched = self.watched(&request, begun);
         self.deadline.write(request.headers_mut(), begun, self.limit);
         let sending = pin!(worker.pools.send_within(self.caps, cluster, picked.endpoint(), version, request));
-        let sent = match self.until(begun) {
+        let sent = match self.until(begun - waited) {
             None => sending.await,
             Some((at, late)) => match timeout_at(at, sending).await {
                 Ok(sent) => sent,
@@ -265,9 +278,15 @@ impl<'a> Attempts<'a> {
             }
         }
         match &sent {
+            // The callee's proxy says itself that its app has nothing to do with it.
+            Ok(response) if fault::was_injected(response) => picked.dismiss(),
             Ok(response) => picked.answered(response.status(), response.headers(), now - begun, now),
             // What the client did wrong is not the endpoint's failure.
             Err(_) if held.request_body_failed().is_some() => picked.dismiss(),
+            // What was held up on purpose had less time than it was meant to have.
+            Err(error) if error.reason.is_timeout() && (!waited.is_zero() || held.was_delayed()) => {
+                picked.dismiss();
+            }
             // It closed a connection that nobody used: no failure.
             Err(error) if error.again.is_some() => picked.dismiss(),
             // Who gives less time than it usually takes learns nothing about the endpoint.
@@ -301,7 +320,7 @@ impl<'a> Attempts<'a> {
         let error = match sent {
             Err(error) => error,
             Ok(response) => {
-                self.processed = true;
+                self.processed |= !self.injected;
                 return self.policy?.judge_head(response.status(), response.headers()).map(Cause::Named);
             }
         };
@@ -309,10 +328,11 @@ impl<'a> Attempts<'a> {
             // More of the same would be refused, too, or take the place of others.
             return None;
         }
-        self.processed |= !error.unprocessed;
+        self.processed |= !(error.unprocessed || self.injected);
         let whole = self.original.as_ref().is_some_and(|original| original.is_whole());
         if error.unsent.is_some() || (error.unprocessed && whole) {
-            let unreached = matches!(error.reason, Reason::ConnectFailed | Reason::ConnectTimeout);
+            let unreached =
+                matches!(error.reason, Reason::ConnectFailed | Reason::ConnectTimeout | Reason::FaultRefused);
             Some(Cause::Unprocessed { request: error.unsent.take(), unreached })
         } else if let Some(request) = error.again.take() {
             Some(Cause::Stale(request))
@@ -332,7 +352,8 @@ impl<'a> Attempts<'a> {
             let again = self.original.as_ref().and_then(|original| original.again());
             again.map(Box::new).ok_or(Suppressed::BodyTooLarge)
         };
-        let is_free = matches!(cause, Cause::Unprocessed { unreached: true, .. });
+        // An attempt that was hit put no load on anybody either.
+        let is_free = self.injected || matches!(cause, Cause::Unprocessed { unreached: true, .. });
         let (wait, mut request) = match cause {
             Cause::Unprocessed { request: Some(request), .. } => (Duration::ZERO, request),
             Cause::Unprocessed { request: None, .. } => (Duration::ZERO, original()?),

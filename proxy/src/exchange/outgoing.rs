@@ -23,6 +23,7 @@ use crate::failure::{Failure, Reason, grpc_status, is_grpc};
 use crate::mesh::Destination;
 use crate::policy::access::Admitted;
 use crate::policy::deadline::{Bound, Deadline};
+use crate::policy::fault;
 use crate::policy::rate_limit::Counted;
 use crate::telemetry::{Record, Way};
 use crate::upstream::{Admission, Part, Picked};
@@ -49,6 +50,8 @@ pub struct Held {
     pub(super) admitted: Option<Admitted>,
     /// Counts against the workload's limits until dropped.
     pub(super) counted: Option<Counted>,
+    /// Wants to know how it ends.
+    pub(super) fault: Option<Box<fault::Held>>,
     pub(super) tunnel: Option<Box<Opened>>,
     pub(super) request_body: Option<Rc<Cell<Fate>>>,
     limits: Option<Box<Limits>>,
@@ -76,6 +79,7 @@ impl Held {
             admission: None,
             admitted: None,
             counted: None,
+            fault: None,
             tunnel: None,
             request_body: None,
             limits: None,
@@ -91,6 +95,18 @@ impl Held {
             Fate::Broken => Some(Reason::ClientClosed),
             Fate::Reading | Fate::Whole => None,
         }
+    }
+
+    /// The head of the answer is on its way; a fault may have a hand in what follows.
+    pub(super) fn tell_fault(&mut self, response: &mut Response<Body>) {
+        if let Some(fault) = &mut self.fault {
+            fault.tell(response, &mut self.record);
+        }
+    }
+
+    /// Whether a fault held it up, so that what came late says nothing about an endpoint.
+    pub(super) fn was_delayed(&self) -> bool {
+        self.fault.as_ref().is_some_and(|fault| fault.was_delayed())
     }
 
     /// The limits that go on behind the head: of the pauses of a stream, and of the whole.
@@ -115,6 +131,9 @@ impl Held {
         } else if let Some(trailers) = frame.trailers_ref() {
             if let Some(picked) = &self.picked {
                 picked.ended(trailers);
+            }
+            if let Some(fault) = &mut self.fault {
+                fault.ended(trailers);
             }
             self.grpc_status(trailers);
         }
@@ -222,6 +241,9 @@ impl http_body::Body for Outgoing {
             Poll::Pending => {}
             Poll::Ready(None) => held.record.complete(),
             Poll::Ready(Some(Ok(frame))) => held.see(frame),
+            Poll::Ready(Some(Err(BodyError::Ended(reason)))) if reason.is_injected() => {
+                held.record.fail(&(*reason).into());
+            }
             Poll::Ready(Some(Err(error))) => {
                 if let Some(picked) = &held.picked {
                     picked.broke_off();

@@ -32,6 +32,11 @@ impl Asker {
 
 impl Failure {
     pub fn response(&self, asker: Asker) -> Response<Body> {
+        self.injected(asker, self.reason.status(), self.reason.grpc_status())
+    }
+
+    /// The same with another status than the reason's: somebody wants to see what becomes of it.
+    pub fn injected(&self, asker: Asker, status: StatusCode, grpc: u16) -> Response<Body> {
         let reason = self.reason;
         // Who is refused by a policy learns nothing about it, whoever that is.
         let asker = Asker { details: asker.details && !reason.is_confidential(), ..asker };
@@ -43,7 +48,7 @@ impl Failure {
             let message = utf8_percent_encode(&message, GRPC_MESSAGE).to_string();
             let headers = response.headers_mut();
             headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-            headers.insert(GRPC_STATUS, HeaderValue::from(reason.grpc_status()));
+            headers.insert(GRPC_STATUS, HeaderValue::from(grpc));
             headers.insert(GRPC_MESSAGE_NAME, ascii(message));
             return response;
         }
@@ -52,10 +57,13 @@ impl Failure {
             None if asker.details => format!("{reason}: {}\n", reason.meaning()),
             None => format!("{reason}\n"),
         };
-        *response.status_mut() = reason.status();
+        *response.status_mut() = status;
+        // These have no body, whatever is said of it (RFC 9110 §6.4.1, §15.3.6).
+        if matches!(status.as_u16(), 204 | 205 | 304) {
+            return response;
+        }
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
         response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(text.len()));
-        debug_assert_ne!(reason.status(), StatusCode::NO_CONTENT);
         if !asker.head {
             *response.body_mut() = text.into();
         }

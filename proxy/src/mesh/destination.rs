@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use outrigger_config::model::{HostPattern, Origin, Protocol, ServiceRef};
 
+use crate::policy::fault::Faults;
 use crate::policy::rate_limit::Limits;
 use crate::route::{Split, Table, Upstream};
 use crate::telemetry::ServiceMetrics;
@@ -42,6 +43,7 @@ pub struct Backends {
     upstreams: Box<[Upstream]>,
     split: Split,
     idle: Option<Duration>,
+    faults: Option<Arc<Faults>>,
 }
 
 impl Destination {
@@ -56,7 +58,17 @@ impl Backends {
     /// `idle`: how long a connection may carry nothing; `None`: as long as it likes.
     pub fn new(weighted: Vec<(Upstream, u32)>, idle: Option<Duration>) -> Self {
         let split = Split::new(weighted.iter().map(|(_, weight)| *weight));
-        Self { upstreams: weighted.into_iter().map(|(upstream, _)| upstream).collect(), split, idle }
+        let upstreams = weighted.into_iter().map(|(upstream, _)| upstream).collect();
+        Self { upstreams, split, idle, faults: None }
+    }
+
+    pub fn with_faults(self, faults: Option<Arc<Faults>>) -> Self {
+        Self { faults, ..self }
+    }
+
+    /// What goes wrong with its connections on purpose.
+    pub fn faults(&self) -> Option<&Arc<Faults>> {
+        self.faults.as_ref()
     }
 
     pub fn idle(&self) -> Option<Duration> {

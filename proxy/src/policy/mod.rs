@@ -4,5 +4,6 @@
 
 pub mod access;
 pub mod deadline;
+pub mod fault;
 pub mod rate_limit;
 pub mod retry;

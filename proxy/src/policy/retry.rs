@@ -202,12 +202,17 @@ impl RetryPolicy {
     pub fn judge_error(&self, error: &SendError) -> Option<Failed> {
         let connect = matches!(
             error.reason,
-            Reason::ConnectFailed | Reason::ConnectTimeout | Reason::UpstreamTlsFailed | Reason::DnsFailed
+            Reason::ConnectFailed
+                | Reason::ConnectTimeout
+                | Reason::UpstreamTlsFailed
+                | Reason::DnsFailed
+                | Reason::FaultRefused
         );
+        let reset = matches!(error.reason, Reason::UpstreamReset | Reason::FaultReset);
         let on = self.conditions;
         let status = error.reason.status();
         let named = (connect && on.has(RetryOn::ConnectFailure))
-            || (error.reason == Reason::UpstreamReset && on.has(RetryOn::Reset))
+            || (reset && on.has(RetryOn::Reset))
             || (error.unprocessed && on.has(RetryOn::RefusedStream))
             || (error.unsent.is_some() && on.has(RetryOn::ResetBeforeRequest))
             || self.names_status(status);

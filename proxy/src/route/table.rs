@@ -15,6 +15,7 @@ use smallvec::SmallVec;
 
 use super::cors::Cors;
 use super::{Rewrite, Split};
+use crate::policy::fault::Faults;
 use crate::policy::retry::RetryPolicy;
 use crate::telemetry::{Attempts, RouteMetrics};
 use crate::upstream::{Cluster, RouteLimits};
@@ -69,6 +70,8 @@ pub struct Route {
     pub retry: Option<RetryPolicy>,
     /// Of its own, beside those of the clusters it leads to.
     pub caps: Option<Arc<RouteLimits>>,
+    /// What goes wrong on purpose.
+    pub faults: Option<Arc<Faults>>,
     /// What requests are hashed by, where their cluster does not say it.
     pub hash: Vec<HashOn>,
     pub action: Action,
@@ -121,16 +124,21 @@ pub struct Mirror {
 const SCANNED: usize = 8;
 
 impl Table {
-    /// `upstream` gives the live handles of a cluster's name, `metrics` those of a route.
+    /// `upstream` gives the live handles of a cluster's name, `metrics` those of a route, `faults` those of an experiment.
     pub fn compile(
         model: &model::RouteTable,
         mut upstream: impl FnMut(&ClusterName) -> Upstream,
         mut metrics: impl FnMut(&model::Route) -> Arc<RouteMetrics>,
+        mut faults: impl FnMut(&model::Route) -> Option<Arc<Faults>>,
     ) -> Self {
         let mut hosts = Hosts::default();
         for host in &model.hosts {
-            let routes =
-                host.routes.iter().map(|route| Arc::new(Route::compile(route, &mut upstream, &mut metrics)));
+            let routes = host.routes.iter().map(|route| {
+                Arc::new(Route {
+                    faults: faults(route),
+                    ..Route::compile(route, &mut upstream, &mut metrics)
+                })
+            });
             let routes = Arc::new(Routes::index(routes.collect()));
             for domain in &host.domains {
                 match domain {
@@ -154,6 +162,7 @@ impl Table {
         upstream: Upstream,
         metrics: Arc<RouteMetrics>,
         origin: Origin,
+        faults: Option<Arc<Faults>>,
     ) -> Self {
         let route = Route {
             name: metrics.route.clone(),
@@ -167,6 +176,7 @@ impl Table {
             timeouts: Timeouts::default(),
             retry: None,
             caps: None,
+            faults,
             hash: Vec::new(),
             action: Action::Forward(Forward {
                 split: Split::new([1]),
@@ -299,6 +309,7 @@ impl Route {
             timeouts: model.timeouts,
             retry: model.retry.clone().map(RetryPolicy::compile),
             caps: model.caps.clone().map(RouteLimits::new),
+            faults: None,
             hash: model.hash.clone(),
             action,
         }

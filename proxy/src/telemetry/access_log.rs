@@ -187,6 +187,9 @@ impl Serialize for Line {
                 map.serialize_entry("limit_key", &format_args!("{:016x}", limited.key))?;
             }
         }
+        if let Some(fault) = &noted.fault {
+            map.serialize_entry("fault", fault)?;
+        }
         if let Some(cluster) = &noted.cluster {
             map.serialize_entry("cluster", cluster)?;
         }

@@ -35,6 +35,7 @@ impl Text {
         self.counters(&metrics.limit_overflow);
         self.counters(&metrics.limit_asked);
         self.counters(&metrics.limit_undecided);
+        self.counters(&metrics.faults);
         self.counters(&metrics.hedges);
         self.counters(&metrics.overflows);
         self.counters(&metrics.health_checks);

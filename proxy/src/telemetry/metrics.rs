@@ -15,6 +15,7 @@ use super::cells::{Counter, Histogram, Level, Worker};
 use super::family::{Family, MAX_SERIES, OTHER};
 use crate::failure::Reason;
 use crate::identity::Cause;
+use crate::policy::fault::Kind as Fault;
 use crate::policy::retry::{Hedge, Suppressed};
 use crate::upstream::{Cap, EjectionReason};
 
@@ -105,6 +106,7 @@ pub struct Metrics {
     pub(super) limit_overflow: Family<Counter, 2>,
     pub(super) limit_asked: Family<Counter, 3>,
     pub(super) limit_undecided: Family<Counter, 3>,
+    pub(super) faults: Family<Counter, 3>,
     pub(super) health_checks: Family<Counter, 2>,
     pub(super) passthrough_no_config: Counter,
     pub(super) access_log_dropped: Counter,
@@ -212,6 +214,12 @@ impl Metrics {
                 1,
                 "Requests and TCP connections that the server of a shared limit did not decide on in time; outcome is passed or refused.",
             ),
+            faults: Family::new(
+                "outrigger_faults_total",
+                ["policy", "fault", "kind"],
+                0,
+                "What faults of TrafficPolicies did to requests, attempts and TCP connections; kind is delay, abort, reset, refuse, throttle or cut.",
+            ),
             health_checks: Family::new(
                 "outrigger_health_checks_total",
                 ["service", "result"],
@@ -296,6 +304,12 @@ impl Metrics {
             asked: Default::default(),
             undecided: OnceLock::new(),
         })
+    }
+
+    /// What one fault does. Resolved when its policy is compiled.
+    pub fn fault(self: &Arc<Self>, policy: &str, fault: &str) -> Arc<FaultMetrics> {
+        let (policy, fault) = (policy.into(), fault.into());
+        Arc::new(FaultMetrics { metrics: self.clone(), policy, fault, done: Default::default() })
     }
 
     /// An accepted connection, counted as open until the guard is dropped.
@@ -568,6 +582,25 @@ impl LimitMetrics {
             self.metrics.limit_undecided.series(labels, || Counter::new(self.metrics.workers))
         };
         self.undecided.get_or_init(new).add(worker, 1);
+    }
+}
+
+/// Handles of one fault. Its series begin with what it first does.
+#[derive(Debug)]
+pub struct FaultMetrics {
+    metrics: Arc<Metrics>,
+    policy: Arc<str>,
+    fault: Arc<str>,
+    done: [OnceLock<Arc<Counter>>; Fault::ALL.len()],
+}
+
+impl FaultMetrics {
+    pub fn count(&self, kind: Fault, worker: Worker) {
+        let new = || {
+            let labels = [self.policy.clone(), self.fault.clone(), kind.word().into()];
+            self.metrics.faults.series(labels, || Counter::new(self.metrics.workers))
+        };
+        self.done[kind as usize].get_or_init(new).add(worker, 1);
     }
 }
 

@@ -16,8 +16,8 @@ pub use access_log::AccessLog;
 pub use cells::Worker;
 pub use exposition::{CONTENT_TYPE, Gauge, Text};
 pub use metrics::{
-    Attempts, CircuitMetrics, Denials, Direction, LimitMetrics, Metrics, OpenConnection, Peer, RouteMetrics,
-    ServiceMetrics, Tls, Way,
+    Attempts, CircuitMetrics, Denials, Direction, FaultMetrics, LimitMetrics, Metrics, OpenConnection, Peer,
+    RouteMetrics, ServiceMetrics, Tls, Way,
 };
 pub use record::{ByteCount, Record};
 

@@ -32,7 +32,7 @@ pub struct Record {
     complete: bool,
     attempts: u32,
     seen: Option<Rc<Seen>>,
-    /// A policy in mode Audit or Observe would have refused it.
+    /// A policy in mode Audit or Observe would have refused it, or a fault hit it.
     audited: bool,
     /// Present while the log may want a line of it.
     noted: Option<Box<Noted>>,
@@ -62,6 +62,8 @@ pub(super) struct Noted {
     /// What a policy in mode Audit would have refused it for.
     pub audit: Option<Arc<str>>,
     pub limited: Option<Limited>,
+    /// `NAMESPACE/POLICY FAULT` that hit it.
+    pub fault: Option<Box<str>>,
     pub cluster: Option<ClusterName>,
     pub endpoint: Option<Box<str>>,
 }
@@ -158,6 +160,17 @@ impl Record {
     pub fn limited(&mut self, limit: &Arc<str>, key: u64, observed: bool) {
         self.audited |= observed;
         self.note(|noted| noted.limited = Some(Limited { limit: limit.clone(), key, observed }));
+    }
+
+    /// A fault, `NAMESPACE/POLICY FAULT`, hit it.
+    pub fn fault(&mut self, fault: &str) {
+        self.audited = true;
+        self.note(|noted| noted.fault = Some(fault.into()));
+    }
+
+    /// Why the proxy answers by itself, if it does.
+    pub fn reason(&self) -> Option<Reason> {
+        self.failure.as_ref().map(|failure| failure.reason)
     }
 
     /// An attempt begins; the last one stands in the log.

@@ -84,6 +84,12 @@ impl SendError {
         Self { reason, detail, unsent: Some(request), unprocessed: true, again: None }
     }
 
+    /// Nobody was asked.
+    pub(crate) fn injected(failure: Failure) -> Self {
+        let Failure { reason, detail } = failure;
+        Self { reason, detail: detail.unwrap_or_default(), unsent: None, unprocessed: false, again: None }
+    }
+
     fn lost(reason: Reason, detail: impl Into<Box<str>>) -> Self {
         Self { reason, detail: detail.into(), unsent: None, unprocessed: false, again: None }
     }

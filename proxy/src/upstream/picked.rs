@@ -83,6 +83,7 @@ impl Picked {
             | Reason::DnsFailed => self.unreached(latency, now),
             // Ours.
             Reason::Overloaded | Reason::Internal => self.dismiss(),
+            reason if reason.is_injected() => self.dismiss(),
             // It said goodbye in an orderly way, or a connection ended that carried nothing.
             _ if error.unprocessed => {
                 self.endpoint.failed(latency, now);

@@ -220,6 +220,7 @@ async fn tls_of_the_apps_own_goes_unopened_by_its_server_name() {
         forward: TcpForward {
             backends: vec![WeightedCluster { cluster: named.cluster(), weight: 1 }],
             idle: None,
+            faults: None,
         },
         origin: Origin::new("TLSRoute", "default", "test", ""),
     }];

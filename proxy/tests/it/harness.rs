@@ -91,6 +91,7 @@ impl Service {
                 tcp: TcpForward {
                     backends: vec![WeightedCluster { cluster: cluster.clone(), weight: 1 }],
                     idle: self.idle,
+                    faults: None,
                 },
                 origin: None,
             })),
@@ -169,6 +170,7 @@ pub fn forward(prefix: &str, backends: Vec<Backend>) -> Route {
         timeouts: Timeouts::default(),
         retry: None,
         caps: None,
+        faults: None,
         hash: vec![],
         action: Action::Forward(Forward { backends, rewrite: Rewrite::default() }),
     }
@@ -183,6 +185,7 @@ pub fn inbound(ports: &[(u16, Protocol, SocketAddr)], settings: ProxySettings) -
         service: Some(ServiceRef::new("default", "callee")),
         mtls: Mtls::default(),
         limits: Default::default(),
+        faults: Vec::new(),
         origin: None,
     };
     Resource::Listener(Listener::Inbound(Inbound {

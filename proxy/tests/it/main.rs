@@ -10,6 +10,7 @@ mod conditions;
 mod deadlines;
 mod destinations;
 mod failing;
+mod faults;
 mod grpc;
 mod harness;
 mod hedges;

@@ -7,12 +7,13 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::check::{Check, Findings};
-use super::field::{Ignored, NotYet};
+use super::field::Ignored;
 use super::metadata::Metadata;
 use super::path::FieldPath;
 
 mod adaptive;
 mod circuit_breaker;
+mod fault;
 mod health_check;
 mod limit;
 mod limit_key;
@@ -26,6 +27,10 @@ pub use adaptive::AdaptiveSection;
 pub use circuit_breaker::{
     BreakerMode, CircuitBreakerSection, EjectionErrors, EjectionMode, EjectionSection, SlowCallsSection,
     SuccessRateSection,
+};
+pub use fault::{
+    AbortSection, AbortStatus, ByHeadersSection, ByteCount, CutSection, DelaySection, ExponentialDelay,
+    FaultAt, FaultItem, FaultSection, GrpcStatus, StopIfSection, ThrottleSection, UniformDelay,
 };
 pub use health_check::{GrpcHealthCheck, HealthCheckSection, HttpHealthCheck, Threshold};
 pub use limit::{
@@ -69,7 +74,7 @@ pub struct TrafficPolicySpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub load_balancing: Option<LoadBalancingSection>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub fault: Option<NotYet>,
+    pub fault: Option<FaultSection>,
     /// Enforced at the callee.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rate_limit: Option<RateLimitSection>,
@@ -102,6 +107,12 @@ impl Check for TrafficPolicy {
             limits.check(&spec.key("concurrency"), findings);
             self.at_the_callee("concurrency", &targets, findings);
         }
+        if let Some(fault) = &self.spec.fault {
+            fault.check(&spec.key("fault"), findings);
+            if fault.at == FaultAt::Callee {
+                self.at_the_callee("fault at the Callee", &targets, findings);
+            }
+        }
         if let Some(balancing) = &self.spec.load_balancing {
             balancing.check(&spec.key("loadBalancing"), findings);
         }
@@ -110,13 +121,14 @@ impl Check for TrafficPolicy {
             self.spec.retry.is_some(),
             self.spec.circuit_breaker.is_some(),
             self.spec.load_balancing.is_some(),
+            self.spec.fault.is_some(),
             self.spec.rate_limit.is_some(),
             self.spec.concurrency.is_some(),
         ];
         if !sections.contains(&true) {
             findings.error(
                 spec,
-                "one of these is required: timeout, retry, circuitBreaker, loadBalancing, rateLimit, concurrency",
+                "one of these is required: timeout, retry, circuitBreaker, loadBalancing, fault, rateLimit, concurrency",
             );
         }
     }
@@ -125,6 +137,10 @@ impl Check for TrafficPolicy {
 impl TrafficPolicy {
     /// What a workload enforces before itself knows neither the rule its caller took nor whose wish it was.
     fn at_the_callee(&self, section: &str, targets: &FieldPath, findings: &mut Findings) {
+        let (about, apart) = match section {
+            "fault at the Callee" => ("is about", "name callers in `from`"),
+            _ => ("counts", "count callers apart by `key: [{by: Namespace}]`"),
+        };
         let own = self.metadata.namespace.as_deref().unwrap_or("default");
         for (i, target) in self.spec.target_refs.iter().enumerate() {
             let at = targets.index(i);
@@ -132,14 +148,14 @@ impl TrafficPolicy {
                 TargetRef::HttpRoute { .. } | TargetRef::GrpcRoute { .. } => {
                     let text = format!(
                         "{section} cannot be attached to a route: the workload that enforces it does not see which rule its \
-                         caller took; attach it to the Service, and say in `match` which requests it counts"
+                         caller took; attach it to the Service, and say in `match` which requests it {about}"
                     );
                     findings.error(at.key("kind"), text);
                 }
                 TargetRef::Service { namespace: Some(namespace), .. } if **namespace != *own => {
                     let text = format!(
                         "{section} is the business of whoever owns the Service: put the policy into namespace {namespace}, and \
-                         count callers apart by `key: [{{by: Namespace}}]`"
+                         {apart}"
                     );
                     findings.error(at.key("namespace"), text);
                 }

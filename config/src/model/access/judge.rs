@@ -144,6 +144,11 @@ impl AccessRule {
 }
 
 impl PeerMatch {
+    /// Whether it is certain that this caller is meant.
+    pub(in crate::model) fn surely(&self, caller: Caller<'_>) -> bool {
+        self.matches(caller, AccessAction::Allow)
+    }
+
     fn matches(&self, caller: Caller<'_>, action: AccessAction) -> bool {
         let id = caller.identity;
         let domain = id.map(SpiffeId::trust_domain);
@@ -176,6 +181,11 @@ impl CallMatch {
     /// Whether it may be meant, by whoever reads it.
     pub(in crate::model) fn possibly(&self, call: &Call<'_>, path: &str) -> bool {
         self.matches(call, Some(path), AccessAction::Deny)
+    }
+
+    /// Whether it is certain that this is meant; `path` in canonical form, `None` where there is none.
+    pub(in crate::model) fn surely(&self, call: &Call<'_>, path: Option<&str>) -> bool {
+        (path.is_some() || !self.compares_paths()) && self.matches(call, path, AccessAction::Allow)
     }
 
     /// `path` in canonical form; an ambiguous one is refused before, wherever one is compared.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::manifest::mesh::MESH_NAME;
+use crate::model::FaultAt;
 use crate::registry::{PolicyTarget, Problem, Target, TrafficPolicy};
 
 use super::{Report, State, key_of};
@@ -41,13 +42,16 @@ pub(super) fn check(report: &mut Report<'_>) {
 }
 
 /// The sections a policy may have, each of which is decided on its own.
-const SECTIONS: [(&str, Has); 6] = [
+const SECTIONS: [(&str, Has); 8] = [
     ("timeout", |policy| policy.timeout.is_some()),
     ("retry", |policy| policy.retry.is_some()),
     ("circuitBreaker", |policy| policy.circuit_breaker.is_some()),
     ("rateLimit", |policy| policy.rate_limit.is_some()),
     ("concurrency", |policy| policy.concurrency.is_some()),
     ("loadBalancing", |policy| policy.balance.is_some()),
+    // Callers' experiments and callees' do not meet.
+    ("fault", |policy| policy.fault.as_ref().is_some_and(|fault| fault.at != FaultAt::Callee)),
+    ("fault", |policy| policy.fault.as_ref().is_some_and(|fault| fault.at == FaultAt::Callee)),
 ];
 
 type Has = fn(&TrafficPolicy) -> bool;

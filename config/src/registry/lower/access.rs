@@ -72,7 +72,7 @@ fn among<M, T>(is: &[M], is_not: &[M], lower: impl Fn(&M) -> T) -> Among<T> {
     Among { is: is.iter().map(&lower).collect(), is_not: is_not.iter().map(&lower).collect() }
 }
 
-fn peer(id: &Identity<'_>, from: &FromMatch) -> PeerMatch {
+pub(super) fn peer(id: &Identity<'_>, from: &FromMatch) -> PeerMatch {
     let account = |account: &AccountName| {
         let (namespace, name) = account.split_once('/').unwrap_or((&*id.namespace, &**account));
         AccountRef { namespace: namespace.into(), name: name.into() }

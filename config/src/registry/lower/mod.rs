@@ -6,6 +6,7 @@ mod access;
 mod adaptive;
 mod balance;
 mod circuit_breaker;
+mod fault;
 mod gateway;
 mod grpc;
 mod http;

@@ -10,9 +10,14 @@ use crate::model::{ServiceRef, Timeouts};
 use crate::registry::policy::{PolicyTarget, Target, TimeoutSection, TrafficPolicy};
 use crate::registry::route::RouteKind;
 
-use super::{Identity, balance, circuit_breaker, limit, retry};
+use super::{Identity, balance, circuit_breaker, fault, limit, retry};
 
-pub(in crate::registry) fn traffic_policy(id: &Identity<'_>, manifest: &PolicyManifest) -> TrafficPolicy {
+/// `home`: the mesh's own trust domain.
+pub(in crate::registry) fn traffic_policy(
+    id: &Identity<'_>,
+    manifest: &PolicyManifest,
+    home: &Arc<str>,
+) -> TrafficPolicy {
     let target = |(i, target): (usize, &TargetRef)| Target {
         to: match target {
             TargetRef::Service { namespace, name, port } => PolicyTarget::Service {
@@ -48,6 +53,7 @@ pub(in crate::registry) fn traffic_policy(id: &Identity<'_>, manifest: &PolicyMa
         rate_limit: manifest.spec.rate_limit.as_ref().map(|section| limit::rates(id, section)),
         concurrency: manifest.spec.concurrency.as_ref().map(|section| limit::concurrency(id, section)),
         adaptive: manifest.spec.concurrency.as_ref().map(|section| limit::adaptive(id, section)),
+        fault: manifest.spec.fault.as_ref().map(|section| Arc::new(fault::faults(id, section, home))),
         balance: manifest.spec.load_balancing.as_ref().map(|manifest| Arc::new(balance::balance(manifest))),
         origin: id.origin(),
     }

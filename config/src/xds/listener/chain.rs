@@ -12,8 +12,10 @@ use super::super::pb::listener::filter::ConfigType;
 use super::super::pb::tcp_proxy::tcp_proxy::weighted_cluster::ClusterWeight;
 use super::super::pb::tcp_proxy::tcp_proxy::{ClusterSpecifier, WeightedCluster as Weighted};
 use super::super::pb::{self, listener as proto};
-use super::super::{fields, own, route};
-use crate::model::{HostPattern, RouteTable, RouteTableName, SecretName, TcpForward, WeightedCluster};
+use super::super::{faults, fields, own, route};
+use crate::model::{
+    HostPattern, Origin, RouteTable, RouteTableName, SecretName, TcpForward, WeightedCluster,
+};
 
 /// A filter chain taken apart.
 pub(super) struct Chain {
@@ -177,7 +179,8 @@ fn tcp(forward: &TcpForward) -> Vec<proto::Filter> {
 
 /// What the chain says of `forward`, where it does not say all.
 pub(super) fn unsaid(forward: &TcpForward) -> Option<own::TcpForward> {
-    let said = !forward.backends.is_empty() && forward.backends.iter().all(|backend| backend.weight > 0);
+    let weighted = !forward.backends.is_empty() && forward.backends.iter().all(|backend| backend.weight > 0);
+    let said = weighted && forward.faults.is_none();
     (!said).then(|| own::TcpForward {
         clusters: forward
             .backends
@@ -188,6 +191,7 @@ pub(super) fn unsaid(forward: &TcpForward) -> Option<own::TcpForward> {
             })
             .collect(),
         idle: forward.idle.map(fields::duration),
+        faults: forward.faults.as_deref().map(faults::encode),
     })
 }
 
@@ -198,7 +202,11 @@ pub(super) fn forward(own: own::TcpForward, at: &At<'_>) -> Result<TcpForward, U
             weight: weight(backend.weight, &at.index("clusters", i))?,
         })
     });
-    Ok(TcpForward { backends: weighted.collect::<Result<_, _>>()?, idle: idle(own.idle, &at.field("idle"))? })
+    Ok(TcpForward {
+        backends: weighted.collect::<Result<_, _>>()?,
+        idle: idle(own.idle, &at.field("idle"))?,
+        faults: faults::decode_some(own.faults, &at.field("faults"))?,
+    })
 }
 
 fn idle(given: Option<pb::Duration>, at: &At<'_>) -> Result<Option<Duration>, Unsupported> {
@@ -214,17 +222,20 @@ fn weight(weight: u32, at: &At<'_>) -> Result<u32, Unsupported> {
 }
 
 fn http(routes: RouteSpecifier) -> proto::Filter {
+    // Whoever does not know the one in the middle may go on without it; what it does stands in the routes.
     let filters = [
-        ("envoy.filters.http.cors", fields::pack(&pb::cors::Cors::default())),
-        ("envoy.filters.http.router", fields::pack(&pb::router::Router::default())),
+        ("envoy.filters.http.cors", fields::pack(&pb::cors::Cors::default()), false),
+        ("envoy.filters.http.fault", fields::pack(&pb::fault::HttpFault::default()), true),
+        ("envoy.filters.http.router", fields::pack(&pb::router::Router::default()), false),
     ];
     let manager = pb::hcm::HttpConnectionManager {
         codec_type: CodecType::Auto as i32,
         stat_prefix: "http".into(),
         http_filters: filters
             .into_iter()
-            .map(|(name, config)| pb::hcm::HttpFilter {
+            .map(|(name, config, is_optional)| pb::hcm::HttpFilter {
                 name: name.into(),
+                is_optional,
                 config_type: Some(http_filter::ConfigType::TypedConfig(config)),
                 ..Default::default()
             })
@@ -299,7 +310,7 @@ fn tcp_proxy(proxy: pb::tcp_proxy::TcpProxy, at: &At<'_>) -> Result<TcpForward, 
         }
         None => return Err(at.field("cluster_specifier").missing()),
     };
-    Ok(TcpForward { backends, idle })
+    Ok(TcpForward { backends, idle, faults: None })
 }
 
 fn http_manager(manager: pb::hcm::HttpConnectionManager, at: &At<'_>) -> Result<Content, Unsupported> {
@@ -356,6 +367,13 @@ fn http_filter(filter: pb::hcm::HttpFilter, at: &At<'_>) -> Result<(), Unsupport
     let at = at.field("typed_config");
     if any.type_url == <pb::cors::Cors as prost::Name>::type_url() {
         return Ok(());
+    }
+    if any.type_url == <pb::fault::HttpFault as prost::Name>::type_url() {
+        let origin = Origin::new("Listener", "", "", &at.to_string());
+        return match route::fault::decode(fields::unpack(&any, &at)?, &origin, &at)? {
+            None => Ok(()),
+            Some(_) => Err(at.refuse("faults for all routes are not supported; configure the routes")),
+        };
     }
     if any.type_url != <pb::router::Router as prost::Name>::type_url() {
         return Err(at.refuse(format!("{:?} is not supported", any.type_url)));

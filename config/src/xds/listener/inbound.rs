@@ -1,9 +1,11 @@
 //! `inbound`: the ports of one workload, as Envoy would serve them behind redirection to 15006, each to the cluster
 //! `inbound|PORT||`.
 
+use std::sync::Arc;
+
 use super::super::at::{At, Unsupported};
 use super::super::pb::{self, listener as proto};
-use super::super::{access, fields, limits, own};
+use super::super::{access, faults, fields, limits, own};
 use super::chain::{Chain, Content};
 use super::{HTTP_INSPECTOR, ORIGINAL_DST, Parts, any_address, inspector};
 use crate::model::{
@@ -29,6 +31,7 @@ pub(super) fn encode(inbound: &Inbound) -> proto::Listener {
                 origin: port.origin.as_ref().map(Into::into),
                 mtls: Some((&port.mtls).into()),
                 limits: limits::encode(&port.limits),
+                faults: port.faults.iter().map(|faults| faults::encode(faults)).collect(),
             })
             .collect(),
         settings: Some((&inbound.settings).into()),
@@ -60,6 +63,7 @@ fn chains(port: &InboundPort) -> Vec<Chain> {
             Content::Tcp(TcpForward {
                 backends: vec![WeightedCluster { cluster: cluster.clone(), weight: 1 }],
                 idle: None,
+                faults: None,
             }),
         )
     };
@@ -90,6 +94,7 @@ fn to_app(cluster: &ClusterName) -> RouteTable {
         timeouts: Timeouts::default(),
         retry: None,
         caps: None,
+        faults: None,
         hash: vec![],
         action: Action::Forward(Forward { backends: vec![backend], rewrite: Default::default() }),
     };
@@ -119,6 +124,12 @@ pub(super) fn decode(parts: Parts) -> Result<Inbound, Unsupported> {
             service: port.service.map(Into::into),
             mtls: own::Mtls::into_model(port.mtls, &at.field("mtls"))?,
             limits: limits::decode(port.limits, &at.field("limits"))?,
+            faults: port
+                .faults
+                .into_iter()
+                .enumerate()
+                .map(|(i, own)| faults::decode(own, &at.index("faults", i)).map(Arc::new))
+                .collect::<Result<_, _>>()?,
             origin: port.origin.map(Into::into),
         });
     }

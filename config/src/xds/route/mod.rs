@@ -2,12 +2,13 @@
 
 use super::at::{At, Unsupported, take};
 use super::pb::{self, route as proto};
-use super::{circuit_breaker, fields, own};
+use super::{circuit_breaker, faults, fields, own};
 use crate::model::{HostPattern, Origin, Route, RouteTable, VirtualHost};
 
 mod action;
 mod backends;
 mod cors;
+pub(super) mod fault;
 mod matches;
 mod retry;
 mod rewrite;
@@ -39,6 +40,7 @@ fn route(route: &Route) -> proto::Route {
         origin: Some((&route.origin).into()),
         retry: route.retry.as_deref().map(retry::own),
         caps: route.caps.as_deref().map(circuit_breaker::own_route_caps),
+        faults: route.faults.as_deref().map(faults::encode),
         ..Default::default()
     };
     let action = action::encode(route, &mut own);
@@ -50,7 +52,12 @@ fn route(route: &Route) -> proto::Route {
         request_headers_to_remove,
         response_headers_to_add,
         response_headers_to_remove,
-        typed_per_filter_config: route.cors.iter().map(cors::encode).collect(),
+        typed_per_filter_config: route
+            .cors
+            .iter()
+            .map(cors::encode)
+            .chain(route.faults.as_deref().and_then(fault::encode))
+            .collect(),
         metadata: own::metadata(&own),
         ..Default::default()
     }
@@ -139,6 +146,10 @@ fn decode_route(route: proto::Route, table: &str, at: &At<'_>) -> Result<Route, 
     let in_own = at.field("metadata");
     let caps =
         own.caps.take().map(|caps| circuit_breaker::decode_route_caps(caps, &own::at(&in_own).field("caps")));
+    let mut typed_per_filter_config = typed_per_filter_config;
+    let envoys = fault::take_out(&mut typed_per_filter_config, &origin, at)?.filter(|_| foreign);
+    let own_faults = own.faults.take();
+    let own_faults = faults::decode_some(own_faults, &own::at(&in_own).field("faults"))?;
     let (action, common) = action::decode(action, own, foreign, &matches, at)?;
     let retry = match own_retry {
         Some(own) => Some(retry::decode_own(own, &own::at(&at.field("metadata")).field("retry"))?),
@@ -167,6 +178,7 @@ fn decode_route(route: proto::Route, table: &str, at: &At<'_>) -> Result<Route, 
         timeouts: common.timeouts,
         retry: retry.map(Into::into),
         caps: caps.transpose()?.map(Into::into),
+        faults: own_faults.or(envoys.map(Into::into)),
         hash: common.hash,
         action,
         matches,

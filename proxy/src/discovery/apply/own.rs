@@ -17,7 +17,7 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::time::Instant;
 
-use super::publish::{WARMING, backends, tls_route, upstream};
+use super::publish::{WARMING, upstream};
 use super::{Apply, needs};
 use crate::mesh::{
     Backends, Certificate, Content, Destination, Gateway, GatewayListener, GatewayPort, GatewayPortSlot,
@@ -108,6 +108,7 @@ impl Apply {
             let attempts = self.telemetry.metrics.attempts(port.service.as_ref());
             let upstream = Upstream { cluster: cluster.clone(), attempts };
             let table = app_routes(port, &model.workload);
+            let faults = self.experiments(&port.faults);
             let destination = Destination {
                 service: port.service.clone(),
                 protocol: port.protocol,
@@ -115,9 +116,10 @@ impl Apply {
                     &table,
                     |_| upstream.clone(),
                     |route| metrics.route(&route.name),
+                    |_| faults.clone(),
                 )),
                 tls: Vec::new(),
-                tcp: Backends::new(vec![(upstream.clone(), 1)], None),
+                tcp: Backends::new(vec![(upstream.clone(), 1)], None).with_faults(faults),
                 metrics,
                 limits: Limits::new(&port.limits, &limits, &model.settings.trust_domain),
                 origin: port.origin.clone(),
@@ -232,6 +234,7 @@ impl Apply {
                 &none,
                 |name| upstream(content, name, &all),
                 |route| metrics.route(&route.name),
+                |_| None,
             ))
         };
         let routes = table.unwrap_or_else(no_routes);
@@ -246,10 +249,10 @@ impl Apply {
         };
         let (tls_routes, tcp) = match &model.protocol {
             GatewayProtocol::TlsPassthrough { routes } => {
-                (routes.iter().map(|route| tls_route(content, route, &all)).collect(), Backends::default())
+                (routes.iter().map(|route| self.tls_route(content, route)).collect(), Backends::default())
             }
             GatewayProtocol::Tcp { forward } | GatewayProtocol::TlsTerminate { forward, .. } => {
-                (Vec::new(), backends(content, forward, &all))
+                (Vec::new(), self.backends(content, forward))
             }
             GatewayProtocol::Http { .. } | GatewayProtocol::Https { .. } => (Vec::new(), Backends::default()),
         };
@@ -420,6 +423,7 @@ fn app_routes(port: &model::InboundPort, workload: &WorkloadRef) -> RouteTable {
         timeouts: Timeouts::default(),
         retry: None,
         caps: None,
+        faults: None,
         hash: vec![],
         action: Action::Forward(Forward { backends: vec![backend], rewrite: Rewrite::default() }),
     };

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use super::super::names::Name;
 use super::{AWAY_AFTER, Apply, Key, handle, insert, needs};
 use crate::mesh::{Backends, Content, Destination, Known, Slot, Standing, TlsRoute};
+use crate::policy::fault::Faults;
 use crate::route::{Table, Upstream};
 use crate::telemetry::{Direction, Metrics, ServiceMetrics};
 
@@ -117,13 +118,12 @@ impl Apply {
         if self.live.get(name).is_some_and(same) {
             return settled;
         }
-        let all = self.telemetry.metrics.clone();
         let destination = Arc::new(Destination {
             service: model.service.clone(),
             protocol: model.protocol,
             routes,
-            tls: model.tls.iter().map(|route| tls_route(content, route, &all)).collect(),
-            tcp: backends(content, &model.tcp, &all),
+            tls: model.tls.iter().map(|route| self.tls_route(content, route)).collect(),
+            tcp: self.backends(content, &model.tcp),
             metrics,
             limits: None,
             origin: model.origin.clone(),
@@ -214,6 +214,7 @@ impl Apply {
             model,
             |name| upstream(content, name, &all),
             |route| services.get(&route.origin).unwrap_or(metrics).route(&route.name),
+            |route| self.experiments(&route.faults),
         )
     }
 
@@ -265,13 +266,27 @@ pub(super) fn upstream(content: &mut Content, name: &ClusterName, metrics: &Arc<
     Upstream { cluster, attempts }
 }
 
-pub(super) fn backends(content: &mut Content, model: &TcpForward, metrics: &Arc<Metrics>) -> Backends {
-    let weighted =
-        model.backends.iter().map(|backend| (upstream(content, &backend.cluster, metrics), backend.weight));
-    Backends::new(weighted.collect(), model.idle)
-}
+impl Apply {
+    pub(super) fn backends(&self, content: &mut Content, model: &TcpForward) -> Backends {
+        let metrics = &self.telemetry.metrics;
+        let weighted = model
+            .backends
+            .iter()
+            .map(|backend| (upstream(content, &backend.cluster, metrics), backend.weight));
+        Backends::new(weighted.collect(), model.idle).with_faults(self.experiments(&model.faults))
+    }
 
-pub(super) fn tls_route(content: &mut Content, model: &model::TlsRoute, metrics: &Arc<Metrics>) -> TlsRoute {
-    let backends = backends(content, &model.forward, metrics);
-    TlsRoute { sni: model.sni.clone(), backends, origin: model.origin.clone() }
+    pub(super) fn tls_route(&self, content: &mut Content, model: &model::TlsRoute) -> TlsRoute {
+        let backends = self.backends(content, &model.forward);
+        TlsRoute { sni: model.sni.clone(), backends, origin: model.origin.clone() }
+    }
+
+    /// The live handles of these experiments.
+    pub(super) fn experiments<'m>(
+        &self,
+        models: impl IntoIterator<Item = &'m Arc<model::Faults>>,
+    ) -> Option<Arc<Faults>> {
+        let known = self.mesh.experiments();
+        Faults::new(models.into_iter().map(|model| known.of(model, &self.telemetry.metrics)))
+    }
 }

@@ -125,6 +125,7 @@ pub fn listener(host: &str, service: &str) -> Resource {
         tcp: TcpForward {
             backends: vec![WeightedCluster { cluster: cluster_name(service), weight: 1 }],
             idle: None,
+            faults: None,
         },
         origin: None,
     }))
@@ -155,6 +156,7 @@ pub fn table(service: &str, backends: &[(&str, u32)]) -> Resource {
         timeouts: Timeouts::default(),
         retry: None,
         caps: None,
+        faults: None,
         hash: vec![],
         action: model::Action::Forward(Forward { backends: backends.collect(), rewrite: Rewrite::default() }),
     };
@@ -201,6 +203,7 @@ pub fn inbound(ports: &[(u16, &str)], egress: Egress) -> Resource {
         service: None,
         mtls: Mtls::default(),
         limits: Default::default(),
+        faults: Vec::new(),
         origin: None,
     };
     Resource::Listener(Listener::Inbound(Inbound {

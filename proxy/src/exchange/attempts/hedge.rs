@@ -92,12 +92,12 @@ impl Attempts<'_> {
     ) -> Hedged {
         let mut other = None;
         let (sent, second) = {
-            let mut one = pin!(self.attempt(request, &first, version, held));
+            let mut one = pin!(self.attempt_or_fault(request, &first, version, held));
             match timeout(after, one.as_mut()).await {
                 Ok(sent) => (sent, false),
                 Err(_) => match self.beside() {
                     Ok((picked, request)) => {
-                        let two = pin!(self.attempt(request, other.insert(picked), version, held));
+                        let two = pin!(self.attempt_or_fault(request, other.insert(picked), version, held));
                         match select(one, two).await {
                             Either::Left((sent, _)) if self.is_good(&sent) => (sent, false),
                             Either::Right((sent, _)) if self.is_good(&sent) => (sent, true),

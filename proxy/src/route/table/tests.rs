@@ -24,6 +24,7 @@ fn route(matches: RouteMatch, number: usize) -> model::Route {
         timeouts: Timeouts::default(),
         retry: None,
         caps: None,
+        faults: None,
         hash: vec![],
         action: model::Action::Redirect(Redirect {
             status: StatusCode::FOUND,
@@ -91,7 +92,7 @@ fn some_table() -> impl Strategy<Value = RouteTable> {
 fn compile(table: &RouteTable) -> Table {
     let service = Metrics::new(1).service(Direction::Outbound, None);
     let no_cluster = |_: &ClusterName| -> Upstream { unreachable!("the routes of these tests redirect") };
-    Table::compile(table, no_cluster, |route| service.route(&route.name))
+    Table::compile(table, no_cluster, |route| service.route(&route.name), |_| None)
 }
 
 proptest! {

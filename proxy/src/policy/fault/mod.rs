@@ -1,0 +1,376 @@
+//! What goes wrong on purpose, and only that: [`Faults`] are those of one route, or of one port of a workload.
+//!
+//! Owns what is done to a call: whether (`experiment`, whose `dice` are thrown), and how (`answer`, `shape`). Where a policy says nothing there is no `Faults`, and
+//! nothing is asked. Whatever is invented here says so, in the answer, the log and the metrics, and tells nobody anything about an endpoint: breakers and
+//! the estimates of balancing never hear of it.
+
+mod answer;
+mod bytes;
+mod dice;
+mod experiment;
+mod shape;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderMap, Request, Response};
+use outrigger_config::model::access::{Call, Caller};
+use outrigger_config::model::{
+    Fault, FaultAt, FaultEffect, FaultEnd, Fraction, GivenFault, Origin, SpiffeId,
+};
+use smallvec::SmallVec;
+use tokio::time::{Instant, sleep_until};
+
+use crate::body::Body;
+use crate::downstream::Connection;
+use crate::exchange::Authority;
+use crate::failure::{Asker, Failure, Reason, grpc, is_grpc};
+use crate::identity::Peer;
+use crate::policy::deadline::Deadline;
+use crate::telemetry::{Direction, Record};
+use crate::upstream::SendError;
+use crate::worker::Worker;
+use answer::{Injected, grpc_status};
+pub use answer::{Reset, was_injected};
+pub use bytes::Connected;
+pub use experiment::{Done, Ending, Experiment, Experiments, Kind};
+use shape::Shape;
+pub use shape::{Flow, Pass};
+
+/// The experiments that concern one route or port: one, or at a port those of several Services.
+#[derive(Debug)]
+pub struct Faults(SmallVec<[Arc<Experiment>; 1]>);
+
+impl Faults {
+    /// `None` where there are none.
+    pub fn new(experiments: impl IntoIterator<Item = Arc<Experiment>>) -> Option<Arc<Self>> {
+        let experiments: SmallVec<_> = experiments.into_iter().collect();
+        (!experiments.is_empty()).then(|| Arc::new(Self(experiments)))
+    }
+
+    /// Whether attempts are hit instead of requests.
+    pub fn is_behind_retries(&self) -> bool {
+        self.0.iter().any(|experiment| experiment.model.at == FaultAt::CallerBehindRetries)
+    }
+
+    /// What happens to a request before anything is done about it: perhaps nothing, later, or an answer. `held` is told how its answer has to be changed
+    /// ([`Held::tell`]).
+    pub async fn before(
+        self: &Arc<Self>,
+        request: &Request<Body>,
+        connection: &Connection,
+        deadline: &Deadline,
+        record: &mut Record,
+        held: &mut Option<Box<Held>>,
+    ) -> Result<Option<Response<Body>>, Failure> {
+        let held = held.insert(Box::new(Held::new(self)));
+        if self.is_behind_retries() {
+            return Ok(None);
+        }
+        let Some(hit) = self.hit(request, connection) else { return Ok(None) };
+        record.fault(&hit.name);
+        if !hit.delay.is_zero() {
+            held.delayed = true;
+            let until = Instant::now() + hit.delay;
+            if let Some(bound) = deadline.of_response().filter(|bound| bound.at() < until) {
+                sleep_until(bound.at()).await;
+                return Err(bound.failure(&format!("response, while {} delayed the request,", hit.name)));
+            }
+            sleep_until(until).await;
+        }
+        held.shape = hit.shape;
+        let Some(end) = hit.end else { return Ok(None) };
+        let asker = Asker::new(request.method(), request.headers(), connection.tells_details());
+        match hit.answer(end, asker) {
+            Ok(answer) => Ok(Some(answer)),
+            Err(failure) => Err(failure),
+        }
+    }
+
+    /// What happens to one attempt, where attempts are hit.
+    pub fn attempt(&self, request: &Request<Body>, connection: &Connection) -> Option<Box<Hit>> {
+        self.hit(request, connection).map(Box::new)
+    }
+
+    fn hit(&self, request: &Request<Body>, connection: &Connection) -> Option<Hit> {
+        let asked = Asked {
+            head: Some((request.method(), request.uri().path(), Authority::of(request).host())),
+            headers: request.headers(),
+            peer: &connection.peer,
+            direction: connection.direction,
+            worker: &connection.worker,
+        };
+        self.throw(&asked)
+    }
+
+    fn throw(&self, asked: &Asked<'_>) -> Option<Hit> {
+        let now = Instant::now();
+        let mut hit = Hit::default();
+        for experiment in self.0.iter().filter(|experiment| experiment.is_active(now)) {
+            for (index, fault) in experiment.model.faults.iter().enumerate() {
+                if !asked.meets(fault) {
+                    continue;
+                }
+                let mut throw = experiment.throw(index);
+                let mut hits = |share: Fraction, given: &GivenFault| {
+                    if throw.hits(share) {
+                        let delay = given.delay.map(|delay| throw.delay(delay));
+                        hit.add(experiment, index, given, delay.unwrap_or_default(), asked.worker);
+                    }
+                };
+                match &fault.effect {
+                    FaultEffect::Given(given) => hits(fault.share, given),
+                    FaultEffect::ByHeaders(ceiling) => {
+                        for (share, given) in answer::asked(asked.headers, ceiling, fault.share) {
+                            hits(share, &given);
+                        }
+                    }
+                }
+                if hit.end.is_some() {
+                    return Some(hit);
+                }
+            }
+        }
+        (!hit.is_nothing()).then_some(hit)
+    }
+}
+
+/// A call that may be hit.
+struct Asked<'a> {
+    /// Method, path and host; `None` for a connection that carries bytes.
+    head: Option<(&'a http::Method, &'a str, &'a str)>,
+    headers: &'a HeaderMap,
+    peer: &'a Peer,
+    direction: Direction,
+    worker: &'a Worker,
+}
+
+impl Asked<'_> {
+    fn meets(&self, fault: &Fault) -> bool {
+        if self.head.is_none() && fault.is_http() {
+            return false;
+        }
+        let of_grpc =
+            matches!(&fault.effect, FaultEffect::Given(GivenFault { end: Some(FaultEnd::Grpc(_)), .. }));
+        if of_grpc && !is_grpc(self.headers) {
+            return false;
+        }
+        let own;
+        let identity = match self.direction {
+            Direction::Inbound => self.peer.identity.as_ref(),
+            // Nobody has to prove to itself who it is.
+            Direction::Outbound | Direction::Gateway if fault.from.is_empty() => None,
+            Direction::Outbound | Direction::Gateway => {
+                own = self.own_identity();
+                own.as_ref()
+            }
+        };
+        let address: IpAddr = self.peer.address.ip().to_canonical();
+        let call = self.head.map(|(method, path, host)| Call {
+            method,
+            path: if path.is_empty() { "/" } else { path },
+            host,
+            headers: Some(self.headers),
+        });
+        fault.concerns(Caller { identity, address }, call.as_ref())
+    }
+
+    /// As whom this proxy calls: as its certificate says, or without one as its configuration does.
+    fn own_identity(&self) -> Option<SpiffeId> {
+        if let Some(svid) = self.worker.shared.identity.svid() {
+            return Some(svid.leaf.id.clone());
+        }
+        let inbound = self.worker.inbound.borrow();
+        let inbound = inbound.as_ref()?;
+        let (workload, domain) = (&inbound.workload, &inbound.settings.trust_domain);
+        format!("spiffe://{domain}/ns/{}/sa/{}", workload.namespace, workload.service_account).parse().ok()
+    }
+}
+
+/// All that is done to one call.
+#[derive(Debug, Default)]
+pub struct Hit {
+    pub delay: Duration,
+    end: Option<FaultEnd>,
+    shape: Shape,
+    /// `NAMESPACE/POLICY FAULT`, of the last one that hit.
+    pub name: String,
+    origin: Option<Origin>,
+}
+
+impl Hit {
+    fn add(
+        &mut self,
+        experiment: &Experiment,
+        index: usize,
+        given: &GivenFault,
+        delay: Duration,
+        worker: &Worker,
+    ) {
+        let fault = &experiment.model.faults[index];
+        self.name = format!("{} {}", experiment.model.policy(), fault.name);
+        self.origin = Some(experiment.model.origin.at(&format!("spec.fault.faults[{index}]")));
+        self.delay += delay;
+        self.end = given.end;
+        let mut kinds: SmallVec<[Kind; 2]> = SmallVec::new();
+        if given.delay.is_some() {
+            kinds.push(Kind::Delay);
+        }
+        match given.end {
+            Some(FaultEnd::Http(_) | FaultEnd::Grpc(_)) => kinds.push(Kind::Abort),
+            Some(FaultEnd::Reset) => kinds.push(Kind::Reset),
+            Some(FaultEnd::Refuse) => kinds.push(Kind::Refuse),
+            None => {}
+        }
+        if given.throttle.is_some() {
+            kinds.push(Kind::Throttle);
+        }
+        if given.cut.is_some() {
+            kinds.push(Kind::Cut);
+        }
+        kinds.into_iter().for_each(|kind| experiment.count(index, kind, worker.id));
+        self.shape = self.shape.and(Shape { rate: given.throttle, cut: given.cut });
+    }
+
+    fn is_nothing(&self) -> bool {
+        self.delay.is_zero() && self.end.is_none() && self.shape.is_nothing()
+    }
+
+    pub fn ends(&self) -> Option<FaultEnd> {
+        self.end
+    }
+
+    /// The word for a call that ends so.
+    pub fn reason(&self, end: FaultEnd) -> Reason {
+        match end {
+            FaultEnd::Http(_) | FaultEnd::Grpc(_) => Reason::FaultAbort,
+            FaultEnd::Reset => Reason::FaultReset,
+            FaultEnd::Refuse => Reason::FaultRefused,
+        }
+    }
+
+    pub fn failure(&self, reason: Reason) -> Failure {
+        let origin = self.origin.as_ref().map(ToString::to_string).unwrap_or_default();
+        Failure::new(reason, format!("fault {} of {origin}", self.name))
+    }
+
+    /// `Err` where the answer is one the proxy has for such a failure anyway.
+    fn answer(&self, end: FaultEnd, asker: Asker) -> Result<Response<Body>, Failure> {
+        let failure = self.failure(self.reason(end));
+        match end {
+            FaultEnd::Http(status) => Ok(answer::http(status, failure, asker)),
+            FaultEnd::Grpc(status) => Ok(answer::grpc(status, failure, asker)),
+            FaultEnd::Reset => Ok(answer::reset(failure)),
+            FaultEnd::Refuse => Err(failure),
+        }
+    }
+
+    /// What comes of an attempt that ends so, with the request where it can be sent again as it is.
+    pub fn attempted(
+        &self,
+        end: FaultEnd,
+        asker: Asker,
+        request: Box<Request<Body>>,
+    ) -> Result<Response<Body>, SendError> {
+        if matches!(end, FaultEnd::Http(_) | FaultEnd::Grpc(_)) {
+            return self.answer(end, asker).map_err(SendError::injected);
+        }
+        let mut error = SendError::injected(self.failure(self.reason(end)));
+        if end == FaultEnd::Refuse {
+            error.unsent = Some(request);
+            error.unprocessed = true;
+        }
+        Err(error)
+    }
+
+    pub fn shaped(&self, response: Response<Body>) -> Response<Body> {
+        response.map(|body| self.shape.body(body))
+    }
+}
+
+/// Whether nobody but us had a hand in what came of an attempt.
+pub fn is_injected(sent: &Result<Response<Body>, SendError>) -> bool {
+    match sent {
+        Ok(response) => response.extensions().get::<Injected>().is_some(),
+        Err(error) => error.reason.is_injected(),
+    }
+}
+
+/// Until an exchange is over: how its answer is changed, and who wants to know how it ended.
+#[derive(Debug)]
+pub struct Held {
+    faults: Arc<Faults>,
+    shape: Shape,
+    /// It waited; that something came late says nothing about the endpoint.
+    delayed: bool,
+    told: Told,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Told {
+    Nothing,
+    /// A gRPC call whose end is in its trailers.
+    Begun,
+    All,
+}
+
+impl Held {
+    fn new(faults: &Arc<Faults>) -> Self {
+        Self { faults: faults.clone(), shape: Shape::default(), delayed: false, told: Told::Nothing }
+    }
+
+    pub fn was_delayed(&self) -> bool {
+        self.delayed
+    }
+
+    /// The head of the answer goes out.
+    pub fn tell(&mut self, response: &mut Response<Body>, record: &mut Record) {
+        if let Some(Injected(failure)) = response.extensions_mut().remove::<Injected>() {
+            record.fail(&failure);
+        }
+        if let Some(reason) = record.reason() {
+            return self.see(!reason.is_injected(), false);
+        }
+        let body = std::mem::take(response.body_mut());
+        *response.body_mut() = self.shape.body(body);
+        let (status, headers) = (response.status(), response.headers());
+        match grpc_status(headers) {
+            None if is_grpc(headers) && status == http::StatusCode::OK => self.told = Told::Begun,
+            Some(code) => self.see(true, is_success(code)),
+            None => self.see(true, !status.is_server_error()),
+        }
+    }
+
+    /// The answer ended with these trailers.
+    pub fn ended(&mut self, trailers: &HeaderMap) {
+        if self.told == Told::Begun {
+            self.see(true, grpc_status(trailers).is_some_and(is_success));
+        }
+    }
+
+    /// `real`: nothing was invented about it.
+    fn see(&mut self, real: bool, succeeded: bool) {
+        if std::mem::replace(&mut self.told, Told::All) == Told::All || !real {
+            return;
+        }
+        for experiment in self.faults.0.iter().filter(|experiment| experiment.watches()) {
+            experiment.saw(succeeded, Instant::now());
+        }
+    }
+}
+
+/// Whoever asked went away before there was an answer, or before a call had ended: it did not get what it came for.
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.see(true, false);
+    }
+}
+
+/// What says something about the call and not about whether its callee is well.
+fn is_success(code: u16) -> bool {
+    !matches!(
+        code,
+        grpc::UNKNOWN | grpc::DEADLINE_EXCEEDED | grpc::INTERNAL | grpc::UNAVAILABLE | grpc::DATA_LOSS
+    )
+}
