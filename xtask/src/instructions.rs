@@ -35,7 +35,9 @@ fn count() -> Result<u64> {
 }
 
 fn run(exchanges: u64) -> Result<u64> {
-    let mut valgrind = command("valgrind", &["--tool=callgrind", "--callgrind-out-file=/dev/null"]);
+    // Should it never end, the tests are to begin nevertheless.
+    let line = ["120", "valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null"];
+    let mut valgrind = command("timeout", &line);
     valgrind.arg(target("debug/outrigger-micro")).args(["--exchanges", &exchanges.to_string()]);
     let output = valgrind.output().context("cannot start valgrind")?;
     let said = String::from_utf8_lossy(&output.stderr);
