@@ -6,6 +6,7 @@ mod ejection;
 mod http1;
 mod http2;
 mod relay;
+mod tasks;
 
 use std::convert::Infallible;
 use std::future::Future;
