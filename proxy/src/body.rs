@@ -11,6 +11,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 
+use crate::downstream::Stream;
 use crate::exchange::Attempt;
 use crate::failure::Reason;
 use crate::upgrade::Upgrade;
@@ -24,6 +25,8 @@ pub struct Body(Kind);
 enum Kind {
     Bytes(Option<Bytes>),
     Hyper(hyper::body::Incoming),
+    /// Of a request over HTTP/1.
+    Asked(outrigger_http1::Incoming<Box<dyn Stream>>),
     Http1(http1::Received),
     Http2(http2::Received),
     Replayed(Attempt),
@@ -48,6 +51,11 @@ impl Body {
 
     pub fn from_incoming(incoming: hyper::body::Incoming) -> Self {
         Self(Kind::Hyper(incoming))
+    }
+
+    /// Of a request over HTTP/1.
+    pub fn asked(incoming: outrigger_http1::Incoming<Box<dyn Stream>>) -> Self {
+        Self(Kind::Asked(incoming))
     }
 
     /// Of a response over HTTP/1; gives its connection back when it ended.
@@ -124,6 +132,9 @@ impl http_body::Body for Body {
             Kind::Hyper(incoming) => {
                 Pin::new(incoming).poll_frame(cx).map(|frame| frame.map(|f| f.map_err(BodyError::Codec)))
             }
+            Kind::Asked(incoming) => {
+                Pin::new(incoming).poll_frame(cx).map(|frame| frame.map(|f| f.map_err(BodyError::Http1)))
+            }
             Kind::Http1(received) => received.poll_frame(cx),
             Kind::Http2(received) => received.poll_frame(cx),
             Kind::Replayed(attempt) => attempt.poll_frame(cx),
@@ -136,6 +147,7 @@ impl http_body::Body for Body {
         match &self.0 {
             Kind::Bytes(bytes) => bytes.is_none(),
             Kind::Hyper(incoming) => incoming.is_end_stream(),
+            Kind::Asked(incoming) => incoming.is_end_stream(),
             Kind::Http1(received) => received.is_end_stream(),
             Kind::Http2(received) => received.is_end_stream(),
             Kind::Replayed(attempt) => attempt.is_end_stream(),
@@ -148,6 +160,7 @@ impl http_body::Body for Body {
         match &self.0 {
             Kind::Bytes(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
             Kind::Hyper(incoming) => incoming.size_hint(),
+            Kind::Asked(incoming) => incoming.size_hint(),
             Kind::Http1(received) => received.size_hint(),
             Kind::Http2(received) => received.size_hint(),
             Kind::Replayed(attempt) => attempt.size_hint(),
@@ -163,6 +176,8 @@ pub enum BodyError {
     #[error("{0}")]
     Codec(hyper::Error),
     #[error("{0}")]
+    Http1(outrigger_http1::BodyError),
+    #[error("{0}")]
     Stream(h2::Error),
     /// No byte moved for as long as it may.
     #[error("the body made no progress for {0:?}")]
@@ -176,7 +191,9 @@ impl BodyError {
     /// What a failing request body means for its exchange.
     pub fn reason(&self) -> Reason {
         match self {
-            Self::Codec(_) | Self::Stream(_) => Reason::ClientClosed,
+            // What its client sent is no body.
+            Self::Http1(outrigger_http1::BodyError::Refused(_)) => Reason::BadRequest,
+            Self::Codec(_) | Self::Http1(_) | Self::Stream(_) => Reason::ClientClosed,
             Self::Stalled(_) => Reason::RequestBodyStalled,
             Self::Ended(reason) => *reason,
         }

@@ -122,7 +122,7 @@ async fn run(
     route::apply_header_edits(&backend.request_headers, request.headers_mut());
     headers::rewrite(&mut request, &backend.rewrite)?;
     let tunnel = Tunnel::asked(&mut request, protocols, client);
-    received::watch(&mut request, connection, held);
+    received::watch(&mut request, held);
     mirror::send(&mut request, &route.mirrors, connection);
 
     let mut response = {

@@ -14,8 +14,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::oneshot;
 
 use crate::body::Body;
-use crate::downstream::tunnel::{ClientTunnel, Ends};
-use crate::upstream::http1::{Released, SharedIo};
+use crate::downstream::Stream as Connection;
+use crate::downstream::tunnel::ClientTunnel;
 use crate::upstream::http2::Slot;
 use crate::upstream::relay::Resettable;
 
@@ -28,22 +28,49 @@ pub fn take(response: &mut Response<Body>) -> Option<Upgrade> {
 pub struct Upgrade(Kind);
 
 enum Kind {
-    /// HTTP/1 upstream: the codec hands over the connection when it has read the head.
-    Released(oneshot::Receiver<Released>),
+    /// HTTP/1 upstream: the codec has let go of the connection.
+    Socket(Box<Socket>),
+    /// HTTP/1 downstream: the codec lets go of the connection when the response's head is written.
+    Promised(oneshot::Receiver<Socket>),
     /// HTTP/2 upstream: the stream is the tunnel.
     Stream(Box<Stream>),
-    /// Downstream: hyper hands it over when the response's head is written.
-    Client(hyper::upgrade::OnUpgrade, Ends),
+    /// HTTP/2 downstream: hyper hands it over when the response's head is written.
+    Client(hyper::upgrade::OnUpgrade),
+}
+
+/// A connection of which HTTP/1 was spoken.
+pub struct Socket {
+    io: Box<dyn Connection>,
+    /// Came in the same packet as the head.
+    unread: Bytes,
+}
+
+impl Socket {
+    pub fn new(io: Box<dyn Connection>, unread: Bytes) -> Self {
+        Self { io, unread }
+    }
+}
+
+impl fmt::Debug for Socket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Socket")
+    }
 }
 
 impl Upgrade {
     /// Of a request that came in through hyper.
-    pub fn downstream(upgrade: hyper::upgrade::OnUpgrade, ends: Ends) -> Self {
-        Self(Kind::Client(upgrade, ends))
+    pub fn downstream(upgrade: hyper::upgrade::OnUpgrade) -> Self {
+        Self(Kind::Client(upgrade))
     }
 
-    pub(crate) fn released(released: oneshot::Receiver<Released>) -> Self {
-        Self(Kind::Released(released))
+    /// Of a request over HTTP/1: the connection comes when its answer is written.
+    pub fn promised() -> (oneshot::Sender<Socket>, Self) {
+        let (promise, promised) = oneshot::channel();
+        (promise, Self(Kind::Promised(promised)))
+    }
+
+    pub(crate) fn socket(io: Box<dyn Connection>, unread: Bytes) -> Self {
+        Self(Kind::Socket(Box::new(Socket { io, unread })))
     }
 
     pub(crate) fn stream(send: SendStream<Bytes>, recv: RecvStream, slot: Slot) -> Self {
@@ -53,14 +80,15 @@ impl Upgrade {
     /// Waits until the tunnel stands.
     pub async fn established(self) -> io::Result<Upgraded> {
         let tunnel = match self.0 {
-            Kind::Released(released) => match released.await {
-                Ok((io, unread)) => Tunnel::Socket { io, unread },
+            Kind::Socket(socket) => Tunnel::Socket(*socket),
+            Kind::Promised(promised) => match promised.await {
+                Ok(socket) => Tunnel::Socket(socket),
                 Err(_) => return Err(io::ErrorKind::ConnectionReset.into()),
             },
             Kind::Stream(stream) => Tunnel::Stream(stream),
-            Kind::Client(upgrade, ends) => {
+            Kind::Client(upgrade) => {
                 let upgraded = upgrade.await.map_err(io::Error::other)?;
-                Tunnel::Client(Box::new(ClientTunnel::new(upgraded, ends)))
+                Tunnel::Client(Box::new(ClientTunnel::new(upgraded)))
             }
         };
         Ok(Upgraded(tunnel))
@@ -79,11 +107,7 @@ pub struct Upgraded(Tunnel);
 
 #[derive(Debug)]
 enum Tunnel {
-    Socket {
-        io: SharedIo,
-        /// Came in the same packet as the head.
-        unread: Bytes,
-    },
+    Socket(Socket),
     Stream(Box<Stream>),
     Client(Box<ClientTunnel>),
 }
@@ -100,7 +124,7 @@ struct Stream {
 impl Resettable for Upgraded {
     fn reset(&mut self) {
         match &mut self.0 {
-            Tunnel::Socket { io, .. } => io.0.borrow_mut().reset(),
+            Tunnel::Socket(socket) => socket.io.reset(),
             Tunnel::Stream(stream) => stream.send.send_reset(h2::Reason::CANCEL),
             Tunnel::Client(io) => io.reset(),
         }
@@ -114,11 +138,15 @@ impl AsyncRead for Upgraded {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         match &mut self.0 {
-            Tunnel::Socket { io, unread } => {
+            Tunnel::Socket(Socket { io, unread }) => {
                 if unread.is_empty() {
                     return Pin::new(io).poll_read(cx, buf);
                 }
                 move_into(unread, buf);
+                if unread.is_empty() {
+                    // Gives the buffer back: a tunnel may live for hours.
+                    *unread = Bytes::new();
+                }
                 Poll::Ready(Ok(()))
             }
             Tunnel::Stream(stream) => stream.poll_read(cx, buf),
@@ -130,7 +158,7 @@ impl AsyncRead for Upgraded {
 impl AsyncWrite for Upgraded {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         match &mut self.0 {
-            Tunnel::Socket { io, .. } => Pin::new(io).poll_write(cx, buf),
+            Tunnel::Socket(Socket { io, .. }) => Pin::new(io).poll_write(cx, buf),
             Tunnel::Stream(stream) => stream.poll_write(cx, buf),
             Tunnel::Client(io) => Pin::new(io).poll_write(cx, buf),
         }
@@ -138,7 +166,7 @@ impl AsyncWrite for Upgraded {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.0 {
-            Tunnel::Socket { io, .. } => Pin::new(io).poll_flush(cx),
+            Tunnel::Socket(Socket { io, .. }) => Pin::new(io).poll_flush(cx),
             Tunnel::Stream(_) => Poll::Ready(Ok(())),
             Tunnel::Client(io) => Pin::new(io).poll_flush(cx),
         }
@@ -146,7 +174,7 @@ impl AsyncWrite for Upgraded {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.0 {
-            Tunnel::Socket { io, .. } => Pin::new(io).poll_shutdown(cx),
+            Tunnel::Socket(Socket { io, .. }) => Pin::new(io).poll_shutdown(cx),
             Tunnel::Stream(stream) => Poll::Ready(stream.send.send_data(Bytes::new(), true).map_err(broken)),
             Tunnel::Client(io) => Pin::new(io).poll_shutdown(cx),
         }

@@ -7,18 +7,17 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use http::{Method, Request, Response};
-use hyper::body::Incoming;
 
 use super::connection::{Arrival, look_up};
 use super::replay::Replay;
 use super::tcp::{self, Dialled};
-use super::tunnel::{ClientTunnel, Ends};
 use super::{Connection, Stream, outbound};
 use crate::body::Body;
 use crate::exchange::{Authority, Outgoing};
 use crate::failure::{Asker, Failure, Reason};
 use crate::mesh::{Destination, Slot};
 use crate::telemetry::Record;
+use crate::upgrade::Upgrade;
 use outrigger_config::model::DestinationName;
 
 /// Where a tunnel leads.
@@ -29,9 +28,9 @@ enum Far {
 
 /// Answers 200 once the destination may be called and, outside the mesh, is there; then takes over what follows.
 pub async fn answer(
-    mut request: Request<Incoming>,
-    connection: Rc<Connection>,
-    ends: Ends,
+    request: Request<Body>,
+    client: Upgrade,
+    connection: &Rc<Connection>,
 ) -> Response<Outgoing> {
     let listening = &connection.worker.shared.listening;
     let name = Authority::of(&request).destination(443).map(|name| listening.meant_by(name));
@@ -41,8 +40,8 @@ pub async fn answer(
     };
     let (name, slot) = match (name, found) {
         (Some(name), Ok(slot)) => (name, slot),
-        (_, Err(failure)) => return refused(&failure, &request, &connection),
-        (None, Ok(_)) => return refused(&Reason::Internal.into(), &request, &connection),
+        (_, Err(failure)) => return refused(&failure, &request, connection),
+        (None, Ok(_)) => return refused(&Reason::Internal.into(), &request, connection),
     };
     let in_flight = connection.begin();
     let arrival = Arrival {
@@ -57,15 +56,14 @@ pub async fn answer(
         Some(slot) => Far::Mesh(name, slot),
         None => match outside(&arrival, &name).await {
             Ok(far) => far,
-            Err(failure) => return refused(&failure, &request, &connection),
+            Err(failure) => return refused(&failure, &request, connection),
         },
     };
-    let upgrade = hyper::upgrade::on(&mut request);
     tokio::task::spawn_local(async move {
         let _in_flight = in_flight;
-        match upgrade.await {
+        match client.established().await {
             // Boxed: what is inside may be HTTP with a CONNECT of its own.
-            Ok(upgraded) => Box::pin(far.carry(ClientTunnel::new(upgraded, ends), arrival)).await,
+            Ok(upgraded) => Box::pin(far.carry(upgraded, arrival)).await,
             Err(error) => tracing::debug!(%error, "a CONNECT ended before its tunnel stood"),
         }
     });
@@ -94,11 +92,7 @@ async fn outside(arrival: &Arrival, name: &DestinationName) -> Result<Far, Failu
     dialled.map(|dialled| Far::Outside(destination, dialled))
 }
 
-fn refused(
-    failure: &Failure,
-    request: &Request<Incoming>,
-    connection: &Rc<Connection>,
-) -> Response<Outgoing> {
+fn refused(failure: &Failure, request: &Request<Body>, connection: &Rc<Connection>) -> Response<Outgoing> {
     let worker = &connection.worker;
     let mut record = Record::http(&worker.shared.telemetry, worker.id, &connection.unaddressed, request);
     record.client(connection.peer.address);

@@ -90,10 +90,6 @@ pub struct Connection {
     pub(super) pulse: Arc<Pulse>,
     pub(super) draining: Cell<bool>,
     closing: Cell<bool>,
-    /// A request was given up on purpose: over HTTP/1 its connection is reset.
-    pub(super) broken_off: Cell<bool>,
-    /// A request's body was not read to its end.
-    pub(super) unread: Cell<bool>,
     /// The destination named last: a client that uses us as its proxy seldom changes it from one request to the next.
     named: RefCell<Option<(Box<str>, Named)>>,
     /// Watched over while its requests are judged one by one.
@@ -127,8 +123,6 @@ impl Connection {
             pulse: Pulse::new(!http2),
             draining: Cell::new(false),
             closing: Cell::new(false),
-            broken_off: Cell::new(false),
-            unread: Cell::new(false),
             named: RefCell::default(),
             worker,
         })
@@ -176,10 +170,6 @@ impl Connection {
         admitted.revoked().await;
         self.draining.set(true);
         tokio::time::sleep(LAST_WORDS).await;
-    }
-
-    pub fn left_unread(&self) {
-        self.unread.set(true);
     }
 
     /// The next response is the last one (HTTP/1).

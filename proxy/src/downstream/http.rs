@@ -1,23 +1,23 @@
 //! A connection that speaks HTTP: its codec, with all limits, and each request on its way to the exchange.
 //!
-//! Every server codec is made here, in [`http1`] and [`http2`], so that none is made without its timer and limits. hyper's types end
-//! here: an exchange gets our body, and the client's side of a tunnel if it asks for one.
+//! Every server codec is made here, so that none is made without its timer and limits: `outrigger_http1` for HTTP/1, hyper for HTTP/2, whose
+//! types end here. An exchange gets our body, and the client's side of a tunnel if it asks for one.
 
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
+use std::task::Poll;
 use std::time::Duration;
 
-use http::header::{CONNECTION, HeaderValue, UPGRADE};
+use http::header::UPGRADE;
 use http::{HeaderMap, Method, Request, Response};
-use http_body_util::BodyExt;
-use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use outrigger_http1::Refusal;
+use outrigger_http1::server::{After, Broken, Next};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::patience::{Late, Timer, Watched};
-use super::tunnel::Ends;
+use super::patience::{Late, Timer};
 use super::{Connection, Stream, connect};
 use crate::body::Body;
 use crate::coalesce::Coalesced;
@@ -27,7 +27,7 @@ use crate::failure::{Asker, Failure, Reason};
 use crate::policy::fault::Reset;
 use crate::runtime::LocalExecutor;
 use crate::telemetry::{Direction, Record};
-use crate::upgrade::Upgrade;
+use crate::upgrade::{Socket, Upgrade};
 
 /// Serves requests until either side ends the connection.
 pub async fn serve(io: impl Stream, connection: Rc<Connection>) {
@@ -42,59 +42,162 @@ pub async fn serve(io: impl Stream, connection: Rc<Connection>) {
 }
 
 async fn serve_http1(io: Box<dyn Stream>, connection: Rc<Connection>) {
-    let ends = Ends::with_connection();
-    let service = service_fn(|request| handle(request, connection.clone(), ends));
-    let io = TokioIo::new(Watched::new(io, connection.pulse.clone()));
-    let mut codec = http1().serve_connection(io, service).with_upgrades();
+    let mut codec = Codec::new(io, connection.worker.pools.spare().clone(), LIMITS);
     let mut timer = Timer::start();
     let mut drained = pin!(drained(&connection));
-    let end = poll_fn(|cx| {
-        if drained.as_mut().poll(cx).is_ready() {
-            return End::Drained.into();
+    let end = loop {
+        let next = poll_fn(|cx| {
+            if drained.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Err(End::Drained));
+            }
+            if let Poll::Ready(next) = codec.poll_request(cx) {
+                return Poll::Ready(Ok(next));
+            }
+            if codec.has_begun() {
+                connection.pulse.head_begins();
+            }
+            timer.poll(cx, &connection.pulse).map(|late| Err(End::Late(late)))
+        });
+        let request = match next.await {
+            Ok(Next::Request(request)) => request,
+            Ok(Next::Refused(refusal)) => break End::Refused(refusal),
+            Ok(Next::End) => break End::Closed { unread: false },
+            Ok(Next::Broken(_)) => break End::Broken { reset: false },
+            Err(end) => break end,
+        };
+        // Boxed: a connection that waits for its next request is not as large as one that is answered.
+        if let Err(end) = Box::pin(one(&mut codec, request, &connection, drained.as_mut())).await {
+            break end;
         }
-        if let std::task::Poll::Ready(result) = Pin::new(&mut codec).poll(cx) {
-            return End::Codec(result).into();
-        }
-        timer.poll(cx, &connection.pulse).map(End::Late)
-    })
-    .await;
-    let Some(parts) = codec.into_parts() else { return };
-    Box::pin(take_leave(end, parts.io.into_inner().into_inner(), &connection)).await;
+    };
+    Box::pin(take_leave(end, codec, &connection)).await;
 }
 
-/// What is left to say and to hear when an HTTP/1 codec is done.
-async fn take_leave(end: End, mut io: Box<dyn Stream>, connection: &Connection) {
-    match end {
-        End::Drained | End::Late(Late::Idle) => {}
-        End::Codec(Ok(())) => {
-            if connection.unread.get() {
-                linger(&mut io).await;
+type Codec = outrigger_http1::server::Connection<Box<dyn Stream>>;
+type Incoming = outrigger_http1::Incoming<Box<dyn Stream>>;
+
+/// One request and its response.
+async fn one(
+    codec: &mut Codec,
+    request: Request<Incoming>,
+    connection: &Rc<Connection>,
+    mut drained: Pin<&mut impl Future<Output = ()>>,
+) -> Result<(), End> {
+    let may_leave = *request.method() == Method::CONNECT || request.headers().contains_key(UPGRADE);
+    let (promise, tunnel) = may_leave.then(Upgrade::promised).unzip();
+    let response = {
+        let mut handled = pin!(handle(Box::new(request.map(Body::asked)), tunnel, connection));
+        poll_fn(|cx| {
+            if drained.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Err(End::Drained));
             }
-        }
-        End::Codec(Err(_)) if connection.broken_off.get() => io.reset(),
-        End::Codec(Err(error)) => {
-            if let Some(reason) = malformed(&error) {
-                // The codec answered it already.
-                count_refused(connection, &Failure::new(reason, error.to_string()));
-                linger(&mut io).await;
+            if let Poll::Ready(response) = handled.as_mut().poll(cx) {
+                return Poll::Ready(Ok(response));
             }
-        }
-        End::Late(Late::Head) => {
-            let failure = Failure::from(Reason::RequestHeadersTimeout);
-            count_refused(connection, &failure);
-            let asker = Asker::new(&Method::GET, &HeaderMap::new(), connection.tells_details());
-            let answer = written(failure.response(asker)).await;
-            if io.write_all(&answer).await.is_ok() && io.shutdown().await.is_ok() {
-                linger(&mut io).await;
+            // Whoever is not there any more gets no answer made.
+            codec.poll_watch(cx).map(|_| Err(End::Broken { reset: false }))
+        })
+        .await?
+    };
+    if is_reset(&response) {
+        return Err(End::Broken { reset: true });
+    }
+    let after = {
+        let mut answered = pin!(codec.answer(response));
+        poll_fn(|cx| {
+            if drained.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Err(End::Drained));
             }
+            answered.as_mut().poll(cx).map(|answered| {
+                answered.map_err(|broken| match broken {
+                    Broken::Body { looks_whole, .. } => End::Broken { reset: looks_whole },
+                    Broken::Io(_) | Broken::Length => End::Broken { reset: false },
+                })
+            })
+        })
+        .await?
+    };
+    match after {
+        After::Next => Ok(()),
+        After::Close { unread } => Err(End::Closed { unread }),
+        After::Tunnel => {
+            if let (Some(promise), Some((io, unread))) = (promise, codec.take()) {
+                // Nobody waits for it if its exchange was ended meanwhile.
+                let _ = promise.send(Socket::new(io, unread));
+            }
+            Err(End::Left)
         }
     }
 }
 
+/// How an HTTP/1 connection came to its end.
+#[derive(Debug)]
+enum End {
+    /// In order. `unread`: the client has sent what nobody read.
+    Closed {
+        unread: bool,
+    },
+    /// What came is no request, and the client is to be told.
+    Refused(Refusal),
+    Late(Late),
+    Drained,
+    /// Under a request or its response. `reset`: the client would take an orderly end for that of the response.
+    Broken {
+        reset: bool,
+    },
+    /// It is a tunnel now, and another's.
+    Left,
+}
+
+/// What is left to say and to hear when HTTP/1 is over.
+async fn take_leave(end: End, mut codec: Codec, connection: &Connection) {
+    let unread = match end {
+        End::Drained | End::Late(Late::Idle) | End::Left => return,
+        End::Broken { reset } => {
+            if reset && let Some((mut io, _)) = codec.take() {
+                io.reset();
+            }
+            return;
+        }
+        End::Closed { unread } => unread,
+        End::Refused(refusal) => {
+            refuse(&mut codec, Failure::new(reason(refusal), refusal.sentence()), connection).await;
+            true
+        }
+        End::Late(Late::Head) => {
+            refuse(&mut codec, Reason::RequestHeadersTimeout.into(), connection).await;
+            true
+        }
+    };
+    let Some((mut io, _)) = codec.take() else { return };
+    if io.shutdown().await.is_ok() && unread {
+        linger(&mut io).await;
+    }
+}
+
+/// Answers what never became a request. It still counts.
+async fn refuse(codec: &mut Codec, failure: Failure, connection: &Connection) {
+    count_refused(connection, &failure);
+    let asker = Asker::new(&Method::GET, &HeaderMap::new(), connection.tells_details());
+    // A client that does not read is not waited for.
+    let _ = tokio::time::timeout(LINGER, codec.answer(failure.response(asker))).await;
+}
+
+/// What a refusal of the codec is in the words of the proxy.
+fn reason(refusal: Refusal) -> Reason {
+    if refusal.is_too_large() {
+        Reason::RequestHeadersTooLarge
+    } else if refusal.is_ambiguous() {
+        Reason::AmbiguousFraming
+    } else {
+        Reason::BadRequest
+    }
+}
+
 async fn serve_http2(io: Box<dyn Stream>, connection: Rc<Connection>) {
-    let service = service_fn(|request| handle(request, connection.clone(), Ends::with_stream()));
+    let service = service_fn(|request| handle_http2(request, connection.clone()));
     let io = Coalesced::new(io, connection.worker.flusher.clone());
-    let io = TokioIo::new(Watched::new(io, connection.pulse.clone()));
+    let io = TokioIo::new(io);
     let mut codec = pin!(http2(connection.direction).serve_connection(io, service));
     let mut timer = Timer::start();
     let mut drained = pin!(drained(&connection));
@@ -115,12 +218,6 @@ async fn serve_http2(io: Box<dyn Stream>, connection: Rc<Connection>) {
         })
     })
     .await;
-}
-
-enum End {
-    Codec(Result<(), hyper::Error>),
-    Late(Late),
-    Drained,
 }
 
 /// Resolves when the connection has to end, whatever is going on: a drain is over, or its peer may do nothing here any more.
@@ -146,45 +243,43 @@ async fn drain_over(connection: &Connection) {
 /// Boxed: a codec moves it about.
 type Answer = Pin<Box<dyn Future<Output = Result<Response<Outgoing>, BrokenOff>>>>;
 
-fn handle(mut request: Request<Incoming>, connection: Rc<Connection>, ends: Ends) -> Answer {
-    let connect = *request.method() == Method::CONNECT;
-    if connect && connection.is_asked() && !exchange::is_extended_connect(&request) {
-        return Box::pin(async move { Ok(connect::answer(request, connection, ends).await) });
-    }
-    let tunnel = (connect || request.headers().contains_key(UPGRADE))
-        .then(|| Upgrade::downstream(hyper::upgrade::on(&mut request), ends));
+fn handle_http2(mut request: Request<hyper::body::Incoming>, connection: Rc<Connection>) -> Answer {
+    let tunnel =
+        (*request.method() == Method::CONNECT).then(|| Upgrade::downstream(hyper::upgrade::on(&mut request)));
     let request = Box::new(request.map(Body::from_incoming));
     Box::pin(async move {
-        let response = exchange::serve(request, tunnel, &connection).await;
-        if response.extensions().get::<Reset>().is_some() {
-            connection.broken_off.set(true);
-            return Err(BrokenOff);
-        }
-        Ok(response)
+        let response = handle(request, tunnel, &connection).await;
+        if is_reset(&response) { Err(BrokenOff) } else { Ok(response) }
     })
 }
 
-/// Makes a codec give up a request without an answer: over HTTP/2 its stream, over HTTP/1 its connection.
+/// Whether the request is given up without an answer: over HTTP/2 its stream, over HTTP/1 its connection.
+fn is_reset(response: &Response<Outgoing>) -> bool {
+    response.extensions().get::<Reset>().is_some()
+}
+
+/// Makes the HTTP/2 codec reset a stream.
 #[derive(Debug, thiserror::Error)]
 #[error("reset on purpose")]
 struct BrokenOff;
 
-/// The HTTP/1 codec. Limits of design.md section 5; how long a client may take is `patience`'s.
-fn http1() -> hyper::server::conn::http1::Builder {
-    let mut builder = hyper::server::conn::http1::Builder::new();
-    builder
-        .timer(TokioTimer::new())
-        // Its own would be a timer made and dropped for each request, and would end idle connections.
-        .header_read_timeout(None)
-        // A client may end its side when it has said everything: `printf … | nc -N`.
-        .half_close(true)
-        .preserve_header_case(true)
-        .title_case_headers(true)
-        .max_headers(exchange::MAX_HEADERS)
-        .max_header_size(MAX_HEADER_BYTES)
-        .max_buf_size(MAX_HEADER_BYTES);
-    builder
+async fn handle(
+    request: Box<Request<Body>>,
+    tunnel: Option<Upgrade>,
+    connection: &Rc<Connection>,
+) -> Response<Outgoing> {
+    let connect = *request.method() == Method::CONNECT;
+    match tunnel {
+        Some(tunnel) if connect && connection.is_asked() && !exchange::is_extended_connect(&request) => {
+            Box::pin(connect::answer(*request, tunnel, connection)).await
+        }
+        tunnel => exchange::serve(request, tunnel, connection).await,
+    }
 }
+
+/// Of the HTTP/1 codec (design.md section 5); how long a client may take is `patience`'s.
+const LIMITS: outrigger_http1::Limits =
+    outrigger_http1::Limits { head: MAX_HEADER_BYTES, fields: exchange::MAX_HEADERS };
 
 /// The HTTP/2 codec. A gateway's clients are further away, so they get larger windows.
 fn http2(direction: Direction) -> hyper::server::conn::http2::Builder<LocalExecutor> {
@@ -221,17 +316,6 @@ const MAX_STREAMS: u32 = 200;
 /// Bytes of a head, the same on all four hops.
 const MAX_HEADER_BYTES: usize = 64 * 1024;
 
-/// What was wrong with a request that the codec refused by itself.
-fn malformed(error: &hyper::Error) -> Option<Reason> {
-    if error.is_parse_too_large() {
-        Some(Reason::RequestHeadersTooLarge)
-    } else if error.is_parse() {
-        Some(Reason::BadRequest)
-    } else {
-        None
-    }
-}
-
 /// A request that never became one still counts.
 fn count_refused(connection: &Connection, failure: &Failure) {
     let (telemetry, worker) = (&connection.worker.shared.telemetry, connection.worker.id);
@@ -239,25 +323,6 @@ fn count_refused(connection: &Connection, failure: &Failure) {
     record.client(connection.peer.address);
     record.status(failure.reason.status());
     record.fail(failure);
-}
-
-/// A short response as HTTP/1 bytes, for a connection whose codec is gone.
-async fn written(response: Response<Body>) -> Vec<u8> {
-    let (mut head, body) = response.into_parts();
-    head.headers.insert(CONNECTION, HeaderValue::from_static("close"));
-    let reason = head.status.canonical_reason().unwrap_or_default();
-    let mut bytes = format!("HTTP/1.1 {} {reason}\r\n", head.status.as_u16()).into_bytes();
-    for (name, value) in &head.headers {
-        bytes.extend_from_slice(name.as_str().as_bytes());
-        bytes.extend_from_slice(b": ");
-        bytes.extend_from_slice(value.as_bytes());
-        bytes.extend_from_slice(b"\r\n");
-    }
-    bytes.extend_from_slice(b"\r\n");
-    if let Ok(body) = body.collect().await {
-        bytes.extend_from_slice(&body.to_bytes());
-    }
-    bytes
 }
 
 /// Reads on for a moment after our side ended: closing with unread bytes would reset the connection, and the client might lose the answer

@@ -121,9 +121,9 @@ pub async fn serve(accepted: Accepted<Role>, worker: Rc<Worker>) {
 }
 
 /// What a connection of a client may be: a socket, TLS over one, the inside of a CONNECT.
-pub trait Stream: AsyncRead + AsyncWrite + Resettable + Send + Unpin + 'static {}
+pub trait Stream: AsyncRead + AsyncWrite + Resettable + Unpin + 'static {}
 
-impl<T: AsyncRead + AsyncWrite + Resettable + Send + Unpin + 'static> Stream for T {}
+impl<T: AsyncRead + AsyncWrite + Resettable + Unpin + 'static> Stream for T {}
 
 /// The addresses this proxy listens on: calling one of them from here leads back here.
 #[derive(Debug, Default)]

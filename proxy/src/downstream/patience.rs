@@ -1,17 +1,15 @@
 //! How long a client may take: for its next request's head, and between two requests.
 //!
 //! Owns the limits and the one timer of a connection. hyper's own header timer is not used: it makes and drops a timer for each request and
-//! also ends connections that are merely idle. Here a read that begins a head notes the time, and a timer is only moved when that head was
+//! also ends connections that are merely idle. Here a head that is there in part notes the time, and a timer is only moved when that head was
 //! not complete by the end of the same turn: a client that sends its requests whole costs none.
 
-use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
 /// From the first byte of a request to the end of its head, and from the handshake to the first byte (design.md section 5).
@@ -31,8 +29,6 @@ pub struct Pulse {
     head_since: AtomicU64,
     /// Milliseconds since `born`.
     idle_since: AtomicU64,
-    /// HTTP/2 sends what is no request (pings, window updates), so that a read begins nothing there.
-    heads: bool,
 }
 
 /// What a client did not do in time.
@@ -45,14 +41,13 @@ pub enum Late {
 }
 
 impl Pulse {
-    /// `heads`: whether a read that comes while nothing is in flight begins a request (HTTP/1).
+    /// `heads`: whether a request has a head of its own that the client begins and ends (HTTP/1), and is awaited at once.
     pub fn new(heads: bool) -> Arc<Self> {
         Arc::new(Self {
             born: Instant::now(),
             in_flight: AtomicU32::new(0),
             head_since: AtomicU64::new(if heads { 1 } else { 0 }),
             idle_since: AtomicU64::new(0),
-            heads,
         })
     }
 
@@ -78,8 +73,9 @@ impl Pulse {
         })
     }
 
-    fn read(&self) {
-        if self.heads && self.is_idle() && self.head_since.load(Ordering::Relaxed) == 0 {
+    /// Something of the next request is here, but not its whole head.
+    pub fn head_begins(&self) {
+        if self.is_idle() && self.head_since.load(Ordering::Relaxed) == 0 {
             self.head_since.store(self.now() + 1, Ordering::Relaxed);
         }
     }
@@ -134,68 +130,9 @@ impl Timer {
     }
 }
 
-/// A connection whose reads are told to its pulse.
-#[derive(Debug)]
-pub struct Watched<T> {
-    io: T,
-    pulse: Arc<Pulse>,
-}
-
-impl<T> Watched<T> {
-    pub fn new(io: T, pulse: Arc<Pulse>) -> Self {
-        Self { io, pulse }
-    }
-
-    pub fn into_inner(self) -> T {
-        self.io
-    }
-}
-
-impl<T: AsyncRead + Unpin> AsyncRead for Watched<T> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let result = Pin::new(&mut self.io).poll_read(cx, buf);
-        if result.is_ready() {
-            self.pulse.read();
-        }
-        result
-    }
-}
-
-impl<T: AsyncWrite + Unpin> AsyncWrite for Watched<T> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(cx, buf)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::future::poll_fn;
-
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
 
@@ -215,15 +152,12 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn between_requests_it_may_take_longer_but_a_head_that_began_must_end() {
         let pulse = Pulse::new(true);
-        let (near, mut far) = tokio::io::duplex(64);
-        let mut near = Watched::new(near, pulse.clone());
         let mut timer = Timer::start();
         drop(pulse.begin());
         tokio::time::sleep(Duration::from_secs(60)).await;
         let mut waiting = std::pin::pin!(late(&mut timer, &pulse));
         assert!(futures_util::poll!(&mut waiting).is_pending());
-        far.write_all(b"GET").await.unwrap();
-        near.read_exact(&mut [0; 3]).await.unwrap();
+        pulse.head_begins();
         let (what, after) = waiting.await;
         assert_eq!((what, after.as_secs()), (Late::Head, HEAD.as_secs()));
     }

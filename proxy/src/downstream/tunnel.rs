@@ -1,6 +1,7 @@
-//! The client's side of a connection that left HTTP, after a 101 or a 2xx to CONNECT.
+//! The client's side of an HTTP/2 stream that left HTTP, after a 2xx to CONNECT.
 //!
-//! Owns how it is reset: what hyper hands over knows an orderly end only, and to a client that would be the end of what was to be said.
+//! Owns how it is reset: what hyper hands over knows an orderly end only, and to a client that would be the end of what was to be said. Dropped
+//! before its end, the stream is reset.
 
 use std::fmt;
 use std::io;
@@ -11,46 +12,17 @@ use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::Stream;
-use super::patience::Watched;
 use crate::upstream::relay::Resettable;
 
 /// Bytes both ways.
 pub struct ClientTunnel {
     /// `None` once it was reset.
     io: Option<TokioIo<Upgraded>>,
-    ends: Ends,
-}
-
-/// What becomes of a tunnel that is reset, by the codec below it.
-#[derive(Clone, Copy)]
-pub struct Ends(fn(Upgraded));
-
-impl Ends {
-    /// Of our HTTP/1 codec: the connection is the tunnel's own, and is reset.
-    pub fn with_connection() -> Self {
-        Self(|upgraded| {
-            if let Ok(parts) = upgraded.downcast::<TokioIo<Watched<Box<dyn Stream>>>>() {
-                parts.io.into_inner().into_inner().reset();
-            }
-        })
-    }
-
-    /// Of our HTTP/2 codec: dropped before its end, the stream is.
-    pub fn with_stream() -> Self {
-        Self(drop)
-    }
-}
-
-impl fmt::Debug for Ends {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Ends")
-    }
 }
 
 impl ClientTunnel {
-    pub fn new(upgraded: Upgraded, ends: Ends) -> Self {
-        Self { io: Some(TokioIo::new(upgraded)), ends }
+    pub fn new(upgraded: Upgraded) -> Self {
+        Self { io: Some(TokioIo::new(upgraded)) }
     }
 
     fn io(&mut self) -> io::Result<Pin<&mut TokioIo<Upgraded>>> {
@@ -60,9 +32,7 @@ impl ClientTunnel {
 
 impl Resettable for ClientTunnel {
     fn reset(&mut self) {
-        if let Some(io) = self.io.take() {
-            (self.ends.0)(io.into_inner());
-        }
+        drop(self.io.take());
     }
 }
 

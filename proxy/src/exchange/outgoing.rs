@@ -93,6 +93,7 @@ impl Held {
         match self.request_body.as_ref()?.get() {
             Fate::Stalled => Some(Reason::RequestBodyStalled),
             Fate::Broken => Some(Reason::ClientClosed),
+            Fate::Malformed => Some(Reason::BadRequest),
             Fate::Reading | Fate::Whole => None,
         }
     }

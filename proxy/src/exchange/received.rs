@@ -13,8 +13,7 @@ use tokio::time::{Instant, Sleep, sleep};
 
 use super::outgoing::Held;
 use crate::body::{Body, BodyError};
-use crate::downstream::Connection;
-use crate::failure::is_grpc;
+use crate::failure::{Reason, is_grpc};
 use crate::telemetry::{ByteCount, Way};
 
 /// What became of a request's body so far.
@@ -24,15 +23,17 @@ pub enum Fate {
     Whole,
     /// The client sent nothing for too long.
     Stalled,
-    /// The client broke it off, or its codec found no valid end.
+    /// The client broke it off.
     Broken,
+    /// What the client sent is no body.
+    Malformed,
 }
 
 /// No byte for this long ends the request (design.md section 5); streams may pause as long as they like.
 const NO_PROGRESS: Duration = Duration::from_secs(60);
 
 /// Puts a watch on the request's body, if it has one.
-pub fn watch(request: &mut Request<Body>, connection: &Rc<Connection>, held: &mut Held) {
+pub fn watch(request: &mut Request<Body>, held: &mut Held) {
     if request.body().is_end_stream() {
         return;
     }
@@ -44,7 +45,6 @@ pub fn watch(request: &mut Request<Body>, connection: &Rc<Connection>, held: &mu
         count: held.record.count(Way::Request),
         fate,
         stall: (!stream).then(Stall::default),
-        connection: connection.clone(),
     };
     *request.body_mut() = Body::wrapped(received);
 }
@@ -55,7 +55,6 @@ struct Received {
     fate: Rc<Cell<Fate>>,
     /// `None` where it may pause as long as it likes.
     stall: Option<Stall>,
-    connection: Rc<Connection>,
 }
 
 /// Waits for what does not come. The timer is made when the client is first waited for; most bodies come with their head.
@@ -107,7 +106,10 @@ impl http_body::Body for Received {
                     self.fate.set(Fate::Whole);
                 }
             }
-            Poll::Ready(Some(Err(_))) => self.fate.set(Fate::Broken),
+            Poll::Ready(Some(Err(error))) => self.fate.set(match error.reason() {
+                Reason::BadRequest => Fate::Malformed,
+                _ => Fate::Broken,
+            }),
         }
         polled
     }
@@ -118,14 +120,6 @@ impl http_body::Body for Received {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
-    }
-}
-
-impl Drop for Received {
-    fn drop(&mut self) {
-        if self.fate.get() != Fate::Whole {
-            self.connection.left_unread();
-        }
     }
 }
 

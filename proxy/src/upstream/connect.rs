@@ -63,6 +63,13 @@ impl Transport {
         let _ = self.socket().set_zero_linger();
     }
 
+    /// Says in its own words that nothing comes any more, as far as that can be said at once. What has no words of its own is simply closed.
+    pub(super) fn say_goodbye(&mut self) {
+        if let Io::Tls(stream) = &mut self.io {
+            let _ = Pin::new(stream).poll_shutdown(&mut Context::from_waker(std::task::Waker::noop()));
+        }
+    }
+
     /// Whether an idle connection can take a request: nobody closed it, and nothing was sent that nobody asked for.
     ///
     /// Asks the kernel, because what arrived since the last turn of the event loop is not known to anyone else: that
@@ -209,18 +216,9 @@ fn failed(address: SocketAddr, error: &io::Error) -> Failure {
 pub(super) const MAX_HEADER_BYTES: usize = 64 * 1024;
 pub(super) const MAX_HEADERS: usize = 128;
 
-/// The HTTP/1 codec.
-pub(super) fn http1() -> hyper::client::conn::http1::Builder {
-    let mut builder = hyper::client::conn::http1::Builder::new();
-    builder
-        // Names as they came; those that came without a case (over HTTP/2, or added here) as old servers expect them.
-        .preserve_header_case(true)
-        .title_case_headers(true)
-        .max_headers(MAX_HEADERS)
-        .max_header_size(MAX_HEADER_BYTES)
-        .max_buf_size(MAX_HEADER_BYTES);
-    builder
-}
+/// Of the HTTP/1 codec.
+pub(super) const HTTP1: outrigger_http1::Limits =
+    outrigger_http1::Limits { head: MAX_HEADER_BYTES, fields: MAX_HEADERS };
 
 /// The HTTP/2 codec. Windows of design.md section 5; pings and stalls are `http2`'s.
 pub(super) fn http2() -> h2::client::Builder {

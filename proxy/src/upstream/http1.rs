@@ -3,9 +3,6 @@
 //! A connection carries one exchange at a time. It is used again only if the response ended where it said it would and the request
 //! was sent whole; otherwise it is closed. Which connection is used again is decided in `pool`.
 
-use std::cell::RefCell;
-use std::error::Error as _;
-use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -14,16 +11,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{COOKIE, HOST, HeaderValue};
-use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version};
+use http::{HeaderMap, Method, Request, Response, Uri, Version};
 use http_body::{Body as _, Frame, SizeHint};
-use hyper::body::Incoming;
-use hyper::client::conn::TrySendError;
-use hyper::client::conn::http1::SendRequest;
-use hyper_util::rt::TokioIo;
+use outrigger_http1::client::{self, Unsent, Why};
+use outrigger_http1::{Incoming, Spare};
 use smallvec::SmallVec;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
-use tokio::sync::oneshot;
-use tokio::task::AbortHandle;
 
 use super::caps::Place;
 use super::circuit::Circuit;
@@ -42,8 +34,7 @@ pub(super) struct Http1(Box<Connection>);
 
 #[derive(Debug)]
 struct Connection {
-    sender: SendRequest<Body>,
-    io: SharedIo,
+    codec: client::Connection<Transport>,
     /// Where it is kept between exchanges.
     home: Home,
     /// Exchanges it carried to their end.
@@ -52,57 +43,19 @@ struct Connection {
     most: u32,
     /// Of the exchange it carries, where these are counted.
     place: Option<Place>,
-    /// The socket, when the codec is done with it: after a 101.
-    released: oneshot::Receiver<Released>,
-    driver: AbortHandle,
-    /// Of the exchange it carries: whether the request had no body, so that it was sent whole with its head.
-    bodiless: bool,
     /// Of the exchange it carries: how long it is kept after that.
     keep: Duration,
 }
 
-/// The transport and what was read of it but not used.
-pub(crate) type Released = (SharedIo, Bytes);
-
 impl Http1 {
-    pub(super) async fn over(transport: Transport, home: Home, most: u32) -> Result<Self, Failure> {
-        let io = SharedIo(Rc::new(RefCell::new(transport)));
-        let (sender, mut connection) = connect::http1()
-            .handshake(TokioIo::new(io.clone()))
-            .await
-            .map_err(|error| Failure::new(Reason::Internal, format!("HTTP/1 did not start: {error}")))?;
-        let (release, released) = oneshot::channel();
-        let driver = tokio::task::spawn_local(async move {
-            if let Err(error) = std::future::poll_fn(|cx| connection.poll_without_shutdown(cx)).await {
-                tracing::debug!(%error, "an upstream connection ended");
-            }
-            let parts = connection.into_parts();
-            if let Err((mut io, _)) = release.send((parts.io.into_inner(), parts.read_buf)) {
-                // Nobody is left: say goodbye in the transport's own words.
-                let _ = io.shutdown().await;
-            }
-        });
-        Ok(Self(Box::new(Connection {
-            sender,
-            io,
-            home,
-            carried: 0,
-            most,
-            place: None,
-            released,
-            driver: driver.abort_handle(),
-            bodiless: false,
-            keep: Duration::ZERO,
-        })))
+    pub(super) fn over(transport: Transport, spare: Rc<Spare>, home: Home, most: u32) -> Self {
+        let codec = client::Connection::new(transport, spare, connect::HTTP1);
+        Self(Box::new(Connection { codec, home, carried: 0, most, place: None, keep: Duration::ZERO }))
     }
 
     /// Whether it can take a request, as far as is known without asking the kernel.
-    pub(super) fn is_ready(&self) -> bool {
-        self.0.sender.is_ready()
-    }
-
-    pub(super) fn is_closed(&self) -> bool {
-        self.0.sender.is_closed()
+    pub(super) fn is_open(&self) -> bool {
+        self.0.codec.is_open()
     }
 
     /// It was used again before: the endpoint does keep connections.
@@ -122,7 +75,7 @@ impl Http1 {
 
     /// See [`Transport::is_quiet`].
     pub(super) fn is_quiet(&self) -> bool {
-        self.0.io.0.borrow().is_quiet()
+        self.0.codec.with_io(|io| io.is_quiet()).unwrap_or(false)
     }
 
     /// Sends `request` and waits for its response's headers. An unsent request comes back.
@@ -135,18 +88,22 @@ impl Http1 {
         endpoint: &Endpoint,
     ) -> Result<Response<Body>, SendError> {
         let connection = &mut *self.0;
-        let connect = request.method() == Method::CONNECT;
-        connection.bodiless = request.body().is_end_stream();
-        let response = match connection.sender.try_send_request(*request).await {
-            Ok(response) => response,
-            Err(error) => return Err(failed(error, endpoint, connection.carried > 0)),
+        let answer = match connection.codec.send(*request).await {
+            Ok(answer) => answer,
+            Err(failed) => return Err(self::failed(failed, endpoint, connection.carried > 0)),
         };
-        let status = response.status();
-        if status == StatusCode::SWITCHING_PROTOCOLS || (connect && status.is_success()) {
-            let (mut head, _) = response.into_parts();
-            // The tunnel is ours; hyper's promise of one would never be kept.
-            head.extensions.remove::<hyper::upgrade::OnUpgrade>();
-            return Ok(Response::from_parts(head, Body::upgrade(Upgrade::released(self.0.released))));
+        let response = answer.response;
+        if answer.tunnel {
+            let (head, _) = response.into_parts();
+            let tunnel = match connection.codec.take() {
+                Some((io, unread)) => Body::upgrade(Upgrade::socket(Box::new(io), unread)),
+                None => Body::empty(),
+            };
+            return Ok(Response::from_parts(head, tunnel));
+        }
+        if let Some(rest) = answer.rest {
+            // Seldom: it answered before it was told everything, and both go on for as long as they like.
+            tokio::task::spawn_local(rest);
         }
         connection.keep = match keep_alive(response.headers()) {
             // What we send in its last moment would cross its FIN.
@@ -167,11 +124,11 @@ impl Http1 {
     /// After the response's end. With the request's body still on its way the connection is of no use and is closed: that also
     /// stops the body (the endpoint answered without reading it).
     fn give_back(mut self) {
-        if !self.0.bodiless && !self.is_ready() {
+        if !self.0.codec.is_reusable() {
             return self.abort();
         }
         self.0.carried = self.0.carried.saturating_add(1);
-        if !self.is_closed() && !self.0.keep.is_zero() && self.0.carried < self.0.most {
+        if !self.0.keep.is_zero() && self.0.carried < self.0.most {
             let (home, keep, place) = (self.0.home.clone(), self.0.keep, self.0.place.take());
             home.keep(self, keep);
             // Whoever waits for it finds the connection.
@@ -179,16 +136,22 @@ impl Http1 {
         }
     }
 
-    /// Ends the connection where it is. Dropping it is not enough: the codec goes on with a request's body, wanted or not.
+    /// Ends the connection where it is, for all who use it.
     fn abort(self) {
-        self.0.driver.abort();
+        drop(self.0.codec.take());
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.codec.with_io(Transport::say_goodbye);
     }
 }
 
 /// The body of a response. Dropped before its end, it closes the connection.
 #[derive(Debug)]
 pub(crate) struct Received {
-    incoming: Incoming,
+    incoming: Incoming<Transport>,
     /// Until the end.
     connection: Option<Http1>,
 }
@@ -205,7 +168,7 @@ impl Received {
             Some(Ok(_)) => {}
             Some(Err(_)) => self.abort(),
         }
-        Poll::Ready(frame.map(|frame| frame.map_err(BodyError::Codec)))
+        Poll::Ready(frame.map(|frame| frame.map_err(BodyError::Http1)))
     }
 
     pub(crate) fn is_end_stream(&self) -> bool {
@@ -291,69 +254,77 @@ fn keep_alive(headers: &HeaderMap) -> Option<Duration> {
     })
 }
 
-fn reason(error: &hyper::Error) -> Reason {
-    if error.is_parse_too_large() {
-        Reason::ResponseHeadersTooLarge
-    } else if error.is_parse() {
-        Reason::UpstreamProtocolError
-    } else if is_refusal(error) {
-        Reason::UpstreamTlsFailed
-    } else if let Some(body) = error.source().and_then(|source| source.downcast_ref::<BodyError>()) {
-        body.reason()
-    } else {
-        Reason::UpstreamReset
+fn reason(why: &Why<BodyError>) -> Reason {
+    match why {
+        Why::Io(error) if is_refusal(error) => Reason::UpstreamTlsFailed,
+        Why::Io(_) | Why::Closed | Why::Incomplete => Reason::UpstreamReset,
+        Why::Refused(refusal) if refusal.is_too_large() => Reason::ResponseHeadersTooLarge,
+        Why::Refused(_) => Reason::UpstreamProtocolError,
+        Why::Body(error) => error.reason(),
+        Why::Length => Reason::Internal,
     }
 }
 
 #[cold]
-fn failed(mut error: TrySendError<Request<Body>>, endpoint: &Endpoint, reused: bool) -> SendError {
-    let unsent = error.take_message();
-    let error = error.into_error();
+fn failed(failed: client::Failed<Body>, endpoint: &Endpoint, reused: bool) -> SendError {
+    let client::Failed { why, begun, unsent } = failed;
     let connection = if reused { "a reused" } else { "a new" };
-    let mut detail = format!("{} on {connection} connection: {error}", endpoint.address);
-    if let Some(source) = error.source() {
-        detail.push_str(": ");
-        detail.push_str(&source.to_string());
-    }
-    match unsent {
-        Some(request) => SendError::unsent(Failure::new(reason(&error), detail), Box::new(request)),
-        None => SendError::lost(reason(&error), detail),
-    }
-}
-
-/// The transport, shared by the codec that drives it and the pool that asks whether it is still open.
-/// Never borrowed across an await.
-#[derive(Clone, Debug)]
-pub(crate) struct SharedIo(pub(crate) Rc<RefCell<Transport>>);
-
-impl AsyncRead for SharedIo {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut *self.0.borrow_mut()).poll_read(cx, buf)
+    let what: &dyn std::fmt::Display = match &why {
+        Why::Io(error) => error,
+        Why::Closed => &"it was closed before an answer",
+        Why::Incomplete => &"it was closed within the answer's head",
+        Why::Refused(refusal) => refusal,
+        Why::Body(error) => error,
+        Why::Length => &"the request's body is not as long as its head says",
+    };
+    let detail = format!("{} on {connection} connection: {what}", endpoint.address);
+    let reason = reason(&why);
+    // A body that failed will not do better over another connection.
+    let may_be_sent = !matches!(why, Why::Body(_) | Why::Length);
+    match unsent.filter(|_| may_be_sent) {
+        Some(unsent) => SendError::unsent(Failure::new(reason, detail), Box::new(whole(unsent))),
+        None => SendError { unprocessed: !begun, ..SendError::lost(reason, detail) },
     }
 }
 
-impl AsyncWrite for SharedIo {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut *self.0.borrow_mut()).poll_write(cx, buf)
+/// The request as it was, with what was taken of its body before the rest.
+fn whole(unsent: Unsent<Body>) -> Request<Body> {
+    let Unsent { request, taken } = unsent;
+    if taken.is_empty() {
+        return request;
     }
+    request.map(|rest| Body::wrapped(Regained { taken: taken.into_iter(), rest }))
+}
 
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
+/// A body that something was taken of.
+struct Regained {
+    taken: smallvec::IntoIter<[Bytes; 1]>,
+    rest: Body,
+}
+
+impl http_body::Body for Regained {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut *self.0.borrow_mut()).poll_write_vectored(cx, bufs)
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match self.taken.next() {
+            Some(data) => Poll::Ready(Some(Ok(Frame::data(data)))),
+            None => Pin::new(&mut self.rest).poll_frame(cx),
+        }
     }
 
-    fn is_write_vectored(&self) -> bool {
-        self.0.borrow().is_write_vectored()
+    fn is_end_stream(&self) -> bool {
+        self.taken.as_slice().is_empty() && self.rest.is_end_stream()
     }
 
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut *self.0.borrow_mut()).poll_flush(cx)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut *self.0.borrow_mut()).poll_shutdown(cx)
+    fn size_hint(&self) -> SizeHint {
+        let taken: u64 = self.taken.as_slice().iter().map(|data| data.len() as u64).sum();
+        match self.rest.size_hint().exact() {
+            Some(rest) => SizeHint::with_exact(taken + rest),
+            None => SizeHint::default(),
+        }
     }
 }

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use futures_util::future::Either;
 use http::{Request, Response};
+use outrigger_http1::Spare;
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -48,6 +49,8 @@ pub struct Pools {
     /// Whether the pod's traffic is redirected: then the app is called from a loopback address.
     captured: bool,
     flusher: Rc<Flusher>,
+    /// What HTTP/1 connections need for a moment only.
+    spare: Rc<Spare>,
     sweeping: Cell<bool>,
     /// Clusters whose caps may want a connection back.
     watched: RefCell<Vec<std::sync::Weak<Circuit>>>,
@@ -108,6 +111,7 @@ impl Pools {
             kept: Rc::default(),
             captured,
             flusher,
+            spare: Spare::new(),
             sweeping: Cell::new(false),
             watched: RefCell::default(),
             me: me.clone(),
@@ -323,7 +327,13 @@ impl Pools {
         let most = circuit.rules().caps.requests_per_connection.unwrap_or(u32::MAX);
         let circuit = capped.then(|| Arc::clone(circuit));
         let home = Home { pools: self.me.clone(), endpoint: endpoint.id, circuit };
-        Http1::over(self.open(cluster, endpoint, Token::Http11).await?, home, most).await
+        let transport = self.open(cluster, endpoint, Token::Http11).await?;
+        Ok(Http1::over(transport, Rc::clone(&self.spare), home, most))
+    }
+
+    /// What all HTTP/1 connections of this worker share, clients' as well.
+    pub fn spare(&self) -> &Rc<Spare> {
+        &self.spare
     }
 
     /// What bodies of requests are kept on account of.
@@ -339,7 +349,7 @@ impl Pools {
         while let Some(Idle { connection, since, until }) = idle.pop() {
             let rested = now.duration_since(since);
             let trusted = connection.is_proven() && rested < WARM;
-            if now < until && connection.is_ready() && (trusted || connection.is_quiet()) {
+            if now < until && connection.is_open() && (trusted || connection.is_quiet()) {
                 return Some((connection, rested));
             }
         }
@@ -485,7 +495,7 @@ impl Pools {
     fn close_idle(&self, now: Instant) -> bool {
         let mut http1 = self.http1.borrow_mut();
         http1.retain(|_, idle| {
-            idle.retain(|idle| now < idle.until && !idle.connection.is_closed());
+            idle.retain(|idle| now < idle.until && idle.connection.is_open());
             !idle.is_empty()
         });
         let mut http2 = self.http2.borrow_mut();

@@ -219,8 +219,17 @@ async fn responses_without_a_body_keep_their_length() {
 async fn several_1xx_before_the_answer_do_no_harm() {
     let answer = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
     let (app, _seen) = scripted(answer).await;
-    let caller = caller(&[Service::new("reviews:9080", &[app])]);
-    assert_eq!(Http1::connect(caller.outbound[0]).await.get("/", "reviews:9080").await.body, "ok");
+    let (_callee, at) = callee(Protocol::Http, app).await;
+    let caller = caller(&[Service::new("reviews:9080", &[at])]);
+    let request = b"GET / HTTP/1.1\r\nHost: reviews:9080\r\nConnection: close\r\n\r\n";
+    let answer = exchange_bytes(caller.outbound[0], request).await;
+    let interim =
+        "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 200 OK\r\n";
+    assert!(answer.starts_with(interim) && answer.ends_with("ok"), "they pass, in order: {answer}");
+    // HTTP/1.0 knows none.
+    let request = b"GET / HTTP/1.0\r\nHost: reviews:9080\r\n\r\n";
+    let answer = exchange_bytes(caller.outbound[0], request).await;
+    assert!(answer.starts_with("HTTP/1.0 200 OK\r\n") && answer.ends_with("ok"), "{answer}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -296,19 +305,47 @@ async fn what_is_no_valid_request_is_refused() {
     let caller = caller(&[Service::new("reviews:9080", &[echo().await])]);
     let many = format!("GET / HTTP/1.1\r\nHost: reviews:9080\r\n{}\r\n", "X-A: 1\r\n".repeat(200));
     let long = format!("GET / HTTP/1.1\r\nHost: reviews:9080\r\nX-A: {}\r\n\r\n", "a".repeat(70_000));
-    for (request, status) in [
-        ("GET / HTTP/1.1\r\n\r\n", "400"),                                 // no host
-        ("GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", "400"),           // two hosts
-        ("GET / HTTP/1.1\r\nHost: reviews:9080\r\nA b: 1\r\n\r\n", "400"), // no field name
-        ("POST / HTTP/1.1\r\nHost: reviews:9080\r\nContent-Length: a\r\n\r\n", "400"),
-        ("POST / HTTP/1.1\r\nHost: reviews:9080\r\nTransfer-Encoding: gzip\r\n\r\n", "400"),
-        ("POST / HTTP/1.1\r\nHost: reviews:9080\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n", "400"),
-        (&many, "431"),
-        (&long, "431"),
+    let post = |fields: &str| format!("POST / HTTP/1.1\r\nHost: reviews:9080\r\n{fields}\r\n");
+    for (request, status, reason) in [
+        ("GET / HTTP/1.1\r\n\r\n".to_owned(), "400", "bad_request"), // no host
+        ("GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n".to_owned(), "400", "bad_request"),
+        ("GET / HTTP/1.1\nHost: a\n\n".to_owned(), "400", "bad_request"),
+        (post("A b: 1\r\n"), "400", "bad_request"),
+        (post("Content-Length: a\r\n"), "400", "bad_request"),
+        (post("Transfer-Encoding: chunked\r\n") + "nonsense\r\n", "400", "bad_request"),
+        (post("Transfer-Encoding: gzip\r\n"), "400", "ambiguous_framing"),
+        (post("Content-Length: 1\r\nContent-Length: 2\r\n"), "400", "ambiguous_framing"),
+        (
+            post("Content-Length: 4\r\nTransfer-Encoding: chunked\r\n") + "0\r\n\r\n",
+            "400",
+            "ambiguous_framing",
+        ),
+        (many, "431", "request_headers_too_large"),
+        (long, "431", "request_headers_too_large"),
     ] {
         let shown = &request[..request.len().min(100)];
         println!("{shown:?}");
-        let answer = exchange_bytes(caller.outbound[0], request.as_bytes()).await;
-        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{shown:?}: {answer}");
+        let mut stream = TcpStream::connect(caller.outbound[0]).await.unwrap();
+        // It may be answered, and no more of it read, before it is sent.
+        let _ = stream.write_all(request.as_bytes()).await;
+        let _ = stream.write_all(b"GET /smuggled HTTP/1.1\r\nHost: reviews:9080\r\n\r\n").await;
+        let (head, body) = read_message(&mut stream).await;
+        assert!(head.starts_with(&format!("HTTP/1.1 {status}")), "{shown:?}: {head}");
+        assert!(head.contains(&format!("reason=\"{reason}\"")), "{shown:?}: {head}");
+        assert!(head.contains("Connection: close\r\n"), "{shown:?}: {head}");
+        assert!(String::from_utf8(body).unwrap().starts_with(reason), "{shown:?}");
+        let mut more = Vec::new();
+        let _ = within("its end", stream.read_to_end(&mut more)).await;
+        assert!(more.is_empty(), "{shown:?}: nothing behind it is answered");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_comes_behind_an_upgrade_that_is_not_granted_is_no_request() {
+    let caller = caller(&[Service::new("reviews:9080", &[echo().await])]);
+    let ask = "GET /ask HTTP/1.1\r\nHost: reviews:9080\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n";
+    let smuggled = "GET /smuggled HTTP/1.1\r\nHost: reviews:9080\r\n\r\n";
+    let answer = exchange_bytes(caller.outbound[0], format!("{ask}{smuggled}").as_bytes()).await;
+    assert!(answer.contains("GET /ask ") && !answer.contains("/smuggled"), "{answer}");
+    assert!(answer.contains("Connection: close\r\n"), "{answer}");
 }
