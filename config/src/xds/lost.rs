@@ -4,8 +4,8 @@
 
 use super::foreign::Client;
 use crate::manifest::traffic_policy::{
-    BalancingAlgorithm, BreakerMode, CircuitBreakerSection, EjectionSection, LoadBalancingSection,
-    RetrySection, TargetRef, TimeoutSection, TrafficPolicySpec, Zones,
+    BalancingAlgorithm, BreakerMode, CircuitBreakerSection, EjectionSection, FaultAt, FaultSection,
+    LoadBalancingSection, RetrySection, TargetRef, TimeoutSection, TrafficPolicySpec, Zones,
 };
 
 /// Fields of the policy that are set and have no effect on such a client, `spec` left out.
@@ -74,7 +74,19 @@ pub fn lost(policy: &TrafficPolicySpec, client: Client) -> Vec<&'static str> {
         note("loadBalancing.session", session.is_some());
         note("loadBalancing.healthCheck", grpc && health_check.is_some());
     }
+    if let Some(fault) = &policy.fault {
+        note("fault", fault.at != FaultAt::Callee && (grpc || !fits_envoy(fault)));
+    }
     lost
+}
+
+/// Whether Envoy's filter has what is named here at all; how much of it at a time, docs/xds.md says.
+fn fits_envoy(fault: &FaultSection) -> bool {
+    let ends = fault.active_for.is_some() || fault.stop_if.is_some();
+    let all_known = fault.faults.iter().all(|item| {
+        item.from.is_none() && item.cut.is_none() && item.refuse.is_none() && item.by_headers.is_none()
+    });
+    fault.at == FaultAt::Caller && !ends && all_known
 }
 
 #[cfg(test)]
@@ -109,6 +121,12 @@ mod tests {
                 serde_json::json!({"loadBalancing": {"algorithm": "Maglev", "hash": [{"header": "x-user"}], "session": {}}}),
                 &["loadBalancing.session"],
                 &["loadBalancing.algorithm", "loadBalancing.session"],
+            ),
+            (serde_json::json!({"fault": {"faults": [{"delay": {"fixed": "1s"}}]}}), &[], &["fault"]),
+            (
+                serde_json::json!({"fault": {"activeFor": "1m", "faults": [{"delay": {"fixed": "1s"}}]}}),
+                &["fault"],
+                &["fault"],
             ),
         ] {
             let policy = spec(sections.clone());
