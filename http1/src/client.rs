@@ -151,8 +151,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
             Err(why) => {
                 let begun = !unsent;
                 let Sending { body, taken, lost, .. } = sending;
-                let unsent = unsent && !lost;
-                let unsent = unsent.then(|| Unsent { request: Request::from_parts(parts, body), taken });
+                let body = body.filter(|_| unsent && !lost);
+                let unsent = body.map(|body| Unsent { request: Request::from_parts(parts, body), taken });
                 Err(Failed { why, begun, unsent })
             }
         }

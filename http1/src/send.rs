@@ -15,7 +15,9 @@ use crate::encode::{Encoder, WrongLength};
 
 #[derive(Debug)]
 pub(crate) struct Sending<B> {
-    pub body: B,
+    /// `None` once nothing more comes of it, unless it may have to be given back: whoever counts by its end has counted when the peer
+    /// sees that.
+    pub body: Option<B>,
     encoder: Encoder,
     /// Nothing more comes of the body.
     done: bool,
@@ -45,7 +47,7 @@ impl<E> From<WrongLength> for Unsendable<E> {
 impl<B: Body<Data = Bytes> + Unpin> Sending<B> {
     /// `keeps`: whether it can be given back as long as nothing was written.
     pub fn new(body: B, encoder: Encoder, keeps: bool) -> Self {
-        Self { body, encoder, done: false, taken: SmallVec::new(), keeps, lost: false }
+        Self { body: Some(body), encoder, done: false, taken: SmallVec::new(), keeps, lost: false }
     }
 
     pub fn encoder(&self) -> Encoder {
@@ -67,6 +69,9 @@ impl<B: Body<Data = Bytes> + Unpin> Sending<B> {
                     return Poll::Ready(Err(error));
                 }
             };
+            if self.done && !self.keeps {
+                self.body = None;
+            }
             ready!(channel.borrow_mut().poll_write(cx)).map_err(Unsendable::Io)?;
             if self.done {
                 return Poll::Ready(Ok(()));
@@ -83,12 +88,13 @@ impl<B: Body<Data = Bytes> + Unpin> Sending<B> {
         channel: &RefCell<Channel<T>>,
         cx: &mut Context<'_>,
     ) -> Result<bool, Unsendable<B::Error>> {
+        let Some(body) = &mut self.body else { return Ok(false) };
         while !self.done && channel.borrow().output.has_room() {
             if self.encoder.is_full() {
                 self.done = true;
-                if self.encoder != Encoder::None && !self.body.is_end_stream() {
+                if self.encoder != Encoder::None && !body.is_end_stream() {
                     // Its reader has all of it. What stands behind is heard if it is there, and not waited for.
-                    let behind = Pin::new(&mut self.body).poll_frame(cx);
+                    let behind = Pin::new(&mut *body).poll_frame(cx);
                     if let Poll::Ready(Some(Ok(frame))) = behind
                         && frame.data_ref().is_some_and(|data| !data.is_empty())
                     {
@@ -98,13 +104,13 @@ impl<B: Body<Data = Bytes> + Unpin> Sending<B> {
                 break;
             }
             // Polled without holding the channel: it may lead back here.
-            let frame = match Pin::new(&mut self.body).poll_frame(cx) {
+            let frame = match Pin::new(&mut *body).poll_frame(cx) {
                 Poll::Pending => return Ok(true),
                 Poll::Ready(Some(Err(error))) => return Err(Unsendable::Body(error)),
                 Poll::Ready(Some(Ok(frame))) => Some(frame),
                 Poll::Ready(None) => None,
             };
-            let ended = self.body.is_end_stream();
+            let ended = body.is_end_stream();
             let Channel { output, spare, .. } = &mut *channel.borrow_mut();
             match frame.map(http_body::Frame::into_data) {
                 None => {

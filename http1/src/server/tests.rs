@@ -440,3 +440,28 @@ fn a_connection_at_rest_is_small() {
     let bytes = size_of::<Channel<()>>() + size_of::<Connection<()>>();
     assert!(bytes <= 512, "{bytes} bytes");
 }
+
+/// Who counts by the end of a response's body has counted when the client sees that end.
+#[tokio::test]
+async fn a_body_is_let_go_of_before_its_last_bytes_are_written() {
+    use futures_util::StreamExt as _;
+    let (near, mut client) = tokio::io::duplex(64);
+    let mut server = Connection::new(near, Spare::new(), LIMITS);
+    client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    let Next::Request(_) = server.request().await else { panic!("it is a request") };
+    let counts = Rc::new(());
+    let held = counts.clone();
+    let data = [Ok::<_, Infallible>(Frame::data(Bytes::from(vec![b'x'; 100])))];
+    let body = StreamBody::new(futures_util::stream::iter(data).map(move |frame| {
+        let _ = &held;
+        frame
+    }));
+    let mut answer = std::pin::pin!(server.answer(Response::new(body)));
+    assert!(futures_util::poll!(answer.as_mut()).is_pending(), "the client does not read yet");
+    assert_eq!(Rc::strong_count(&counts), 1);
+    let read = async { while client.read(&mut [0; 64]).await.unwrap() > 0 {} };
+    tokio::select! {
+        after = answer => assert_eq!(after.unwrap(), After::Next),
+        () = read => panic!("nobody closed it"),
+    }
+}
