@@ -220,8 +220,23 @@ pub fn lives(pid: i32) -> bool {
         .is_ok_and(|stat| stat.rsplit(") ").next().is_some_and(|rest| !rest.starts_with('Z')))
 }
 
+/// A process that is told to stop has stopped when this returns: on a busy machine its other threads go on for a while.
 pub fn send_signal(pid: i32, signal: Signal) {
     kill(Pid::from_raw(pid), signal).expect("the process is there");
+    let begun = Instant::now();
+    while signal == Signal::SIGSTOP && !stands_still(pid) {
+        assert!(begun.elapsed() < Duration::from_secs(40), "process {pid} does not stop");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// By the state of each thread, the first word behind its name (proc_pid_stat(5)).
+fn stands_still(pid: i32) -> bool {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).expect("the process is there");
+    threads.flatten().all(|thread| {
+        let stat = fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+        stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('T'))
+    })
 }
 
 impl Drop for Mesh {
