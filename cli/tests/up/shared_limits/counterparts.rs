@@ -10,8 +10,9 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::net::{TcpListener, TcpStream};
 
-use super::replica::{app, free_port};
+use super::replica::app;
 use super::within;
+use crate::ports;
 
 /// One of ours, in this process, in plaintext.
 pub async fn limit_server(redis: Option<&str>) -> SocketAddr {
@@ -56,7 +57,7 @@ pub struct Redis {
 
 impl Redis {
     pub async fn start() -> Self {
-        Self::start_at(free_port().await).await
+        Self::start_at(ports::free()).await
     }
 
     pub async fn start_at(port: u16) -> Self {
@@ -94,7 +95,7 @@ pub struct Envoy {
 impl Envoy {
     /// `limit`: requests a day, counted by `server`.
     pub async fn start(server: SocketAddr, limit: u32) -> Self {
-        let at = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port().await));
+        let at = SocketAddr::from((Ipv4Addr::LOCALHOST, ports::free()));
         let folder = tempfile::tempdir().expect("a folder");
         let file = folder.path().join("envoy.json");
         std::fs::write(&file, config(at, app().await, server, limit).to_string()).expect("written");
@@ -170,7 +171,7 @@ pub struct Foreign {
 
 impl Foreign {
     pub async fn start(python: &Path) -> Self {
-        let at = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port().await));
+        let at = SocketAddr::from((Ipv4Addr::LOCALHOST, ports::free()));
         let folder = tempfile::tempdir().expect("a folder");
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/up/shared_limits/foreign_server.py");
         let mut command = Command::new(python);

@@ -10,6 +10,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::within;
+use crate::ports;
 use crate::support::metric_at;
 
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -59,7 +60,7 @@ pub struct Replica {
 impl Replica {
     /// With one limit, counted by `server`.
     pub async fn start(app: SocketAddr, server: SocketAddr, limit: &str) -> Self {
-        let port = free_port().await;
+        let port = ports::free();
         let manifests = tempfile::tempdir().expect("a directory");
         let text = format!(
             "apiVersion: outrigger.dev/v1alpha1\nkind: Workload\nmetadata: {{name: w, labels: {{app: w}}}}\nspec:\n  address: 127.0.0.1\n  ports:\n  \
@@ -90,11 +91,6 @@ impl Replica {
     pub fn metric(&self, name: &str) -> f64 {
         metric_at(&format!("http://{}/metrics", self.running.metrics), name, &[])
     }
-}
-
-pub async fn free_port() -> u16 {
-    let listener = TcpListener::bind((LOOPBACK, 0)).await.expect("a port");
-    listener.local_addr().expect("bound").port()
 }
 
 /// An HTTP/1 client on one connection.
