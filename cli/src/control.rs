@@ -1,6 +1,5 @@
 //! `outrigger control`: the control plane as a process of its own.
 
-use std::io::IsTerminal;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -9,7 +8,6 @@ use anyhow::{Context, ensure};
 use outrigger_config::xds::certificates;
 use outrigger_control::{CaOrigin, Config, Control, Identity};
 use tokio::signal::unix::{SignalKind, signal};
-use tracing_subscriber::EnvFilter;
 
 /// Run the control plane: read manifests and tell every proxy that asks what concerns it.
 #[derive(Debug, clap::Args)]
@@ -64,13 +62,7 @@ pub struct Args {
 }
 
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let filter = EnvFilter::try_new(&args.log_level).context("--log-level")?;
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_target(false)
-        .init();
+    crate::log::begin(&args.log_level)?;
     let identity = identity(&args)?;
     ensure!(identity.is_some() || !args.no_plaintext, "--no-plaintext goes with --ca-dir or --ca-cert");
     let config = Config {

@@ -20,6 +20,7 @@ mod fault;
 mod http;
 mod identity;
 mod inject;
+mod log;
 mod output;
 mod proxy;
 mod ratelimit;

@@ -1,6 +1,5 @@
 //! `outrigger ratelimit`: a server of Envoy's rate limit call.
 
-use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 
@@ -8,7 +7,6 @@ use anyhow::Context;
 use outrigger_control::rate_limit::{Store, serve};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tracing_subscriber::EnvFilter;
 
 /// Count limits that several proxies share: a server of Envoy's envoy.service.ratelimit.v3.RateLimitService.
 #[derive(Debug, clap::Args)]
@@ -28,13 +26,7 @@ pub struct Args {
 }
 
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let filter = EnvFilter::try_new(&args.log_level).context("--log-level")?;
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_target(false)
-        .init();
+    crate::log::begin(&args.log_level)?;
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(async {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
