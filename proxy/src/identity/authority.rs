@@ -42,38 +42,48 @@ const LONGEST_SLEEP: Duration = Duration::from_secs(60);
 
 impl Authority {
     pub(super) async fn run(self, identity: Arc<Identity>, dns: Arc<Resolver>) {
-        let mut held = self.reuse(&identity);
+        let dial = Dial { dns, secure: Some((self.secure.clone(), identity.clone())) };
+        self.renew(&identity, SystemTime::now, || self.ask(&identity, &dial)).await;
+    }
+
+    /// Asks at the start and whenever it is time to, by `clock`, for ever.
+    async fn renew<A: Future<Output = Result<Material, String>>>(
+        &self,
+        identity: &Identity,
+        clock: impl Fn() -> SystemTime,
+        ask: impl Fn() -> A,
+    ) {
+        let mut held = self.reuse(identity, clock());
         let mut due = match identity.svid() {
             // How long ago it came is not known; its own beginning is close enough.
             Some(svid) => renewal(&svid.leaf, svid.leaf.not_before, jitter()),
-            None => SystemTime::now(),
+            None => clock(),
         };
-        let dial = Dial { dns, secure: Some((self.secure.clone(), identity.clone())) };
         let mut retry = Retry::default();
         loop {
-            let left = due.duration_since(SystemTime::now()).unwrap_or_default();
+            let left = due.duration_since(clock()).unwrap_or_default();
             if !left.is_zero() {
                 tokio::select! {
                     () = sleep(left.min(LONGEST_SLEEP)) => {}
                     () = identity.changed.notified() => {
                         if let Some(held) = &held {
-                            self.keep(&identity, held);
+                            self.keep(identity, held);
                         }
                     }
                 }
                 continue;
             }
-            match self.ask(&identity, &dial).await {
+            match ask().await {
                 Ok(material) => {
                     retry.reset();
-                    let now = SystemTime::now();
+                    let now = clock();
                     let renewal = identity.svid().map_or(now, |svid| renewal(&svid.leaf, now, jitter()));
                     due = renewal.max(now + SOONEST);
-                    self.keep(&identity, &material);
+                    self.keep(identity, &material);
                     held = Some(material);
                 }
                 Err(error) => {
-                    let now = SystemTime::now();
+                    let now = clock();
                     let life = identity.svid().and_then(|svid| svid.leaf.not_after.duration_since(now).ok());
                     due = now + retry.pause(life.unwrap_or_default(), rand::rng().random());
                     identity.failed(error);
@@ -83,7 +93,7 @@ impl Authority {
     }
 
     /// Takes up what an earlier process kept, as long as it is valid.
-    fn reuse(&self, identity: &Identity) -> Option<Material> {
+    fn reuse(&self, identity: &Identity, now: SystemTime) -> Option<Material> {
         let material = match self.kept.read() {
             Ok(material) => material?,
             Err(why) => {
@@ -92,7 +102,7 @@ impl Authority {
             }
         };
         match material.svid(&identity.provider) {
-            Ok((svid, _)) if svid.leaf.not_after <= SystemTime::now() => None,
+            Ok((svid, _)) if svid.leaf.not_after <= now => None,
             Ok((svid, bundle)) => {
                 identity.set_bundle(bundle);
                 identity.set_svid(svid);
@@ -174,3 +184,6 @@ pub(super) fn private(der: &[u8]) -> Result<PrivateKeyDer<'static>, String> {
 }
 
 pub(super) type Chain = Vec<CertificateDer<'static>>;
+
+#[cfg(test)]
+mod tests;

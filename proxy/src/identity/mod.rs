@@ -136,6 +136,10 @@ impl Identity {
 
     /// Why nothing can be spoken with mTLS now; `None` while it can.
     pub fn unusable(&self) -> Option<String> {
+        self.unusable_at(SystemTime::now())
+    }
+
+    fn unusable_at(&self, now: SystemTime) -> Option<String> {
         let because = || match &self.state.lock().error {
             Some(error) => format!(": {error}"),
             None => String::new(),
@@ -149,7 +153,7 @@ impl Identity {
         if self.trust.load().is_none() {
             return Some(format!("this proxy has no trust bundle yet{}", because()));
         }
-        let expired = svid.leaf.not_after + SKEW < SystemTime::now();
+        let expired = svid.leaf.not_after + SKEW < now;
         expired.then(|| format!("the certificate of this proxy has expired{}", because()))
     }
 

@@ -276,3 +276,94 @@ fn about(
     };
     again.map_err(|_| error)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, UNIX_EPOCH};
+
+    use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, SanType};
+
+    use super::*;
+
+    const BEGIN: u64 = 1_800_000_000;
+    const END: u64 = BEGIN + 3_600;
+
+    /// A leaf with these names, and the root that signed it.
+    fn signed(names: &[&str]) -> (CertificateDer<'static>, Arc<RootCertStore>) {
+        let root_key = KeyPair::generate().expect("randomness");
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let root = params.self_signed(&root_key).expect("it can be signed").der().clone();
+        let issuer = Issuer::new(params, root_key);
+        let key = KeyPair::generate().expect("randomness");
+        let mut params = CertificateParams::default();
+        params.subject_alt_names =
+            names.iter().map(|name| SanType::URI((*name).try_into().expect("ASCII"))).collect();
+        let at = |seconds| (UNIX_EPOCH + Duration::from_secs(seconds)).into();
+        (params.not_before, params.not_after) = (at(BEGIN), at(END));
+        let leaf = params.signed_by(&key, &issuer);
+        let mut roots = RootCertStore::empty();
+        roots.add(root).expect("a root");
+        (leaf.expect("it can be signed").der().clone(), Arc::new(roots))
+    }
+
+    fn provider() -> Arc<CryptoProvider> {
+        Arc::new(rustls::crypto::aws_lc_rs::default_provider())
+    }
+
+    /// What caller and callee make of a certificate at a time, and what either makes of it once a session was resumed.
+    fn judged(
+        leaf: &CertificateDer<'_>,
+        roots: &Arc<RootCertStore>,
+        id: &str,
+        now: u64,
+    ) -> [Result<(), String>; 3] {
+        let provider = provider();
+        let at = UnixTime::since_unix_epoch(Duration::from_secs(now));
+        let id: SpiffeId = id.parse().expect("an id");
+        let callee = Callee::new(roots.clone(), id.clone(), &provider);
+        let name = ServerName::try_from("any.test").expect("a name");
+        let callee = callee.verify_server_cert(leaf, &[], &name, &[], at).map(|_| ());
+        let callers = Callers::new(roots.clone(), "td", &provider).expect("there is a root");
+        let caller = callers.verify_client_cert(leaf, &[], at).map(|_| ());
+        let resumed =
+            peer(Some(std::slice::from_ref(leaf)), Some(&id), UNIX_EPOCH + Duration::from_secs(now));
+        let word = |error: Error| Cause::of(&error).word().to_owned();
+        [
+            callee.map_err(word),
+            caller.map_err(word),
+            resumed.map(|_| ()).map_err(|cause| cause.word().to_owned()),
+        ]
+    }
+
+    const ID: &str = "spiffe://td/ns/a/sa/b";
+
+    #[test]
+    fn clocks_may_differ_by_a_minute_and_not_a_second_more() {
+        let (leaf, roots) = signed(&[ID]);
+        for (now, want) in [
+            (BEGIN - 61, Err("not_yet_valid")),
+            (BEGIN - 60, Ok(())),
+            (BEGIN, Ok(())),
+            (END, Ok(())),
+            (END + 60, Ok(())),
+            (END + 61, Err("expired")),
+        ] {
+            let want = want.map_err(str::to_owned);
+            let age = now as i64 - BEGIN as i64;
+            assert_eq!(judged(&leaf, &roots, ID, now), [(); 3].map(|()| want.clone()), "{age} s");
+        }
+    }
+
+    #[test]
+    fn a_name_counts_where_it_is_the_only_one_and_the_one_that_is_meant() {
+        let (leaf, roots) = signed(&[ID, "spiffe://td/ns/a/sa/c"]);
+        for verdict in judged(&leaf, &roots, ID, BEGIN) {
+            assert_eq!(verdict, Err("not_one_uri_san".to_owned()), "of two names none counts");
+        }
+        let (leaf, roots) = signed(&["spiffe://td/ns/a/sa/c"]);
+        let [callee, caller, resumed] = judged(&leaf, &roots, ID, BEGIN);
+        assert_eq!((callee, resumed), (Err("wrong_identity".to_owned()), Err("wrong_identity".to_owned())));
+        assert_eq!(caller, Ok(()), "whoever calls may be anybody of the trust domain");
+    }
+}

@@ -143,6 +143,8 @@ async fn a_hello_that_comes_byte_by_byte_is_recognised() {
         let mut stream =
             within("a handshake", connector.connect(pki::name(), Trickle(stream))).await.expect("it passes");
         assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"istio-http/1.1"[..]));
+        let group = stream.get_ref().1.negotiated_key_exchange_group().map(|group| group.name());
+        assert_eq!(group, Some(rustls::NamedGroup::X25519MLKEM768), "its hello spans segments");
         stream.write_all(GET).await.expect("taken");
         // The runtime lets a task do so much at a time; what is left of a record then is not sent by reading.
         stream.flush().await.expect("sent");
