@@ -31,7 +31,7 @@ pub struct Args {
     /// believed. Looked at again when it changes.
     #[arg(long, value_name = "FILE", requires_all = ["ca_key", "token_key"])]
     ca_cert: Option<PathBuf>,
-    /// The key of the first certificate (PEM).
+    /// The key of the first certificate (PEM). Others than its owner and its group must not be able to read it.
     #[arg(long, value_name = "FILE", requires = "ca_cert")]
     ca_key: Option<PathBuf>,
     /// Key that proxies' tokens are signed with (P-256, PKCS #8 in PEM); made where there is none. Default: token.key in --ca-dir.

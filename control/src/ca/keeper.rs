@@ -4,6 +4,7 @@
 //! at every second. Where certificate and key are given as files, those are looked at, and their owner takes the steps.
 
 use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -78,7 +79,7 @@ impl Ca {
 
     /// A CA of files: `certificates` in PEM, what signs first, with each root that is to be believed; `key` belongs to the first.
     pub async fn given(certificates: &Path, key: &Path) -> io::Result<Self> {
-        let texts = (read(certificates).await?, read(key).await?);
+        let texts = (read(certificates).await?, read_key(key).await?);
         let present = Present::of_files(texts, SystemTime::now()).map_err(|error| {
             io::Error::new(io::ErrorKind::InvalidData, format!("{}: {error}", certificates.display()))
         })?;
@@ -114,7 +115,7 @@ impl Ca {
         match &self.origin {
             Origin::Store(store) => self.look_at(&**store, life, all_heard, now).await,
             Origin::Files { certificates, key } => {
-                let texts = (read(certificates).await?, read(key).await?);
+                let texts = (read(certificates).await?, read_key(key).await?);
                 if self.present.load().seen != Seen::Files(texts.0.clone(), texts.1.clone()) {
                     let present = Present::of_files(texts, now).map_err(io::Error::other)?;
                     tracing::info!(file = %certificates.display(), "took up the changed certificates of the CA");
@@ -210,6 +211,19 @@ async fn read(path: &Path) -> io::Result<String> {
     tokio::fs::read_to_string(path)
         .await
         .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))
+}
+
+/// A key, which has to be its owner's and at most its group's: whoever reads it may be anybody. A group is let pass because a volume of Kubernetes
+/// that is not root's can be given no other way (`fsGroup` with `defaultMode: 0440`).
+async fn read_key(path: &Path) -> io::Result<String> {
+    let about = tokio::fs::metadata(path).await;
+    let about =
+        about.map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))?;
+    if about.permissions().mode() & 0o027 != 0 {
+        let text = format!("{}: others may read or change the key in it; chmod 600", path.display());
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, text));
+    }
+    read(path).await
 }
 
 #[cfg(test)]

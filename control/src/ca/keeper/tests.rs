@@ -91,6 +91,7 @@ async fn given_files_are_followed_and_bad_ones_are_not() {
         roots.iter().for_each(|authority| pem.push_str(&authority.root));
         std::fs::write(&certificates, pem).unwrap();
         std::fs::write(&key, &authority.key).unwrap();
+        permit(&key, 0o600);
     };
     write(&one, &[&one]);
     let ca = Ca::given(&certificates, &key).await.unwrap();
@@ -106,6 +107,34 @@ async fn given_files_are_followed_and_bad_ones_are_not() {
     let second = leaf(&ca, now);
     assert_ne!(second.chain[1], first.chain[1]);
     assert!(believed(&first, ca.present().roots(), now) && believed(&second, ca.present().roots(), now));
+}
+
+#[tokio::test]
+async fn a_given_key_is_nobody_elses() {
+    let dir = TempDir::new().unwrap();
+    let (certificates, key) = (dir.path().join("ca.pem"), dir.path().join("ca.key"));
+    let authority = Authority::make(SystemTime::now()).unwrap();
+    std::fs::write(&certificates, authority.chain.concat() + &authority.root).unwrap();
+    std::fs::write(&key, &authority.key).unwrap();
+    for mode in [0o644, 0o604, 0o660, 0o602] {
+        permit(&key, mode);
+        let refused = Ca::given(&certificates, &key).await.unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::PermissionDenied, "{mode:o}");
+        assert!(refused.to_string().contains("ca.key: others may read or change the key"), "{refused}");
+    }
+    for mode in [0o600, 0o400, 0o440] {
+        permit(&key, mode);
+        Ca::given(&certificates, &key).await.unwrap_or_else(|error| panic!("{mode:o}: {error}"));
+    }
+    // One that is opened to others later is used no further than it was.
+    let ca = Ca::given(&certificates, &key).await.unwrap();
+    permit(&key, 0o644);
+    assert!(ca.look(DAY, |_| true, SystemTime::now()).await.is_err());
+    leaf(&ca, SystemTime::now());
+}
+
+fn permit(path: &Path, mode: u32) {
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
 }
 
 #[test]
