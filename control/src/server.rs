@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use outrigger_config::model::Root;
-use outrigger_config::xds::certificates::CertificateServiceServer;
 use outrigger_config::xds::pb::discovery::aggregated_discovery_service_server::AggregatedDiscoveryServiceServer;
 use rustls::ServerConfig;
 use tokio::net::TcpListener;
@@ -19,7 +18,7 @@ use tonic::transport::server::TcpIncoming;
 
 use crate::ads::Ads;
 use crate::api::{self, Api};
-use crate::ca::{Admission, Ca, Certificates, Directory, Own, TokenSigner, seconds};
+use crate::ca::{Admission, Ca, Certificates, Directory, Entrance, Own, TokenSigner, seconds};
 use crate::experiments::Experiments;
 use crate::metrics::Metrics;
 use crate::proxies::Proxies;
@@ -252,11 +251,11 @@ impl Control {
                 .max_concurrent_streams(STREAMS_A_CONNECTION)
         };
         if let (Some(Authority { ca, admission, .. }), Some((listener, tls))) = (&authority, self.secure) {
-            let certificates =
-                Certificates::new(ca.clone(), admission.clone(), views.clone(), counts.clone());
+            let certificates = Certificates::new(ca.clone(), views.clone(), counts.clone());
+            let entrance = Entrance::new(certificates, admission.clone(), counts.clone());
             let secure = builder()
                 .add_service(AggregatedDiscoveryServiceServer::new(service.admitting(admission.clone())))
-                .add_service(CertificateServiceServer::new(certificates))
+                .add_service(entrance)
                 .add_service(limits.admitting(Arc::new(Callers::new(admission.clone()))).service())
                 .serve_with_incoming_shutdown(tls::incoming(listener, tls), ended(closing.subscribe()));
             servers.spawn(async { secure.await.map_err(io::Error::other) });

@@ -30,7 +30,9 @@ const MAX_CONNECTIONS: usize = 40_000;
 /// Of them, from one host: outside Kubernetes all proxies of a machine may come from one address.
 const MAX_OF_A_HOST: usize = 8_000;
 /// Handshakes at a time: others wait in the backlog.
-const MAX_HANDSHAKES: usize = 512;
+const MAX_HANDSHAKES: usize = 4_096;
+/// Of them, from one host: what is more is closed, so that whoever opens connections and says nothing keeps only its own host waiting.
+const HANDSHAKES_OF_A_HOST: usize = 512;
 /// From the first byte to the last of a handshake (design.md 5, slow clients).
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// After an error of the listening socket, which may be that no file descriptor is left.
@@ -56,7 +58,8 @@ pub fn incoming(listener: TcpListener, config: ServerConfig) -> ReceiverStream<i
 
 async fn accept(listener: TcpListener, acceptor: TlsAcceptor, done: mpsc::Sender<io::Result<Connection>>) {
     let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    let hosts = Arc::new(Hosts::default());
+    let hosts = Arc::new(Hosts::new(MAX_OF_A_HOST));
+    let shaking = Arc::new(Hosts::new(HANDSHAKES_OF_A_HOST));
     let mut handshakes = JoinSet::new();
     loop {
         while handshakes.try_join_next().is_some() {}
@@ -82,11 +85,17 @@ async fn accept(listener: TcpListener, acceptor: TlsAcceptor, done: mpsc::Sender
             tracing::debug!(%peer, "closed: this host has {MAX_OF_A_HOST} connections");
             continue;
         };
+        let Some(handshake) = shaking.enter(peer.ip()) else {
+            tracing::debug!(%peer, "closed: this host has {HANDSHAKES_OF_A_HOST} handshakes under way");
+            continue;
+        };
         let (acceptor, done) = (acceptor.clone(), done.clone());
         handshakes.spawn(async move {
             // Small writes of one call each: waiting for more gains nothing.
             let _ = tcp.set_nodelay(true);
-            match tokio::time::timeout(HANDSHAKE, acceptor.accept(tcp)).await {
+            let accepted = tokio::time::timeout(HANDSHAKE, acceptor.accept(tcp)).await;
+            drop(handshake);
+            match accepted {
                 Ok(Ok(tls)) => {
                     // Refused where the server is ending.
                     let _ = done.send(Ok(Connection { tls, _permit: permit, _host: host })).await;
@@ -105,9 +114,12 @@ pub struct Connection {
     _host: Entered,
 }
 
-/// How many connections each host has.
-#[derive(Debug, Default)]
-struct Hosts(Mutex<HashMap<IpAddr, usize>>);
+/// How many each host has of something.
+#[derive(Debug)]
+struct Hosts {
+    most: usize,
+    counts: Mutex<HashMap<IpAddr, usize>>,
+}
 
 /// One of them, until it is dropped.
 #[derive(Debug)]
@@ -117,11 +129,15 @@ struct Entered {
 }
 
 impl Hosts {
+    fn new(most: usize) -> Self {
+        Self { most, counts: Mutex::default() }
+    }
+
     fn enter(self: &Arc<Self>, address: IpAddr) -> Option<Entered> {
         let host = limit::host(address);
-        let mut hosts = self.0.lock();
-        let count = hosts.entry(host).or_default();
-        if *count >= MAX_OF_A_HOST {
+        let mut counts = self.counts.lock();
+        let count = counts.entry(host).or_default();
+        if *count >= self.most {
             return None;
         }
         *count += 1;
@@ -131,11 +147,11 @@ impl Hosts {
 
 impl Drop for Entered {
     fn drop(&mut self) {
-        let mut hosts = self.hosts.0.lock();
-        if let Some(count) = hosts.get_mut(&self.host) {
+        let mut counts = self.hosts.counts.lock();
+        if let Some(count) = counts.get_mut(&self.host) {
             *count -= 1;
             if *count == 0 {
-                hosts.remove(&self.host);
+                counts.remove(&self.host);
             }
         }
     }
@@ -191,14 +207,15 @@ mod tests {
 
     #[test]
     fn a_host_has_its_share_and_gets_it_back() {
-        let hosts = Arc::new(Hosts::default());
+        const MOST: usize = 3;
+        let hosts = Arc::new(Hosts::new(MOST));
         let enter = |address: &str| hosts.enter(address.parse().expect("an address"));
-        let mut all: Vec<_> = (0..MAX_OF_A_HOST).map(|_| enter("10.0.0.1").expect("its share")).collect();
+        let mut all: Vec<_> = (0..MOST).map(|_| enter("10.0.0.1").expect("its share")).collect();
         assert!(enter("10.0.0.1").is_none());
         assert!(enter("10.0.0.2").is_some());
         all.pop();
         all.push(enter("10.0.0.1").expect("one has gone"));
         drop(all);
-        assert!(hosts.0.lock().is_empty());
+        assert!(hosts.counts.lock().is_empty());
     }
 }

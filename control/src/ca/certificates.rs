@@ -10,42 +10,29 @@ use outrigger_config::xds::certificates::{
 use outrigger_config::xds::pb;
 use rcgen::SanType;
 use tokio::sync::watch;
-use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 
-use super::admission::Admission;
 use super::keeper::Ca;
-use super::limit::Limit;
 use super::refusal::Refusal;
 use super::token::Caller;
 use super::{Leaf, csr};
 use crate::metrics::Metrics;
 use crate::view::View;
 
-/// A proxy asks once in half a life, which is 5 s at the least; a crash loop asks more often.
-const CALLER_RATE: f64 = 1.0;
-const CALLER_BURST: f64 = 20.0;
-
 /// Shorter ones than this are not given, whatever is asked for: there would be no time to renew them.
 const LEAST_LIFE: Duration = Duration::from_secs(10);
 
+/// Serves callers that [`Entrance`](super::Entrance) has let in, and no others.
 #[derive(Debug)]
 pub struct Certificates {
     ca: Arc<Ca>,
-    admission: Arc<Admission>,
-    callers: Limit<Caller>,
     views: watch::Receiver<Arc<View>>,
     metrics: Arc<Metrics>,
 }
 
 impl Certificates {
-    pub fn new(
-        ca: Arc<Ca>,
-        admission: Arc<Admission>,
-        views: watch::Receiver<Arc<View>>,
-        metrics: Arc<Metrics>,
-    ) -> Self {
-        Self { ca, admission, callers: Limit::new(CALLER_RATE, CALLER_BURST), views, metrics }
+    pub fn new(ca: Arc<Ca>, views: watch::Receiver<Arc<View>>, metrics: Arc<Metrics>) -> Self {
+        Self { ca, views, metrics }
     }
 
     fn issue(
@@ -54,9 +41,6 @@ impl Certificates {
         request: &CertificateRequest,
         now: SystemTime,
     ) -> Result<(SpiffeId, Leaf), Refusal> {
-        if !self.callers.admits(caller.clone(), Instant::now()) {
-            return Err(Refusal::TooMany);
-        }
         let (namespace, account) = (&**caller.role.namespace(), &*caller.service_account);
         // A workload that could have it would be taken for the control plane by every proxy.
         if (namespace, account) == (CONTROL_NAMESPACE, CONTROL_SERVICE_ACCOUNT) {
@@ -99,10 +83,9 @@ impl CertificateService for Certificates {
         &self,
         request: Request<CertificateRequest>,
     ) -> Result<Response<CertificateResponse>, Status> {
-        let peer = request.remote_addr();
-        let caller = self.admission.caller(request.metadata(), peer).await;
-        let issued = caller.and_then(|caller| {
-            self.issue(&caller, request.get_ref(), SystemTime::now())
+        let caller = request.extensions().get::<Caller>();
+        let issued = caller.ok_or(Refusal::NoToken).and_then(|caller| {
+            self.issue(caller, request.get_ref(), SystemTime::now())
                 .inspect_err(|why| tracing::warn!(%caller, reason = why.reason(), "no certificate: {why}"))
         });
         match issued {
@@ -113,7 +96,6 @@ impl CertificateService for Certificates {
             }
             Err(why) => {
                 self.metrics.certificates(why.reason()).inc();
-                tracing::debug!(?peer, reason = why.reason(), "refused");
                 Err(why.status())
             }
         }

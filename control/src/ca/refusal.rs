@@ -34,6 +34,8 @@ pub enum Refusal {
     CsrAsksMore(String),
     #[error("too many requests; try again in a second")]
     TooMany,
+    #[error("the request has not come whole within {0} s")]
+    TooSlow(u64),
     #[error("{0}")]
     Unavailable(String),
 }
@@ -56,6 +58,7 @@ impl Refusal {
             Self::CsrKey(_) => "csr_key",
             Self::CsrAsksMore(_) => "csr_asks_more",
             Self::TooMany => "too_many",
+            Self::TooSlow(_) => "too_slow",
             Self::Unavailable(_) => "unavailable",
         }
     }
@@ -74,6 +77,7 @@ impl Refusal {
                 Code::InvalidArgument
             }
             Self::TooMany => Code::ResourceExhausted,
+            Self::TooSlow(_) => Code::DeadlineExceeded,
             Self::Unavailable(_) => Code::Unavailable,
         };
         Status::new(code, format!("{}: {self}", self.reason()))
