@@ -130,6 +130,8 @@ failures! {
     FaultReset "fault_reset" 503 UNAVAILABLE "connection_terminated" "FI";
     /// A fault of a TrafficPolicy broke the answer off, on purpose.
     FaultCut "fault_cut" 503 UNAVAILABLE "connection_terminated" "FI";
+    /// A fault of a TrafficPolicy made the answer's trailers unusable, on purpose.
+    FaultTrailers "fault_trailers" 503 UNAVAILABLE "http_protocol_error" "FI";
     /// A fault of a TrafficPolicy refused the connection, on purpose.
     FaultRefused "fault_refused" 503 UNAVAILABLE "connection_refused" "FI";
     /// The request is not valid HTTP, or lacks what it needs (a host, a target).
@@ -159,7 +161,14 @@ impl Reason {
 
     /// Whether a fault that a policy asks for made it up.
     pub const fn is_injected(self) -> bool {
-        matches!(self, Self::FaultAbort | Self::FaultReset | Self::FaultCut | Self::FaultRefused)
+        matches!(
+            self,
+            Self::FaultAbort
+                | Self::FaultReset
+                | Self::FaultCut
+                | Self::FaultTrailers
+                | Self::FaultRefused
+        )
     }
 
     /// Whether the one who asked is told this word and nothing else.

@@ -60,6 +60,8 @@ pub struct Fault {
     pub matches: Vec<CallMatch>,
     /// Of what matches, how much is hit.
     pub share: Fraction,
+    /// Calls hit at the same time by one proxy; what comes on top is let alone. `None`: any number. At least 1.
+    pub at_most: Option<u32>,
     pub effect: FaultEffect,
 }
 
@@ -68,6 +70,8 @@ pub enum FaultEffect {
     Given(GivenFault),
     /// What the request's own headers ask for, within these bounds.
     ByHeaders(FaultCeiling),
+    /// Connections wait so long before anything is done about them. At the callee alone.
+    SlowAccept(FaultDelay),
 }
 
 /// At least one of its fields says something.
@@ -79,6 +83,8 @@ pub struct GivenFault {
     pub throttle: Option<u64>,
     /// The answer breaks off after so many bytes of its body.
     pub cut: Option<u64>,
+    /// The values of the answer's trailers are made unusable.
+    pub corrupt_trailers: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -194,7 +200,10 @@ impl Fault {
     pub fn is_http(&self) -> bool {
         let by_effect = match &self.effect {
             FaultEffect::ByHeaders(_) => true,
-            FaultEffect::Given(given) => matches!(given.end, Some(FaultEnd::Http(_) | FaultEnd::Grpc(_))),
+            FaultEffect::SlowAccept(_) => false,
+            FaultEffect::Given(given) => {
+                given.corrupt_trailers || matches!(given.end, Some(FaultEnd::Http(_) | FaultEnd::Grpc(_)))
+            }
         };
         by_effect || (!self.matches.is_empty() && self.matches.iter().all(CallMatch::is_http))
     }
@@ -213,7 +222,7 @@ mod tests {
 
     fn fault(from: Vec<PeerMatch>, matches: Vec<CallMatch>) -> Fault {
         let effect = FaultEffect::Given(GivenFault { cut: Some(1), ..GivenFault::default() });
-        Fault { name: "f".into(), from, matches, share: Fraction::ALL, effect }
+        Fault { name: "f".into(), from, matches, share: Fraction::ALL, at_most: None, effect }
     }
 
     fn among<T>(is: T) -> Among<T> {

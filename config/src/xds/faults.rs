@@ -53,6 +53,14 @@ pub struct Fault {
     /// Instead of the four before.
     #[prost(message, optional, tag = "9")]
     pub by_headers: Option<Ceiling>,
+    #[prost(bool, tag = "10")]
+    pub corrupt_trailers: bool,
+    /// Instead of all others.
+    #[prost(message, optional, tag = "11")]
+    pub slow_accept: Option<Delay>,
+    /// 0: any number.
+    #[prost(uint32, tag = "12")]
+    pub at_most: u32,
 }
 
 /// Fixed: `long`. Uniform: from `short` to `long`. Exponential: of mean `short`, at most `long`.
@@ -124,6 +132,7 @@ fn fault(fault: &model::Fault) -> Fault {
         from: fault.from.iter().map(access::peer).collect(),
         matches: fault.matches.iter().map(access::call).collect(),
         share: fault.share.millionths(),
+        at_most: fault.at_most.unwrap_or_default(),
         ..Fault::default()
     };
     match &fault.effect {
@@ -132,7 +141,9 @@ fn fault(fault: &model::Fault) -> Fault {
             own.end = given.end.map(end);
             own.throttle = given.throttle;
             own.cut = given.cut;
+            own.corrupt_trailers = given.corrupt_trailers;
         }
+        FaultEffect::SlowAccept(slow) => own.slow_accept = Some(delay(*slow)),
         FaultEffect::ByHeaders(ceiling) => {
             own.by_headers = Some(Ceiling {
                 delay: ceiling.delay.map(fields::duration),
@@ -215,8 +226,9 @@ fn decode_fault(own: Fault, at: &At<'_>) -> Result<model::Fault, Unsupported> {
         Some(0) => Err(at.field(name).refuse("0 lets nothing through")),
         given => Ok(given),
     };
-    let effect = match own.by_headers {
-        Some(ceiling) => {
+    let effect = match (own.slow_accept, own.by_headers) {
+        (Some(slow), _) => FaultEffect::SlowAccept(decode_delay(slow, &at.field("slow_accept"))?),
+        (None, Some(ceiling)) => {
             let at = at.field("by_headers");
             let delay = fields::optional_duration(ceiling.delay, &at.field("delay"))?;
             FaultEffect::ByHeaders(model::FaultCeiling {
@@ -227,11 +239,12 @@ fn decode_fault(own: Fault, at: &At<'_>) -> Result<model::Fault, Unsupported> {
                 throttle: at_least_one(ceiling.throttle, "throttle")?,
             })
         }
-        None => FaultEffect::Given(model::GivenFault {
+        (None, None) => FaultEffect::Given(model::GivenFault {
             delay: own.delay.map(|delay| decode_delay(delay, &at.field("delay"))).transpose()?,
             end: own.end.map(|end| decode_end(&end, &at.field("end"))).transpose()?,
             throttle: at_least_one(own.throttle, "throttle")?,
             cut: own.cut,
+            corrupt_trailers: own.corrupt_trailers,
         }),
     };
     Ok(model::Fault {
@@ -243,6 +256,7 @@ fn decode_fault(own: Fault, at: &At<'_>) -> Result<model::Fault, Unsupported> {
             .map(|(i, call)| access::decode_call(call, &at.index("matches", i)))
             .collect::<Result<_, _>>()?,
         share: share(own.share, &at.field("share"))?,
+        at_most: (own.at_most > 0).then_some(own.at_most),
         effect,
     })
 }

@@ -3,18 +3,22 @@
 //! Owns the list, which says in the words of manifests what the encoding (`foreign`) leaves out; limits, which the callee enforces, concern no caller.
 
 use super::foreign::Client;
+use super::route::fault;
 use crate::manifest::traffic_policy::{
-    BalancingAlgorithm, BreakerMode, CircuitBreakerSection, EjectionSection, FaultAt, FaultSection,
-    LoadBalancingSection, RetrySection, TargetRef, TimeoutSection, TrafficPolicySpec, Zones,
+    BalancingAlgorithm, BreakerMode, CircuitBreakerSection, EjectionSection, LoadBalancingSection,
+    RetrySection, TargetRef, TimeoutSection, TrafficPolicy, Zones,
 };
+use crate::model::FaultAt;
+use crate::registry::faults_of_policy;
 
 /// Fields of the policy that are set and have no effect on such a client, `spec` left out.
-pub fn lost(policy: &TrafficPolicySpec, client: Client) -> Vec<&'static str> {
+pub fn lost(object: &TrafficPolicy, client: Client) -> Vec<&'static str> {
     let grpc = match client {
         Client::Outrigger => return Vec::new(),
         Client::Envoy => false,
         Client::Grpc => true,
     };
+    let policy = &object.spec;
     let mut lost = Vec::new();
     let mut note = |field, is_lost: bool| {
         if is_lost {
@@ -74,29 +78,28 @@ pub fn lost(policy: &TrafficPolicySpec, client: Client) -> Vec<&'static str> {
         note("loadBalancing.session", session.is_some());
         note("loadBalancing.healthCheck", grpc && health_check.is_some());
     }
-    if let Some(fault) = &policy.fault {
-        note("fault", fault.at != FaultAt::Callee && (grpc || !fits_envoy(fault)));
+    if let Some(faults) = faults_of_policy(object).filter(|faults| !faults.faults.is_empty()) {
+        note("fault", faults.at != FaultAt::Callee && (grpc || !fault::says_all(&faults)));
     }
     lost
-}
-
-/// Whether Envoy's filter has what is named here at all; how much of it at a time, docs/xds.md says.
-fn fits_envoy(fault: &FaultSection) -> bool {
-    let ends = fault.active_for.is_some() || fault.stop_if.is_some();
-    let all_known = fault.faults.iter().all(|item| {
-        item.from.is_none() && item.cut.is_none() && item.refuse.is_none() && item.by_headers.is_none()
-    });
-    fault.at == FaultAt::Caller && !ends && all_known
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::manifest::Manifest;
 
-    fn spec(sections: serde_json::Value) -> TrafficPolicySpec {
+    fn policy(sections: serde_json::Value) -> TrafficPolicy {
         let mut spec = serde_json::json!({"targetRefs": [{"kind": "Service", "name": "s"}]});
         spec.as_object_mut().unwrap().extend(sections.as_object().unwrap().clone());
-        serde_json::from_value(spec).unwrap()
+        let (api, kind) = ("outrigger.dev/v1alpha1", "TrafficPolicy");
+        let object = serde_json::json!({"apiVersion": api, "kind": kind, "metadata": {"name": "p"}, "spec": spec});
+        let parsed = crate::manifest::parse(object.to_string().as_bytes(), "p.json");
+        assert!(parsed.diagnostics.is_empty(), "{:?}", parsed.diagnostics);
+        match parsed.objects.into_iter().next().map(|object| object.manifest) {
+            Some(Manifest::TrafficPolicy(policy)) => *policy,
+            other => panic!("{other:?}"),
+        }
     }
 
     #[test]
@@ -128,8 +131,39 @@ mod tests {
                 &["fault"],
                 &["fault"],
             ),
+            (
+                serde_json::json!({"fault": {"faults": [{"atMost": 3, "abort": {"httpStatus": 503}}]}}),
+                &[],
+                &["fault"],
+            ),
+            // What its filter has, and not in this form.
+            (
+                serde_json::json!({"fault": {"faults": [{"delay": {"uniform": {"min": "1s", "max": "2s"}}}]}}),
+                &["fault"],
+                &["fault"],
+            ),
+            (
+                serde_json::json!({"fault": {"faults": [{"delay": {"fixed": "1s"}}, {"delay": {"fixed": "2s"}}]}}),
+                &["fault"],
+                &["fault"],
+            ),
+            (
+                serde_json::json!({"fault": {"faults": [{"throttle": {"bytesPerSecond": 1000}}]}}),
+                &["fault"],
+                &["fault"],
+            ),
+            (
+                serde_json::json!({"fault": {"faults": [{"match": [{"paths": [{"value": "/a"}]}], "delay": {"fixed": "1s"}}]}}),
+                &["fault"],
+                &["fault"],
+            ),
+            (
+                serde_json::json!({"fault": {"at": "Callee", "faults": [{"slowAccept": {"fixed": "1s"}}]}}),
+                &[],
+                &[],
+            ),
         ] {
-            let policy = spec(sections.clone());
+            let policy = policy(sections.clone());
             assert_eq!(lost(&policy, Client::Outrigger), [""; 0], "{sections}");
             assert_eq!(lost(&policy, Client::Envoy), envoy, "{sections}");
             assert_eq!(lost(&policy, Client::Grpc), grpc, "{sections}");

@@ -274,8 +274,22 @@ fn faults() -> impl Strategy<Value = Arc<Faults>> {
         interval: Duration::from_secs(interval),
         min_requests,
     });
-    let fault = (name(), vec(peer_match(), 0..2), vec(call_match(), 0..2), fraction(), fault_effect())
-        .prop_map(|(name, from, matches, share, effect)| Fault { name, from, matches, share, effect });
+    let fault = (
+        name(),
+        vec(peer_match(), 0..2),
+        vec(call_match(), 0..2),
+        fraction(),
+        option::of(1..=u32::MAX),
+        fault_effect(),
+    );
+    let fault = fault.prop_map(|(name, from, matches, share, at_most, effect)| Fault {
+        name,
+        from,
+        matches,
+        share,
+        at_most,
+        effect,
+    });
     let parts = (
         at,
         vec(fault, 0..3),
@@ -295,11 +309,13 @@ fn faults() -> impl Strategy<Value = Arc<Faults>> {
 
 fn fault_effect() -> impl Strategy<Value = FaultEffect> {
     let short = || (1_u64..3_600_000).prop_map(Duration::from_millis);
-    let delay = (short(), short(), 0..3).prop_map(|(a, b, shape)| match shape {
-        0 => FaultDelay::Fixed(a),
-        1 => FaultDelay::Uniform { min: a.min(b), max: a.max(b) },
-        _ => FaultDelay::Exponential { mean: a.min(b), max: a.max(b) },
-    });
+    let delay = || {
+        (short(), short(), 0..3).prop_map(|(a, b, shape)| match shape {
+            0 => FaultDelay::Fixed(a),
+            1 => FaultDelay::Uniform { min: a.min(b), max: a.max(b) },
+            _ => FaultDelay::Exponential { mean: a.min(b), max: a.max(b) },
+        })
+    };
     let end = prop_oneof![
         (200_u16..600).prop_map(|status| FaultEnd::Http(StatusCode::from_u16(status).expect("a status"))),
         (1_u16..=16).prop_map(FaultEnd::Grpc),
@@ -307,11 +323,13 @@ fn fault_effect() -> impl Strategy<Value = FaultEffect> {
         Just(FaultEnd::Refuse),
     ];
     let rate = || option::of(prop_oneof![1..=u64::MAX, Just(2048)]);
-    let given = (option::of(delay), option::of(end), rate(), option::of(any::<u64>()))
-        .prop_map(|(delay, end, throttle, cut)| FaultEffect::Given(GivenFault { delay, end, throttle, cut }));
+    let given = (option::of(delay()), option::of(end), rate(), option::of(any::<u64>()), any::<bool>());
+    let given = given.prop_map(|(delay, end, throttle, cut, corrupt_trailers)| {
+        FaultEffect::Given(GivenFault { delay, end, throttle, cut, corrupt_trailers })
+    });
     let by_headers = (option::of(short()), any::<bool>(), rate())
         .prop_map(|(delay, abort, throttle)| FaultEffect::ByHeaders(FaultCeiling { delay, abort, throttle }));
-    prop_oneof![3 => given, 1 => by_headers].boxed()
+    prop_oneof![3 => given, 1 => by_headers, 1 => delay().prop_map(FaultEffect::SlowAccept)].boxed()
 }
 
 fn access() -> impl Strategy<Value = Access> {

@@ -252,7 +252,7 @@ fn reports(view: &View, connected: &[Arc<Proxy>]) -> BTreeMap<ObjectKey, Report>
 
 fn lost(object: &Object, client: Client) -> Option<Lost> {
     let Manifest::TrafficPolicy(policy) = &object.manifest else { return None };
-    let fields = xds::lost(&policy.spec, client);
+    let fields = xds::lost(policy, client);
     (!fields.is_empty()).then(|| Lost { client: format!("{client:?}"), fields })
 }
 

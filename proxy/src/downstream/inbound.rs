@@ -59,6 +59,13 @@ pub async fn serve(
             return tcp::refuse(io, &arrival, &Failure::new(Reason::UnknownDestination, why));
         }
     };
+    if let Some(slow) = target.destination.tcp.faults().and_then(|faults| faults.accept(&arrival)) {
+        tracing::debug!(client = %arrival.peer.address, fault = %slow.name, wait = ?slow.wait, "a connection waits");
+        // Boxed: hardly any connection has such a wait.
+        if !Box::pin(slow.over(arrival.worker.shared.drain.watch())).await {
+            return;
+        }
+    }
     match mode(&arrival.worker, port.as_deref()) {
         MtlsMode::Strict => strict(io, arrival, target).await,
         MtlsMode::Permissive if arrival.worker.shared.identity.is_configured() => {

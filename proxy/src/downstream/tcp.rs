@@ -107,6 +107,7 @@ pub async fn carry(
     }
     let pauses = Pauses::new(backends.idle());
     let io = Counted::new(io, record.count(Way::Request), record.count(Way::Response), &pauses);
+    let _busy = fault.as_mut().map(|fault| std::mem::take(&mut fault.busy));
     let mut io = io.with_flow(fault.and_then(|fault| fault.flow));
     let revoked = async {
         match &admitted {

@@ -133,8 +133,10 @@ impl Held {
             if let Some(picked) = &self.picked {
                 picked.ended(trailers);
             }
-            if let Some(fault) = &mut self.fault {
-                fault.ended(trailers);
+            if let Some(fault) = &mut self.fault
+                && fault.ended(trailers)
+            {
+                self.record.fail(&Reason::FaultTrailers.into());
             }
             self.grpc_status(trailers);
         }

@@ -218,7 +218,7 @@ impl Metrics {
                 "outrigger_faults_total",
                 ["policy", "fault", "kind"],
                 0,
-                "What faults of TrafficPolicies did to requests, attempts and TCP connections; kind is delay, abort, reset, refuse, throttle or cut.",
+                "What faults of TrafficPolicies did to requests, attempts and connections; kind is delay, abort, reset, refuse, throttle, cut, trailers or accept.",
             ),
             health_checks: Family::new(
                 "outrigger_health_checks_total",

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use super::ejection::{Outcome, Probe};
 use super::{Endpoint, SendError};
 use crate::failure::{Reason, grpc, grpc_status, is_grpc};
+use crate::policy::fault::were_corrupted;
 use crate::policy::retry::is_gateway_error;
 
 /// Counts as a request in flight until it is dropped.
@@ -63,6 +64,9 @@ impl Picked {
     pub fn ended(&self, trailers: &HeaderMap) {
         if let Told::Begun(latency) = self.told.get() {
             let code = grpc_status(trailers);
+            if code.is_none() && were_corrupted(trailers) {
+                return self.dismiss();
+            }
             self.tell(|rules| outcome(StatusCode::OK, code, rules), latency, Instant::now());
         }
     }

@@ -492,3 +492,125 @@ async fn without_a_policy_headers_ask_in_vain() {
     let answer = Answer::read(mesh.client().await.send(request.body(text("")).expect("valid")).await).await;
     assert_eq!(answer.status, 200);
 }
+
+/// An app that answers gRPC calls with an OK in their trailers, or without body, and everything else with text.
+async fn calling() -> SocketAddr {
+    app(|request: Request<hyper::body::Incoming>| async move {
+        let path = request.uri().path().to_owned();
+        if !path.starts_with("/call") {
+            return Response::new(text("well"));
+        }
+        let response = Response::builder().header("content-type", "application/grpc");
+        if path.ends_with("only") {
+            let response = response.header("grpc-status", "5").header("grpc-message", "none");
+            return response.body(text("")).expect("valid");
+        }
+        let (sender, body) = frames();
+        tokio::spawn(async move {
+            let trailers = [("grpc-status", "0"), ("x-sum-bin", "AAEC")].map(|(name, value)| {
+                (http::HeaderName::from_static(name), http::HeaderValue::from_static(value))
+            });
+            let _ = sender.send(http_body::Frame::data("answer".into())).await;
+            let _ = sender.send(http_body::Frame::trailers(trailers.into_iter().collect())).await;
+        });
+        response.body(body).expect("valid")
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn trailers_arrive_and_say_nothing_anybody_understands() {
+    let app = calling().await;
+    let call = |path: &str| {
+        let request = Request::post(format!("http://s{path}")).header("content-type", "application/grpc");
+        request.header("te", "trailers").body(text("")).expect("valid")
+    };
+    for at in ["Caller", "CallerBehindRetries"] {
+        let spec = format!(
+            "circuitBreaker: {{ejection: {{consecutiveErrors: 2}}}}, fault: {{at: {at}, faults: [{{corruptTrailers: {{}}}}]}}"
+        );
+        let mesh = Mesh::caller(app, app, &spec).await;
+        let mut client = Http2::connect(mesh.http).await;
+        for _ in 0..5 {
+            let answer = Answer::read(client.send(call("/call")).await).await;
+            let trailers = answer.trailers.as_ref().expect("they are still there");
+            assert_eq!((answer.status, answer.body.as_str()), (200, "answer"), "{at}");
+            assert!(trailers["grpc-status"].to_str().expect("a text").parse::<u16>().is_err(), "{trailers:?}");
+            assert_ne!(trailers["x-sum-bin"], "AAEC");
+        }
+        let only = Answer::read(client.send(call("/call/only")).await).await;
+        assert!(only.header("grpc-status").parse::<u16>().is_err(), "{only:?}");
+        assert_ne!(only.header("grpc-message"), "none");
+        assert_eq!(client.get("http://s/").await.body, "well", "without trailers there is nothing to break");
+        // Those without trailers of a kind are hit, too, and nothing comes of it.
+        assert_eq!(mesh.done("kind=\"trailers\"").await, 7, "{at}");
+        let told = counted(&mesh.running, "outrigger_requests_total", "reason=\"fault_trailers\"").await;
+        assert!(told >= 5, "{at}: {told}");
+        assert_eq!(counted(&mesh.running, "outrigger_ejections_total", "").await, 0, "nobody is blamed for it");
+    }
+
+    // Callers do not blame the endpoint for what its proxy broke.
+    let callee = Mesh::callee(app, app, "fault: {at: Callee, faults: [{corruptTrailers: {}}]}").await;
+    let spec = "circuitBreaker: {ejection: {consecutiveErrors: 2, errors: Server}}, retry: {attempts: 0}";
+    let caller = Mesh::caller(callee.http, callee.tcp, spec).await;
+    let mut client = Http2::connect(caller.http).await;
+    for _ in 0..10 {
+        let answer = Answer::read(client.send(call("/call")).await).await;
+        let trailers = answer.trailers.as_ref().expect("they are still there");
+        assert!(trailers["grpc-status"].to_str().expect("a text").parse::<u16>().is_err(), "{trailers:?}");
+    }
+    assert_eq!(counted(&caller.running, "outrigger_ejections_total", "").await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_wait_at_the_door() {
+    let (http, tcp) = (echo().await, talking(100).await);
+    let spec = "fault: {at: Callee, faults: [{slowAccept: {fixed: 300ms}}]}";
+    let mesh = Mesh::callee(http, tcp, spec).await;
+    let begun = Instant::now();
+    assert_eq!(received(mesh.tcp).await, 100);
+    assert!(begun.elapsed() >= Duration::from_millis(300), "{:?}", begun.elapsed());
+    let begun = Instant::now();
+    let mut client = mesh.client().await;
+    assert_eq!(client.get("/", "s").await.status, 200);
+    assert!(begun.elapsed() >= Duration::from_millis(300), "{:?}", begun.elapsed());
+    for _ in 0..20 {
+        assert_eq!(client.get("/", "s").await.status, 200, "what was let in goes on");
+    }
+    assert_eq!(mesh.done("kind=\"accept\"").await, 2, "one for each connection");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_fault_has_its_hand_in_so_many_calls_at_a_time() {
+    let (app, _) = counting().await;
+    let mesh = Mesh::caller(app, app, "fault: {faults: [{atMost: 2, delay: {fixed: 1h}}]}").await;
+    let mut held = Vec::new();
+    for n in 1..=2 {
+        let mut client = Http2::connect(mesh.http).await;
+        held.push(tokio::spawn(async move { client.get("http://s/").await.status }));
+        within("it is held up", async {
+            while mesh.done("kind=\"delay\"").await < n {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        })
+        .await;
+    }
+    assert_eq!(statuses(&mesh, 10).await, [200; 10], "two are enough");
+    assert_eq!(mesh.done("kind=\"delay\"").await, 2);
+    // Whoever goes away makes room for another.
+    held.pop().expect("two").abort();
+    let mut client = Http2::connect(mesh.http).await;
+    let mut another = tokio::spawn(async move {
+        loop {
+            client.get("http://s/").await;
+        }
+    });
+    within("another is held up", async {
+        while mesh.done("kind=\"delay\"").await < 3 {
+            assert!(!another.is_finished(), "{:?}", (&mut another).await);
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+    another.abort();
+}

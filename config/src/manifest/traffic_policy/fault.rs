@@ -56,7 +56,7 @@ pub struct StopIfSection {
     pub min_requests: Option<MinRequests>,
 }
 
-/// At least one of `delay`, `abort`, `throttle`, `cut` and `refuse`, or else `byHeaders`.
+/// At least one of `delay`, `abort`, `throttle`, `cut`, `corruptTrailers` and `refuse`, or else `byHeaders` or `slowAccept`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct FaultItem {
@@ -72,6 +72,9 @@ pub struct FaultItem {
     /// Of these, how many are hit; with `byHeaders` at most. Default 100.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub percent: Option<Sampling>,
+    /// Calls and connections that it has its hand in at the same time, in each proxy; those on top are let alone. Default: any number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at_most: Option<AtMost>,
     /// Before anything else happens.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub delay: Option<DelaySection>,
@@ -84,12 +87,18 @@ pub struct FaultItem {
     /// The answer breaks off.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cut: Option<CutSection>,
+    /// The values of the answer's trailers are made unusable, of a gRPC call its status and message.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub corrupt_trailers: Option<Nothing>,
     /// As if nobody listened there: a connection is reset at once, a request answered as one without connection is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refuse: Option<Nothing>,
     /// What the headers `x-envoy-fault-*` of a request ask for, within these bounds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by_headers: Option<ByHeadersSection>,
+    /// At the Callee: new connections wait so long before anything is done about them, TLS included.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slow_accept: Option<DelaySection>,
 }
 
 /// One of `fixed`, `uniform` and `exponential`.
@@ -176,6 +185,11 @@ number_value! {
 }
 
 number_value! {
+    /// Calls at the same time.
+    AtMost(u32), "a number of calls at a time (1 to 100000)", 1..=100_000
+}
+
+number_value! {
     /// Bytes of an answer.
     ByteCount(u32), "a number of bytes (1 to 1000000000)", 1..=1_000_000_000
 }
@@ -244,6 +258,12 @@ impl Check for FaultSection {
         findings.at_most(&at, self.faults.len(), Faults::MOST);
         findings.unique(&at, &self.faults, "name", |fault| fault.name.clone());
         findings.each(&at, &self.faults);
+        for (index, fault) in self.faults.iter().enumerate() {
+            if fault.slow_accept.is_some() && self.at != FaultAt::Callee {
+                let at = at.index(index).key("slowAccept");
+                findings.error(at, "is done by who accepts: it needs `at: Callee`");
+            }
+        }
     }
 }
 
@@ -266,6 +286,7 @@ impl Check for FaultItem {
             ("abort", self.abort.is_some()),
             ("throttle", self.throttle.is_some()),
             ("cut", self.cut.is_some()),
+            ("corruptTrailers", self.corrupt_trailers.is_some()),
             ("refuse", self.refuse.is_some()),
         ];
         let given = || effects.iter().filter(|(_, given)| *given).map(|(name, _)| *name);
@@ -274,11 +295,14 @@ impl Check for FaultItem {
                 findings.error(at.key(other), "does not go with byHeaders; make it a fault of its own");
             }
             by_headers.check(&at.key("byHeaders"), findings);
-        } else if given().next().is_none() {
+        } else if given().next().is_none() && self.slow_accept.is_none() {
             findings.error(
                 at.clone(),
-                "one of these is required: delay, abort, throttle, cut, refuse, byHeaders",
+                "one of these is required: delay, abort, throttle, cut, corruptTrailers, refuse, byHeaders, slowAccept",
             );
+        }
+        if let Some(slow) = self.slow_accept {
+            self.check_slow_accept(slow, at, given().next(), findings);
         }
         // What ends a call leaves no answer to be slow or broken off.
         for (end, ends) in [("abort", self.abort.is_some()), ("refuse", self.refuse.is_some())] {
@@ -294,6 +318,33 @@ impl Check for FaultItem {
         if let Some(abort) = self.abort {
             abort.check(&at.key("abort"), findings);
         }
+    }
+}
+
+impl FaultItem {
+    /// `other`: an effect that stands beside it.
+    fn check_slow_accept(
+        &self,
+        slow: DelaySection,
+        at: &FieldPath,
+        other: Option<&str>,
+        findings: &mut Findings,
+    ) {
+        if let Some(other) = other.or(self.by_headers.map(|_| "byHeaders")) {
+            findings.error(at.key(other), "does not go with slowAccept; make it a fault of its own");
+        }
+        if self.from.is_some() {
+            findings.error(at.key("from"), "does not go with slowAccept: nobody has proved anything yet");
+        }
+        for (index, to) in self.matches.iter().flatten().enumerate() {
+            let ports_alone =
+                ToMatch { ports: to.ports.clone(), not_ports: to.not_ports.clone(), ..ToMatch::default() };
+            if *to != ports_alone {
+                let at = at.key("match").index(index);
+                findings.error(at, "goes with slowAccept by ports alone: no request has come yet");
+            }
+        }
+        slow.check(&at.key("slowAccept"), findings);
     }
 }
 

@@ -29,7 +29,7 @@ pub use circuit_breaker::{
     SuccessRateSection,
 };
 pub use fault::{
-    AbortSection, AbortStatus, ByHeadersSection, ByteCount, CutSection, DelaySection, ExponentialDelay,
+    AbortSection, AbortStatus, AtMost, ByHeadersSection, ByteCount, CutSection, DelaySection, ExponentialDelay,
     FaultAt, FaultItem, FaultSection, GrpcStatus, StopIfSection, ThrottleSection, UniformDelay,
 };
 pub use health_check::{GrpcHealthCheck, HealthCheckSection, HttpHealthCheck, Threshold};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use http::StatusCode;
 
 use crate::manifest::traffic_policy::{
-    AbortSection, FaultAt as ManifestAt, FaultItem, FaultSection, StopIfSection,
+    AbortSection, AtMost, FaultAt as ManifestAt, FaultItem, FaultSection, StopIfSection, TrafficPolicy,
 };
 use crate::manifest::value::{Duration, MinRequests};
 use crate::model::{
@@ -14,6 +14,13 @@ use crate::model::{
 
 use super::Identity;
 use super::access::{call, peer};
+
+/// Of a policy by itself, in whatever mesh: for what depends on neither.
+pub(crate) fn of_policy(policy: &TrafficPolicy) -> Option<Faults> {
+    let id =
+        Identity { kind: "TrafficPolicy", namespace: "default".into(), metadata: &policy.metadata };
+    Some(faults(&id, policy.spec.fault.as_ref()?, &"cluster.local".into()))
+}
 
 /// `home`: the mesh's own trust domain.
 pub(super) fn faults(id: &Identity<'_>, section: &FaultSection, home: &Arc<str>) -> Faults {
@@ -58,6 +65,7 @@ fn fault(id: &Identity<'_>, index: usize, manifest: &FaultItem, home: &Arc<str>)
         from: from.collect(),
         matches: manifest.matches.iter().flatten().map(call).collect(),
         share,
+        at_most: manifest.at_most.map(AtMost::get),
         effect: effect(manifest),
     }
 }
@@ -70,12 +78,16 @@ fn effect(manifest: &FaultItem) -> FaultEffect {
             throttle: ceiling.min_bytes_per_second.map(|least| least.get().into()),
         });
     }
+    if let Some(slow) = manifest.slow_accept {
+        return FaultEffect::SlowAccept(slow.get().expect("checked: one delay, within its bounds"));
+    }
     let refuse = manifest.refuse.map(|_| FaultEnd::Refuse);
     FaultEffect::Given(GivenFault {
         delay: manifest.delay.map(|delay| delay.get().expect("checked: one delay, within its bounds")),
         end: manifest.abort.map(end).or(refuse),
         throttle: manifest.throttle.map(|throttle| throttle.bytes_per_second.get().into()),
         cut: manifest.cut.map(|cut| cut.after_bytes.get().into()),
+        corrupt_trailers: manifest.corrupt_trailers.is_some(),
     })
 }
 

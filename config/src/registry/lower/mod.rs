@@ -19,6 +19,7 @@ mod stream;
 mod workload;
 
 pub(super) use access::{access_policy, action as access_action, mode as mtls_mode};
+pub(crate) use fault::of_policy as faults_of_policy;
 pub(super) use gateway::gateway;
 pub(super) use grpc::grpc_route;
 pub(super) use http::http_route;

@@ -26,6 +26,11 @@ use crate::model::{
 const FILTER: &str = "envoy.filters.http.fault";
 const METHOD: &str = ":method";
 
+/// Whether Envoy's filter says all of it.
+pub(in crate::xds) fn says_all(faults: &Faults) -> bool {
+    encode(faults).is_some()
+}
+
 /// `None` where Envoy's words do not say all of it.
 pub(super) fn encode(faults: &Faults) -> Option<(String, pb::Any)> {
     let ends = faults.active_for.is_some() || faults.stop_if.is_some();
@@ -36,7 +41,8 @@ pub(super) fn encode(faults: &Faults) -> Option<(String, pb::Any)> {
     let mut message = proto::HttpFault { headers: headers(&first.matches)?, ..Default::default() };
     for fault in &faults.faults {
         let FaultEffect::Given(given) = &fault.effect else { return None };
-        if !fault.from.is_empty() || fault.matches != first.matches || given.cut.is_some() {
+        let unknown = given.cut.is_some() || given.corrupt_trailers;
+        if !fault.from.is_empty() || fault.matches != first.matches || unknown {
             return None;
         }
         let several = [given.delay.is_some(), given.end.is_some(), given.throttle.is_some()];
@@ -73,6 +79,13 @@ pub(super) fn encode(faults: &Faults) -> Option<(String, pb::Any)> {
             };
             once(&mut message.response_rate_limit, limit)?;
         }
+    }
+    // It counts the calls of all that it does together.
+    if let Some(most) = first.at_most {
+        message.max_active_faults = Some(pb::UInt32Value { value: most });
+    }
+    if faults.faults.len() > 1 && faults.faults.iter().any(|fault| fault.at_most.is_some()) {
+        return None;
     }
     Some((FILTER.to_owned(), fields::pack(&message)))
 }
@@ -130,14 +143,14 @@ pub(in crate::xds) fn decode(
     at: &At<'_>,
 ) -> Result<Option<Faults>, Unsupported> {
     take! { at, message => proto::HttpFault;
-        read { delay, abort, response_rate_limit, headers }
+        read { delay, abort, response_rate_limit, headers, max_active_faults }
         // Names for Envoy's own runtime and statistics.
         ignore {
             delay_percent_runtime, abort_percent_runtime, delay_duration_runtime, abort_http_status_runtime,
             max_active_faults_runtime, response_rate_limit_percent_runtime, abort_grpc_status_runtime,
             disable_downstream_cluster_stats, filter_metadata
         }
-        refuse { upstream_cluster, downstream_nodes, max_active_faults }
+        refuse { upstream_cluster, downstream_nodes }
     };
     let matches = decode_headers(headers, at)?;
     let mut faults = Vec::new();
@@ -148,6 +161,7 @@ pub(in crate::xds) fn decode(
             from: Vec::new(),
             matches: matches.iter().cloned().collect(),
             share,
+            at_most: None,
             effect,
         });
         Ok(())
@@ -207,6 +221,17 @@ pub(in crate::xds) fn decode(
             None => return Err(at.field("error_type").missing()),
         };
         add("abort", abort.percentage, effect, &at)?;
+    }
+    if let Some(most) = max_active_faults {
+        let at = at.field("max_active_faults");
+        if most.value == 0 {
+            return Err(at.refuse("0 lets nothing happen"));
+        }
+        match &mut faults[..] {
+            [] => {}
+            [fault] => fault.at_most = Some(most.value),
+            _ => return Err(at.refuse("is of one fault alone here")),
+        }
     }
     Ok((!faults.is_empty()).then(|| Faults {
         at: FaultAt::Caller,

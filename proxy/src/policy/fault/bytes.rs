@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use http::HeaderMap;
 use outrigger_config::model::FaultEnd;
+use smallvec::SmallVec;
 use tokio::time::{Instant, sleep_until};
 
 use super::shape::{Flow, Shape};
-use super::{Asked, Faults, Hit};
+use super::{Asked, Busy, Faults, Hit};
 use crate::downstream::Arrival;
 use crate::failure::{Failure, Reason};
 use crate::telemetry::Record;
@@ -19,6 +20,8 @@ pub struct Connected {
     pub reset: Option<Failure>,
     /// How its bytes reach the caller.
     pub flow: Option<Box<Flow>>,
+    /// Faults have their hand in it until it is over.
+    pub busy: SmallVec<[Busy; 1]>,
 }
 
 impl Faults {
@@ -49,9 +52,10 @@ impl Faults {
 }
 
 impl Hit {
-    fn connected(&self) -> Connected {
+    fn connected(self) -> Connected {
         let reset = (self.end == Some(FaultEnd::Reset)).then(|| self.failure(Reason::FaultReset));
         let shaped = self.shape != Shape::default();
-        Connected { reset, flow: shaped.then(|| Box::new(Flow::new(self.shape))) }
+        let flow = shaped.then(|| Box::new(Flow::new(self.shape)));
+        Connected { reset, flow, busy: self.busy }
     }
 }

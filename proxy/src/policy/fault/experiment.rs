@@ -3,7 +3,7 @@
 //! Owns the numbers its dice go by, the counts, and the end: by time, or because too many calls fail in earnest. Shared by the workers and by all routes the
 //! policy decides for, and kept while a change of configuration leaves the policy as it is. Never touches a call.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -23,11 +23,21 @@ pub enum Kind {
     Refuse,
     Throttle,
     Cut,
+    Trailers,
+    Accept,
 }
 
 impl Kind {
-    pub const ALL: [Self; 6] =
-        [Self::Delay, Self::Abort, Self::Reset, Self::Refuse, Self::Throttle, Self::Cut];
+    pub const ALL: [Self; 8] = [
+        Self::Delay,
+        Self::Abort,
+        Self::Reset,
+        Self::Refuse,
+        Self::Throttle,
+        Self::Cut,
+        Self::Trailers,
+        Self::Accept,
+    ];
 
     /// As metrics and listings say it.
     pub const fn word(self) -> &'static str {
@@ -38,6 +48,8 @@ impl Kind {
             Self::Refuse => "refuse",
             Self::Throttle => "throttle",
             Self::Cut => "cut",
+            Self::Trailers => "trailers",
+            Self::Accept => "accept",
         }
     }
 }
@@ -59,6 +71,8 @@ struct State {
     dice: Dice,
     /// Calls that met its conditions.
     met: AtomicU64,
+    /// Calls it has its hand in now; counted only where there is a bound.
+    busy: AtomicU32,
     done: [AtomicU64; Kind::ALL.len()],
     metrics: Arc<FaultMetrics>,
 }
@@ -103,6 +117,7 @@ impl Experiment {
         let state = |(index, fault): (usize, &model::Fault)| State {
             dice: Dice::new(seed, index),
             met: AtomicU64::new(0),
+            busy: AtomicU32::new(0),
             done: Default::default(),
             metrics: metrics.fault(&policy, &fault.name),
         };
@@ -137,6 +152,14 @@ impl Experiment {
     pub fn throw(&self, fault: usize) -> Throw {
         let state = &self.faults[fault];
         state.dice.throw(state.met.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// One call more that a fault has its hand in, until that is dropped; `None` where there are as many as there may be.
+    pub fn enter(self: &Arc<Self>, fault: usize) -> Option<Busy> {
+        let Some(most) = self.model.faults[fault].at_most else { return Some(Busy(None)) };
+        let more = |now: u32| (now < most).then(|| now + 1);
+        let entered = self.faults[fault].busy.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
+        entered.is_ok().then(|| Busy(Some((self.clone(), fault))))
     }
 
     pub fn count(&self, fault: usize, kind: Kind, worker: Worker) {
@@ -191,6 +214,18 @@ impl Experiment {
             done: std::array::from_fn(|kind| state.done[kind].load(Ordering::Relaxed)),
         };
         self.model.faults.iter().zip(&self.faults).map(done).collect()
+    }
+}
+
+/// Counts as a call that a fault has its hand in, until dropped.
+#[derive(Debug)]
+pub struct Busy(Option<(Arc<Experiment>, usize)>);
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        if let Some((experiment, fault)) = &self.0 {
+            experiment.faults[*fault].busy.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 }
 
@@ -280,6 +315,7 @@ mod tests {
             from: Vec::new(),
             matches: Vec::new(),
             share: Fraction::ALL,
+            at_most: Some(2),
             effect: FaultEffect::Given(GivenFault { cut: Some(1), ..GivenFault::default() }),
         };
         let origin = Origin::new("TrafficPolicy", "default", "p", "spec.fault");
@@ -335,6 +371,16 @@ mod tests {
         let ending = one.ended().expect("over");
         assert_eq!(ending.why, Why::StopIf);
         assert_eq!(ending.detail, "80 of 101 calls succeeded within 10s, fewer than 80 %");
+    }
+
+    #[test]
+    fn it_has_its_hand_in_so_many_calls_at_a_time() {
+        let one = Experiment::new(&model(None, None), &metrics());
+        let (first, second) = (one.enter(0), one.enter(0));
+        assert!(first.is_some() && second.is_some() && one.enter(0).is_none());
+        drop(first);
+        let third = one.enter(0);
+        assert!(third.is_some() && one.enter(0).is_none(), "what is over makes room for one");
     }
 
     #[test]

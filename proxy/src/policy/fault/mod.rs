@@ -4,6 +4,7 @@
 //! nothing is asked. Whatever is invented here says so, in the answer, the log and the metrics, and tells nobody anything about an endpoint: breakers and
 //! the estimates of balancing never hear of it.
 
+mod accept;
 mod answer;
 mod bytes;
 mod dice;
@@ -34,9 +35,9 @@ use crate::worker::Worker;
 use answer::{Injected, grpc_status};
 pub use answer::{Reset, was_injected};
 pub use bytes::Connected;
-pub use experiment::{Done, Ending, Experiment, Experiments, Kind};
+pub use experiment::{Busy, Done, Ending, Experiment, Experiments, Kind};
 use shape::Shape;
-pub use shape::{Flow, Pass};
+pub use shape::{Flow, Pass, were_corrupted};
 
 /// The experiments that concern one route or port: one, or at a port those of several Services.
 #[derive(Debug)]
@@ -68,7 +69,7 @@ impl Faults {
         if self.is_behind_retries() {
             return Ok(None);
         }
-        let Some(hit) = self.hit(request, connection) else { return Ok(None) };
+        let Some(mut hit) = self.hit(request, connection) else { return Ok(None) };
         record.fault(&hit.name);
         if !hit.delay.is_zero() {
             held.delayed = true;
@@ -80,6 +81,7 @@ impl Faults {
             sleep_until(until).await;
         }
         held.shape = hit.shape;
+        held.busy = std::mem::take(&mut hit.busy);
         let Some(end) = hit.end else { return Ok(None) };
         let asker = Asker::new(request.method(), request.headers(), connection.tells_details());
         match hit.answer(end, asker) {
@@ -113,8 +115,15 @@ impl Faults {
                     continue;
                 }
                 let mut throw = experiment.throw(index);
+                let mut entered = None;
                 let mut hits = |share: Fraction, given: &GivenFault| {
                     if throw.hits(share) {
+                        if entered.is_none() {
+                            entered = experiment.enter(index);
+                        }
+                        if entered.is_none() {
+                            return;
+                        }
                         let delay = given.delay.map(|delay| throw.delay(delay));
                         hit.add(experiment, index, given, delay.unwrap_or_default(), asked.worker);
                     }
@@ -126,7 +135,9 @@ impl Faults {
                             hits(share, &given);
                         }
                     }
+                    FaultEffect::SlowAccept(_) => {}
                 }
+                hit.busy.extend(entered);
                 if hit.end.is_some() {
                     return Some(hit);
                 }
@@ -148,7 +159,8 @@ struct Asked<'a> {
 
 impl Asked<'_> {
     fn meets(&self, fault: &Fault) -> bool {
-        if self.head.is_none() && fault.is_http() {
+        let of_accept = matches!(fault.effect, FaultEffect::SlowAccept(_));
+        if of_accept || (self.head.is_none() && fault.is_http()) {
             return false;
         }
         let of_grpc =
@@ -197,6 +209,7 @@ pub struct Hit {
     /// `NAMESPACE/POLICY FAULT`, of the last one that hit.
     pub name: String,
     origin: Option<Origin>,
+    busy: SmallVec<[Busy; 1]>,
 }
 
 impl Hit {
@@ -229,8 +242,12 @@ impl Hit {
         if given.cut.is_some() {
             kinds.push(Kind::Cut);
         }
+        if given.corrupt_trailers {
+            kinds.push(Kind::Trailers);
+        }
         kinds.into_iter().for_each(|kind| experiment.count(index, kind, worker.id));
-        self.shape = self.shape.and(Shape { rate: given.throttle, cut: given.cut });
+        let corrupt = given.corrupt_trailers;
+        self.shape = self.shape.and(Shape { rate: given.throttle, cut: given.cut, corrupt });
     }
 
     fn is_nothing(&self) -> bool {
@@ -284,8 +301,11 @@ impl Hit {
         Err(error)
     }
 
-    pub fn shaped(&self, response: Response<Body>) -> Response<Body> {
-        response.map(|body| self.shape.body(body))
+    /// The answer as its caller gets it. What is done to it goes on to count as something the fault has its hand in.
+    pub fn shaped(mut self: Box<Self>, mut response: Response<Body>) -> Response<Body> {
+        self.shape.head(&mut response);
+        let busy = std::mem::take(&mut self.busy);
+        response.map(|body| self.shape.body_with(body, busy))
     }
 }
 
@@ -302,6 +322,7 @@ pub fn is_injected(sent: &Result<Response<Body>, SendError>) -> bool {
 pub struct Held {
     faults: Arc<Faults>,
     shape: Shape,
+    busy: SmallVec<[Busy; 1]>,
     /// It waited; that something came late says nothing about the endpoint.
     delayed: bool,
     told: Told,
@@ -317,7 +338,8 @@ enum Told {
 
 impl Held {
     fn new(faults: &Arc<Faults>) -> Self {
-        Self { faults: faults.clone(), shape: Shape::default(), delayed: false, told: Told::Nothing }
+        let (shape, busy) = (Shape::default(), SmallVec::new());
+        Self { faults: faults.clone(), shape, busy, delayed: false, told: Told::Nothing }
     }
 
     pub fn was_delayed(&self) -> bool {
@@ -332,21 +354,26 @@ impl Held {
         if let Some(reason) = record.reason() {
             return self.see(!reason.is_injected(), false);
         }
-        let body = std::mem::take(response.body_mut());
-        *response.body_mut() = self.shape.body(body);
         let (status, headers) = (response.status(), response.headers());
         match grpc_status(headers) {
             None if is_grpc(headers) && status == http::StatusCode::OK => self.told = Told::Begun,
             Some(code) => self.see(true, is_success(code)),
             None => self.see(true, !status.is_server_error()),
         }
+        if self.shape.head(response) {
+            record.fail(&Reason::FaultTrailers.into());
+        }
+        let body = std::mem::take(response.body_mut());
+        *response.body_mut() = self.shape.body(body);
     }
 
-    /// The answer ended with these trailers.
-    pub fn ended(&mut self, trailers: &HeaderMap) {
+    /// The answer ended with these trailers. Whether what they say was made up.
+    pub fn ended(&mut self, trailers: &HeaderMap) -> bool {
+        let made_up = were_corrupted(trailers);
         if self.told == Told::Begun {
-            self.see(true, grpc_status(trailers).is_some_and(is_success));
+            self.see(!made_up, grpc_status(trailers).is_some_and(is_success));
         }
+        made_up
     }
 
     /// `real`: nothing was invented about it.

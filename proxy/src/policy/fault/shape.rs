@@ -1,15 +1,18 @@
-//! Answers that come slowly, and answers that break off.
+//! Answers that come slowly, that break off, and whose trailers say nothing anybody understands.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Response};
 use http_body::{Body as _, Frame, SizeHint};
+use smallvec::SmallVec;
 use tokio::time::{Instant, Sleep, sleep_until};
 
+use super::Busy;
 use crate::body::{Body, BodyError};
-use crate::failure::Reason;
+use crate::failure::{Reason, grpc_status, is_grpc};
 
 /// What becomes of the bytes on their way to the caller.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -18,6 +21,8 @@ pub struct Shape {
     pub rate: Option<u64>,
     /// It breaks off behind so many.
     pub cut: Option<u64>,
+    /// The values of its trailers are made unusable.
+    pub corrupt: bool,
 }
 
 impl Shape {
@@ -28,15 +33,59 @@ impl Shape {
     /// The slower and shorter of both.
     pub fn and(self, other: Self) -> Self {
         let least = |a: Option<u64>, b: Option<u64>| a.into_iter().chain(b).min();
-        Self { rate: least(self.rate, other.rate), cut: least(self.cut, other.cut) }
+        let corrupt = self.corrupt || other.corrupt;
+        Self { rate: least(self.rate, other.rate), cut: least(self.cut, other.cut), corrupt }
     }
 
     pub fn body(self, body: Body) -> Body {
+        self.body_with(body, SmallVec::new())
+    }
+
+    /// `busy` lives as long as the body.
+    pub fn body_with(self, body: Body, busy: SmallVec<[Busy; 1]>) -> Body {
         if self.is_nothing() || body.is_end_stream() {
             return body;
         }
-        Body::wrapped(Shaped { body, held: Bytes::new(), flow: Flow::new(self) })
+        let flow = Flow::new(self);
+        Body::wrapped(Shaped { body, held: Bytes::new(), flow, corrupt: self.corrupt, _busy: busy })
     }
+
+    /// The trailers of a gRPC answer without a body stand in its head. Whether they were made unusable.
+    pub fn head(self, response: &mut Response<Body>) -> bool {
+        let trailers_only = self.corrupt
+            && response.body().is_end_stream()
+            && is_grpc(response.headers())
+            && response.headers().contains_key(GRPC[0]);
+        if trailers_only {
+            for name in GRPC {
+                if let Some(value) = response.headers_mut().get_mut(name) {
+                    *value = CORRUPT;
+                }
+            }
+            response.headers_mut().insert(PROXY_STATUS, told());
+        }
+        trailers_only
+    }
+}
+
+/// Whether nobody can have meant what these trailers say: we, or the proxy of the callee, made it up.
+pub fn were_corrupted(trailers: &HeaderMap) -> bool {
+    !trailers.is_empty() && grpc_status(trailers).is_none() && super::was_injected(trailers)
+}
+
+fn corrupt(trailers: &mut HeaderMap) {
+    trailers.values_mut().for_each(|value| *value = CORRUPT);
+    trailers.insert(PROXY_STATUS, told());
+}
+
+/// No number, no base64, no percent-encoding.
+const CORRUPT: HeaderValue = HeaderValue::from_static("%!corrupt!%");
+/// What gRPC has in its trailers.
+const GRPC: [&str; 3] = ["grpc-status", "grpc-message", "grpc-status-details-bin"];
+const PROXY_STATUS: &str = "proxy-status";
+
+fn told() -> HeaderValue {
+    HeaderValue::from_static("outrigger; error=http_protocol_error; reason=\"fault_trailers\"")
 }
 
 /// Lets bytes through at their pace, and says where it is over.
@@ -65,7 +114,7 @@ pub enum Pass {
 const SLICES: u64 = 20;
 
 impl Flow {
-    pub fn new(Shape { rate, cut }: Shape) -> Self {
+    pub fn new(Shape { rate, cut, .. }: Shape) -> Self {
         Self { rate, left: cut, due: None, waiting: 0, parted: false }
     }
 
@@ -120,6 +169,8 @@ struct Shaped {
     /// Read, and not yet due.
     held: Bytes,
     flow: Flow,
+    corrupt: bool,
+    _busy: SmallVec<[Busy; 1]>,
 }
 
 impl http_body::Body for Shaped {
@@ -130,12 +181,17 @@ impl http_body::Body for Shaped {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let Self { body, held, flow } = &mut *self;
+        let Self { body, held, flow, corrupt: is_corrupt, .. } = &mut *self;
         while held.is_empty() {
             match ready!(Pin::new(&mut *body).poll_frame(cx)) {
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(data) => *held = data,
-                    Err(trailers) => return Poll::Ready(Some(Ok(trailers))),
+                    Err(mut frame) => {
+                        if let Some(trailers) = frame.trailers_mut().filter(|_| *is_corrupt) {
+                            corrupt(trailers);
+                        }
+                        return Poll::Ready(Some(Ok(frame)));
+                    }
                 },
                 other => return Poll::Ready(other),
             }
@@ -190,7 +246,7 @@ mod tests {
     async fn an_answer_takes_as_long_as_its_bytes_do() {
         for (bytes, rate, seconds) in [(1_000, 100, 10), (7, 1, 7), (1_000_000, 1_000_000, 1)] {
             let begun = Instant::now();
-            let shape = Shape { rate: Some(rate), cut: None };
+            let shape = Shape { rate: Some(rate), ..Shape::default() };
             assert_eq!(read(shape.body(text(bytes))).await, (bytes, None));
             let took = begun.elapsed();
             let wanted = Duration::from_secs(seconds);
@@ -204,7 +260,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn bytes_trickle() {
-        let mut body = Shape { rate: Some(1_000), cut: None }.body(text(500));
+        let mut body = Shape { rate: Some(1_000), ..Shape::default() }.body(text(500));
         let (begun, mut frames) = (Instant::now(), 0);
         while let Some(frame) = body.frame().await {
             let length = frame.expect("no end").data_ref().map_or(0, Bytes::len);
@@ -216,11 +272,11 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_answer_breaks_off_behind_as_many_bytes_as_it_says() {
-        let cut = |after| Shape { rate: None, cut: Some(after) };
+        let cut = |after| Shape { cut: Some(after), ..Shape::default() };
         assert_eq!(read(cut(10).body(text(100))).await, (10, Some(Reason::FaultCut)));
         assert_eq!(read(cut(100).body(text(100))).await, (100, None), "it came whole");
         assert_eq!(read(cut(101).body(text(100))).await, (100, None));
-        let both = Shape { rate: Some(10), cut: None }.and(cut(20)).and(cut(30));
+        let both = Shape { rate: Some(10), ..Shape::default() }.and(cut(20)).and(cut(30));
         let begun = Instant::now();
         assert_eq!(read(both.body(text(100))).await, (20, Some(Reason::FaultCut)));
         assert_eq!(begun.elapsed().as_secs(), 2);
@@ -232,9 +288,21 @@ mod tests {
             [(http::HeaderName::from_static("grpc-status"), http::HeaderValue::from_static("0"))]
                 .into_iter()
                 .collect();
-        let frames = [Ok(Frame::data(Bytes::from_static(b"abc"))), Ok(Frame::trailers(trailers))];
-        let body = Body::wrapped(http_body_util::StreamBody::new(futures_util::stream::iter(frames)));
-        let collected = Shape { rate: Some(1), cut: None }.body(body).collect().await.expect("whole");
-        assert_eq!(collected.trailers().map(http::HeaderMap::len), Some(1));
+        let body = || {
+            let frames = [Ok(Frame::data(Bytes::from_static(b"abc"))), Ok(Frame::trailers(trailers.clone()))];
+            Body::wrapped(http_body_util::StreamBody::new(futures_util::stream::iter(frames)))
+        };
+        let shape = Shape { rate: Some(1), ..Shape::default() };
+        let collected = shape.body(body()).collect().await.expect("whole");
+        let whole = collected.trailers().expect("there are some");
+        assert_eq!((whole.len(), grpc_status(whole)), (1, Some(0)));
+        assert!(!were_corrupted(whole));
+
+        let shape = Shape { corrupt: true, ..Shape::default() };
+        let collected = shape.body(body()).collect().await.expect("whole");
+        let broken = collected.trailers().expect("there are some");
+        assert!(broken.contains_key("grpc-status") && grpc_status(broken).is_none(), "{broken:?}");
+        assert!(were_corrupted(broken));
+        assert_eq!(collected.to_bytes(), "abc", "nothing else is touched");
     }
 }
