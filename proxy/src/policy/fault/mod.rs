@@ -302,7 +302,7 @@ impl Hit {
     }
 
     /// The answer as its caller gets it. What is done to it goes on to count as something the fault has its hand in.
-    pub fn shaped(mut self: Box<Self>, mut response: Response<Body>) -> Response<Body> {
+    pub fn shaped(mut self, mut response: Response<Body>) -> Response<Body> {
         self.shape.head(&mut response);
         let busy = std::mem::take(&mut self.busy);
         response.map(|body| self.shape.body_with(body, busy))
