@@ -163,11 +163,7 @@ impl Reason {
     pub const fn is_injected(self) -> bool {
         matches!(
             self,
-            Self::FaultAbort
-                | Self::FaultReset
-                | Self::FaultCut
-                | Self::FaultTrailers
-                | Self::FaultRefused
+            Self::FaultAbort | Self::FaultReset | Self::FaultCut | Self::FaultTrailers | Self::FaultRefused
         )
     }
 

@@ -34,9 +34,9 @@ use crate::model::{AccessDefault, Faults, LimitServer, Mtls, Protocol, ProxySett
 pub use access::{AccessPolicy, MtlsSection, PortMtls};
 pub use backends::Problem;
 pub use changes::Changes;
-pub(crate) use lower::faults_of_policy;
 pub use gateway::{CertificateRef, From, Gateway, Listener, ListenerProtocol};
 pub use instance::{Instance, InstancePort, Workload, WorkloadPort};
+pub(crate) use lower::faults_of_policy;
 pub use policy::{BalanceSection, PolicyLimit, PolicyTarget, Target, TimeoutSection, TrafficPolicy};
 pub use route::{Backend, BackendRef, BackendTo, Parent, ParentTarget, Route, RouteKind, Rule};
 pub use routes::Effective;

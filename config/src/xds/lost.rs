@@ -93,7 +93,8 @@ mod tests {
         let mut spec = serde_json::json!({"targetRefs": [{"kind": "Service", "name": "s"}]});
         spec.as_object_mut().unwrap().extend(sections.as_object().unwrap().clone());
         let (api, kind) = ("outrigger.dev/v1alpha1", "TrafficPolicy");
-        let object = serde_json::json!({"apiVersion": api, "kind": kind, "metadata": {"name": "p"}, "spec": spec});
+        let object =
+            serde_json::json!({"apiVersion": api, "kind": kind, "metadata": {"name": "p"}, "spec": spec});
         let parsed = crate::manifest::parse(object.to_string().as_bytes(), "p.json");
         assert!(parsed.diagnostics.is_empty(), "{:?}", parsed.diagnostics);
         match parsed.objects.into_iter().next().map(|object| object.manifest) {

@@ -535,7 +535,10 @@ async fn trailers_arrive_and_say_nothing_anybody_understands() {
             let answer = Answer::read(client.send(call("/call")).await).await;
             let trailers = answer.trailers.as_ref().expect("they are still there");
             assert_eq!((answer.status, answer.body.as_str()), (200, "answer"), "{at}");
-            assert!(trailers["grpc-status"].to_str().expect("a text").parse::<u16>().is_err(), "{trailers:?}");
+            assert!(
+                trailers["grpc-status"].to_str().expect("a text").parse::<u16>().is_err(),
+                "{trailers:?}"
+            );
             assert_ne!(trailers["x-sum-bin"], "AAEC");
         }
         let only = Answer::read(client.send(call("/call/only")).await).await;
@@ -546,7 +549,11 @@ async fn trailers_arrive_and_say_nothing_anybody_understands() {
         assert_eq!(mesh.done("kind=\"trailers\"").await, 7, "{at}");
         let told = counted(&mesh.running, "outrigger_requests_total", "reason=\"fault_trailers\"").await;
         assert!(told >= 5, "{at}: {told}");
-        assert_eq!(counted(&mesh.running, "outrigger_ejections_total", "").await, 0, "nobody is blamed for it");
+        assert_eq!(
+            counted(&mesh.running, "outrigger_ejections_total", "").await,
+            0,
+            "nobody is blamed for it"
+        );
     }
 
     // Callers do not blame the endpoint for what its proxy broke.

@@ -29,8 +29,9 @@ pub use circuit_breaker::{
     SuccessRateSection,
 };
 pub use fault::{
-    AbortSection, AbortStatus, AtMost, ByHeadersSection, ByteCount, CutSection, DelaySection, ExponentialDelay,
-    FaultAt, FaultItem, FaultSection, GrpcStatus, StopIfSection, ThrottleSection, UniformDelay,
+    AbortSection, AbortStatus, AtMost, ByHeadersSection, ByteCount, CutSection, DelaySection,
+    ExponentialDelay, FaultAt, FaultItem, FaultSection, GrpcStatus, StopIfSection, ThrottleSection,
+    UniformDelay,
 };
 pub use health_check::{GrpcHealthCheck, HealthCheckSection, HttpHealthCheck, Threshold};
 pub use limit::{

@@ -17,8 +17,7 @@ use super::access::{call, peer};
 
 /// Of a policy by itself, in whatever mesh: for what depends on neither.
 pub(crate) fn of_policy(policy: &TrafficPolicy) -> Option<Faults> {
-    let id =
-        Identity { kind: "TrafficPolicy", namespace: "default".into(), metadata: &policy.metadata };
+    let id = Identity { kind: "TrafficPolicy", namespace: "default".into(), metadata: &policy.metadata };
     Some(faults(&id, policy.spec.fault.as_ref()?, &"cluster.local".into()))
 }
 
