@@ -33,7 +33,8 @@ pub async fn run(
     setting: Setting,
     connections: usize,
 ) -> anyhow::Result<f64> {
-    let config = certificates.client("http/1.1", false, false)?;
+    let mutual = setting.hops == Hops::Callee;
+    let config = certificates.client(running.proxy.alpn(setting), mutual, false)?;
     let connector = TlsConnector::from(Arc::new(config));
     let mut open = Vec::with_capacity(connections);
     for _ in 0..FIRST {
@@ -61,7 +62,7 @@ impl Connection {
     /// Opened, with one answer.
     async fn open(at: SocketAddr, setting: Setting, connector: &TlsConnector) -> anyhow::Result<Self> {
         let mut connection = match (setting.hops, setting.http) {
-            (Hops::OneTls, _) => Self::Tls(Box::new(Wire::tls(at, connector).await?)),
+            (Hops::OneTls | Hops::Callee, _) => Self::Tls(Box::new(Wire::tls(at, connector).await?)),
             (_, Http::One) => Self::Plain(Wire::plain(at).await?),
             (_, Http::Two) => {
                 let stream = TcpStream::connect(at).await?;

@@ -134,7 +134,7 @@ const H2: Load = Load::Closed { connections: 8, streams: 16, body: Body::Post };
 const BULK: Load = Load::Closed { connections: 16, streams: 1, body: Body::Large };
 
 /// In the order of the table.
-pub const SCENARIOS: [Scenario; 17] = [
+pub const SCENARIOS: [Scenario; 18] = [
     row("h1", "HTTP/1.1 keep-alive, 64 connections, 1 KB", Unit::MicrosEach, one(Http::One), H1),
     row(
         "rate",
@@ -191,6 +191,13 @@ pub const SCENARIOS: [Scenario; 17] = [
     ),
     row("idle", "idle HTTP/1.1 connection", Unit::BytesEach, one(Http::One), Load::Idle),
     row("idle-tls", "idle HTTP/1.1 connection, TLS 1.3", Unit::BytesEach, TLS, Load::Idle),
+    row(
+        "idle-mtls",
+        "idle HTTP/1.1 connection to a callee's sidecar, mTLS",
+        Unit::BytesEach,
+        CALLEE,
+        Load::Idle,
+    ),
     row("idle-h2", "idle HTTP/2 connection", Unit::BytesEach, one(Http::Two), Load::Idle),
     row(
         "start",

@@ -7,15 +7,18 @@ mod detection;
 mod edits;
 mod endpoints;
 mod first_use;
+mod leaves;
 mod leaving;
 mod revoking;
 mod starting;
 
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use comfy_table::Table;
+use serde_json::Value;
 
 use crate::ground::Programs;
 
@@ -44,7 +47,7 @@ type Drill = (&'static str, fn(&Programs) -> Measuring<'_>);
 type Measuring<'a> = Pin<Box<dyn Future<Output = anyhow::Result<Vec<Row>>> + 'a>>;
 
 /// In the order of a mesh's life.
-const DRILLS: [Drill; 10] = [
+const DRILLS: [Drill; 11] = [
     ("start", |programs| Box::pin(starting::start(programs))),
     ("disk-copy", |programs| Box::pin(starting::disk_copy(programs))),
     ("first-use", |programs| Box::pin(first_use::run(programs))),
@@ -53,6 +56,7 @@ const DRILLS: [Drill; 10] = [
     ("endpoint-dies", |programs| Box::pin(endpoints::dies(programs))),
     ("none-ready", |programs| Box::pin(endpoints::none_ready(programs))),
     ("detection", |programs| Box::pin(detection::run(programs))),
+    ("leaves", |programs| Box::pin(leaves::run(programs))),
     ("revoked", |programs| Box::pin(revoking::run(programs))),
     ("drain", |programs| Box::pin(leaving::run(programs))),
 ];
@@ -93,6 +97,14 @@ pub async fn run(programs: &Programs, args: Args) -> anyhow::Result<bool> {
     }
     println!("{table}");
     Ok(all_met)
+}
+
+/// Where an instance is reached, by `outrigger status`.
+fn address(status: &Value, instance: &str) -> anyhow::Result<IpAddr> {
+    let workloads = status["workloads"].as_array().context("no workloads")?;
+    let found = workloads.iter().find(|one| one["name"] == instance);
+    let address = found.and_then(|one| one["address"].as_str()).with_context(|| format!("no {instance}"))?;
+    Ok(address.parse()?)
 }
 
 fn milliseconds(time: Duration) -> String {

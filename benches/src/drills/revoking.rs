@@ -8,12 +8,11 @@ use bytes::Bytes;
 use http::Request;
 use http_body_util::Empty;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::Row;
+use super::{Row, address};
 use crate::ground::{Ground, PATIENCE, Programs};
 
 const PROMISE: Duration = Duration::from_secs(5);
@@ -99,13 +98,6 @@ fn policy(spec: &str) -> String {
     format!(
         "apiVersion: outrigger.dev/v1alpha1\nkind: AccessPolicy\nmetadata: {{name: p}}\nspec: {{{spec}}}\n"
     )
-}
-
-fn address(status: &Value, instance: &str) -> anyhow::Result<IpAddr> {
-    let workloads = status["workloads"].as_array().context("no workloads")?;
-    let found = workloads.iter().find(|one| one["name"] == instance);
-    let address = found.and_then(|one| one["address"].as_str()).with_context(|| format!("no {instance}"))?;
-    Ok(address.parse()?)
 }
 
 /// What one caller has open.

@@ -71,10 +71,13 @@ fn leaves_and_the_root_are_replaced_under_load_and_nobody_notices() {
     assert_eq!(processes(&mesh), before, "nothing was restarted");
 }
 
-/// A minute, as the promise has it: six lives of a leaf. Each call by bytes is a connection, and so a handshake, of its own.
+/// Until two renewals of each side may have been. The whole minute of the promise is a drill (`cargo xtask bench drills leaves`). Each call by bytes is a
+/// connection, and so a handshake, of its own.
+const LOAD: Duration = Duration::from_secs(12);
+
 #[test]
-fn a_minute_of_h2load_and_wrk_meets_new_leaves_and_no_failure() {
-    let test = "a_minute_of_h2load_and_wrk_meets_new_leaves_and_no_failure";
+fn h2load_and_wrk_meet_new_leaves_and_no_failure() {
+    let test = "h2load_and_wrk_meet_new_leaves_and_no_failure";
     if !peers::present(test, &["h2load", "wrk", "openssl", "curl"]) {
         return;
     }
@@ -92,11 +95,12 @@ fn a_minute_of_h2load_and_wrk_meets_new_leaves_and_no_failure() {
     let url = format!("http://{}/delay/50", service("ECHO"));
     let raw = format!("http://{}/status/200", service("RAW"));
     let begun = Instant::now();
-    let h2load = started("h2load", &["-D", "60", "-c", "4", "-m", "4", &url]);
-    let wrk = started("wrk", &["-d", "60s", "-t", "1", "-c", "8", "--timeout", "20s", &url]);
+    let seconds = LOAD.as_secs().to_string();
+    let h2load = started("h2load", &["-D", &seconds, "-c", "4", "-m", "4", &url]);
+    let wrk = started("wrk", &["-d", &format!("{seconds}s"), "-t", "1", "-c", "8", "--timeout", "20s", &url]);
     let echo = mesh.instance("echo-0")["address"].as_str().expect("an address").to_owned();
     let (mut callee, mut callers, mut calls) = (BTreeSet::new(), BTreeSet::new(), 0);
-    while begun.elapsed() < Duration::from_secs(60) {
+    while begun.elapsed() < LOAD {
         callee.insert(serial_on_the_wire(&format!("{echo}:8080")));
         callers.insert(svid_of(&mesh, "caller-0")["serial"].as_str().expect("a serial").to_owned());
         for _ in 0..5 {
@@ -111,7 +115,7 @@ fn a_minute_of_h2load_and_wrk_meets_new_leaves_and_no_failure() {
         callee.len(),
         callers.len()
     );
-    assert!(callee.len() >= 3 && callers.len() >= 3, "{callee:?} {callers:?}");
+    assert!(callee.len() >= 2 && callers.len() >= 2, "{callee:?} {callers:?}");
     let said = ended(h2load);
     eprintln!("{said}");
     assert!(said.contains(" 0 failed, 0 errored, 0 timeout"), "{said}");
