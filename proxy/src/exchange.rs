@@ -132,7 +132,7 @@ async fn run(
     };
     held.admitted = admitted;
 
-    headers::strip_response(&mut response);
+    headers::strip_response(&mut response, connection.direction);
     route::apply_header_edits(&backend.response_headers, response.headers_mut());
     route::apply_header_edits(&route.response_headers, response.headers_mut());
     if let Some((rule, Some(allowed))) = &cors {

@@ -10,7 +10,7 @@ use std::fmt;
 
 use http::StatusCode;
 
-pub use response::{Asker, grpc_status, is_grpc};
+pub use response::{Asker, forwarded, grpc_status, is_grpc, proxys_own};
 
 /// gRPC status codes as numbers (gRPC core, `status.proto`).
 pub mod grpc {
@@ -165,6 +165,11 @@ impl Reason {
             self,
             Self::FaultAbort | Self::FaultReset | Self::FaultCut | Self::FaultTrailers | Self::FaultRefused
         )
+    }
+
+    /// Whether a proxy that answers with it, on behalf of its app, spares the app something: its instance is well.
+    pub const fn sheds(self) -> bool {
+        matches!(self, Self::Overloaded | Self::LimitUndecided)
     }
 
     /// Whether the one who asked is told this word and nothing else.

@@ -27,7 +27,7 @@ use super::replay::Replay;
 use super::{is_extended_connect, is_http2};
 use crate::body::{Body, BodyError};
 use crate::downstream::Connection;
-use crate::failure::{Failure, Reason, is_grpc};
+use crate::failure::{self, Failure, Reason, is_grpc};
 use crate::policy::deadline::{Bound, Deadline};
 use crate::policy::fault::Faults;
 use crate::policy::retry::{ATTEMPT, Eligible, Failed, RetryPolicy, Suppressed, is_gateway_error};
@@ -278,17 +278,20 @@ impl<'a> Attempts<'a> {
             }
         }
         match &sent {
-            // The callee's proxy says itself that its app has nothing to do with it.
-            Ok(response) if fault::was_injected(response) => picked.dismiss(),
-            Ok(response) => picked.answered(response.status(), response.headers(), now - begun, now),
+            Ok(response) => match proxys_own(response) {
+                Some(reason) if reason.is_injected() => picked.dismiss(),
+                // Believed of a proxy that proved who it is: an app without one must not be able to talk itself out of an ejection.
+                Some(reason) if reason.sheds() && picked.endpoint().meshed => {
+                    picked.shed(now - begun, now);
+                }
+                _ => picked.answered(response.status(), response.headers(), now - begun, now),
+            },
             // What the client did wrong is not the endpoint's failure.
             Err(_) if held.request_body_failed().is_some() => picked.dismiss(),
             // What was held up on purpose had less time than it was meant to have.
             Err(error) if error.reason.is_timeout() && (!waited.is_zero() || held.was_delayed()) => {
                 picked.dismiss();
             }
-            // It closed a connection that nobody used: no failure.
-            Err(error) if error.again.is_some() => picked.dismiss(),
             // Who gives less time than it usually takes learns nothing about the endpoint.
             Err(error)
                 if error.reason == Reason::DeadlineExceeded
@@ -408,6 +411,15 @@ impl Original {
     }
 }
 
+/// What the callee's proxy says itself its app has nothing to do with.
+fn proxys_own(response: &Response<Body>) -> Option<Reason> {
+    // Looked for only in what looks like a failure: of a success the endpoint may have the credit.
+    let failed = response.status().is_client_error()
+        || response.status().is_server_error()
+        || response.headers().contains_key("grpc-status");
+    if failed { failure::proxys_own(response.headers()) } else { None }
+}
+
 /// Waits a moment for the end of a gRPC call that fails without a message: servers send its headers and trailers together. Whatever
 /// came is put back.
 async fn look_ahead(response: &mut Response<Body>, policy: &RetryPolicy, picked: &Picked) -> Option<Failed> {
@@ -470,7 +482,7 @@ impl Late {
             Self::Exchange(bound) => bound.failure(&format!("response of {address}")),
         };
         let detail = failure.detail.unwrap_or_default();
-        SendError { reason: failure.reason, detail, unsent: None, unprocessed: false, again: None }
+        SendError::lost(failure.reason, detail)
     }
 }
 

@@ -17,7 +17,7 @@ use smallvec::SmallVec;
 use super::{is_connect, is_http2};
 use crate::body::Body;
 use crate::downstream::Connection;
-use crate::failure::{Failure, Reason};
+use crate::failure::{self, Failure, Reason};
 use crate::policy::retry::ATTEMPT;
 use crate::route::{self, Rewrite};
 use crate::telemetry::{Direction, Record};
@@ -76,7 +76,12 @@ pub fn receive(
     }
     one_form(request)?;
     // Over HTTP/2 such fields are malformed, and its codec refuses them (RFC 9113 §8.2.2).
-    let protocols = if is_http2(request.version()) { None } else { strip(request.headers_mut(), true) };
+    let protocols = if is_http2(request.version()) {
+        None
+    } else {
+        let known = Known::of(request.headers());
+        strip(request.headers_mut(), known, true)
+    };
     let known = Known::of(request.headers());
     if known.has(Known::EXPECT) {
         // The codec answers `100-continue` when the body is first read, which is when an endpoint was found for it.
@@ -119,10 +124,9 @@ fn one_form(request: &mut Request<Body>) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Removes what concerns one hop only (RFC 9110 §7.6.1), and returns the protocols to upgrade to, of those that can be passed on.
-fn strip(headers: &mut HeaderMap, request: bool) -> Option<HeaderValue> {
+/// Removes what concerns one hop only (RFC 9110 §7.6.1), and returns the protocols to upgrade to, of those that can be passed on. `known` is what it had.
+fn strip(headers: &mut HeaderMap, known: Known, request: bool) -> Option<HeaderValue> {
     let mut upgrade = None;
-    let known = Known::of(headers);
     if known.has(Known::CONNECTION) {
         let mut named: SmallVec<[HeaderName; 4]> = SmallVec::new();
         let mut upgrades = false;
@@ -186,14 +190,19 @@ fn protocols(headers: &HeaderMap) -> Option<HeaderValue> {
     if kept.is_empty() { None } else { HeaderValue::from_bytes(&kept.join(&b", "[..])).ok() }
 }
 
-/// What of a response concerns its hop only: its version (RFC 9110 §2.5), and some fields. A 101 keeps what it switched to.
-pub fn strip_response(response: &mut Response<Body>) {
+/// What of a response concerns its hop only: its version (RFC 9110 §2.5), and some fields. A 101 keeps what it switched to. An app does not speak for
+/// the proxy in front of it: what it says in `Proxy-Status` is marked as passed on.
+pub fn strip_response(response: &mut Response<Body>, direction: Direction) {
     if response.version() == Version::HTTP_10 {
         *response.version_mut() = Version::HTTP_11;
     }
     let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
     let upgrade = if switched { response.headers().get(UPGRADE).cloned() } else { None };
-    strip(response.headers_mut(), false);
+    let known = Known::of(response.headers());
+    strip(response.headers_mut(), known, false);
+    if known.has(Known::PROXY_STATUS) && direction == Direction::Inbound {
+        failure::forwarded(response.headers_mut());
+    }
     if let Some(upgrade) = upgrade {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("upgrade"));
         response.headers_mut().insert(UPGRADE, upgrade);
@@ -248,6 +257,7 @@ impl Known {
     const CLIENT_CERTIFICATE: u16 = 64;
     const ATTEMPT: u16 = 128;
     const REQUEST_ID: u16 = 256;
+    const PROXY_STATUS: u16 = 512;
 
     fn of(headers: &HeaderMap) -> Self {
         Self(headers.keys().fold(0, |known, name| {
@@ -267,6 +277,7 @@ impl Known {
                     "x-forwarded-client-cert" => Self::CLIENT_CERTIFICATE,
                     "x-outrigger-attempt" => Self::ATTEMPT,
                     "x-request-id" => Self::REQUEST_ID,
+                    "proxy-status" => Self::PROXY_STATUS,
                     _ => 0,
                 }
         }))

@@ -9,7 +9,7 @@ use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
-use super::Failure;
+use super::{Failure, Reason};
 use crate::body::Body;
 use crate::field;
 
@@ -92,6 +92,22 @@ pub fn grpc_status(headers: &HeaderMap) -> Option<u16> {
     field::find(headers, GRPC_STATUS.as_str())?.to_str().ok()?.parse().ok()
 }
 
+/// What the proxy next to us on the way to the app answered by itself, if it did.
+///
+/// It is the last member of `Proxy-Status` (RFC 9209 §2: who is closer to the user writes behind the others), in a field line of its own: an inbound proxy puts
+/// [`forwarded`] behind whatever its app wrote, so that no app speaks for the proxy in front of it.
+pub fn proxys_own(headers: &HeaderMap) -> Option<Reason> {
+    let last = headers.get_all(PROXY_STATUS).iter().next_back()?.to_str().ok()?;
+    let (_, behind) = last.strip_prefix("outrigger; ")?.split_once("; reason=\"")?;
+    let (word, _) = behind.split_once('"')?;
+    Reason::ALL.iter().copied().find(|reason| reason.word() == word)
+}
+
+/// Says behind what stands in `Proxy-Status` that it was passed on.
+pub fn forwarded(headers: &mut HeaderMap) {
+    headers.append(PROXY_STATUS, HeaderValue::from_static("outrigger"));
+}
+
 /// `outrigger; error=TYPE; reason="WORD"; details="SENTENCE"`: the type is RFC 9209's, the word, finer than the types, is a
 /// parameter of our own (§2.1.5 lets a proxy add some).
 fn proxy_status(failure: &Failure, detail: Option<&str>) -> HeaderValue {
@@ -126,7 +142,6 @@ const GRPC_MESSAGE: &AsciiSet = &CONTROLS.add(b'%');
 mod tests {
     use http_body::Body as _;
 
-    use super::super::Reason;
     use super::*;
 
     fn asked(method: Method, content_type: Option<&'static str>, details: bool) -> Asker {
@@ -202,6 +217,35 @@ mod tests {
             ("text/plain", false),
         ] {
             assert_eq!(asked(Method::POST, Some(kind), true).grpc, want, "{kind}");
+        }
+    }
+
+    #[test]
+    fn what_a_proxy_says_of_itself_is_known_from_what_it_passes_on() {
+        let said = |lines: &[&'static str]| {
+            let line = |line: &&'static str| (PROXY_STATUS, HeaderValue::from_static(line));
+            proxys_own(&lines.iter().map(line).collect())
+        };
+        let shed = "outrigger; error=connection_limit_reached; reason=\"overloaded\"";
+        assert_eq!(said(&[shed]), Some(Reason::Overloaded));
+        assert_eq!(said(&["cache; hit", shed]), Some(Reason::Overloaded), "it is the last word that counts");
+        for lines in [
+            &[shed, "outrigger"][..],
+            &["outrigger"],
+            &["other; error=connection_limit_reached; reason=\"overloaded\""],
+            &["outrigger; error=connection_refused; details=\"; reason=\\\"overloaded\\\"\""],
+            &["outrigger; error=connection_refused; reason=\"nonsense\""],
+            &[],
+        ] {
+            assert_eq!(said(lines), None, "{lines:?}");
+        }
+        let mut headers: HeaderMap = [(PROXY_STATUS, HeaderValue::from_static(shed))].into_iter().collect();
+        forwarded(&mut headers);
+        assert_eq!(proxys_own(&headers), None);
+        assert_eq!(headers.get(PROXY_STATUS).map(HeaderValue::as_bytes), Some(shed.as_bytes()), "and stays");
+        for reason in Reason::ALL {
+            let answer = Failure::new(*reason, "a \"word\"").response(asked(Method::GET, None, true));
+            assert_eq!(proxys_own(answer.headers()), Some(*reason));
         }
     }
 

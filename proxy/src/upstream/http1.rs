@@ -20,8 +20,8 @@ use smallvec::SmallVec;
 use super::caps::Place;
 use super::circuit::Circuit;
 use super::connect::{self, Transport};
-use super::pool::Home;
-use super::{Endpoint, SendError};
+use super::pool::{Home, RISKY};
+use super::{Blame, Endpoint, SendError};
 use crate::body::{Body, BodyError};
 use crate::failure::{Failure, Reason};
 use crate::field;
@@ -80,17 +80,18 @@ impl Http1 {
 
     /// Sends `request` and waits for its response's headers. An unsent request comes back.
     ///
-    /// `idle_timeout`: how long the connection is kept afterwards, unless the endpoint closes it earlier.
+    /// `rested`: how long it was idle, if it was used before. `idle_timeout`: how long it is kept afterwards, unless the endpoint closes it earlier.
     pub(super) async fn send(
         mut self,
         request: Box<Request<Body>>,
+        rested: Option<Duration>,
         idle_timeout: Duration,
         endpoint: &Endpoint,
     ) -> Result<Response<Body>, SendError> {
         let connection = &mut *self.0;
         let answer = match connection.codec.send(*request).await {
             Ok(answer) => answer,
-            Err(failed) => return Err(self::failed(failed, endpoint, connection.carried > 0)),
+            Err(failed) => return Err(self::failed(failed, endpoint, rested)),
         };
         let response = answer.response;
         if answer.tunnel {
@@ -266,9 +267,9 @@ fn reason(why: &Why<BodyError>) -> Reason {
 }
 
 #[cold]
-fn failed(failed: client::Failed<Body>, endpoint: &Endpoint, reused: bool) -> SendError {
+fn failed(failed: client::Failed<Body>, endpoint: &Endpoint, rested: Option<Duration>) -> SendError {
     let client::Failed { why, begun, unsent } = failed;
-    let connection = if reused { "a reused" } else { "a new" };
+    let connection = if rested.is_some() { "a reused" } else { "a new" };
     let what: &dyn std::fmt::Display = match &why {
         Why::Io(error) => error,
         Why::Closed => &"it was closed before an answer",
@@ -279,11 +280,22 @@ fn failed(failed: client::Failed<Body>, endpoint: &Endpoint, reused: bool) -> Se
     };
     let detail = format!("{} on {connection} connection: {what}", endpoint.address);
     let reason = reason(&why);
+    let blame = match rested {
+        _ if reason != Reason::UpstreamReset => Blame::Reason,
+        None if !begun => Blame::Unreached,
+        Some(_) if !begun => Blame::Nothing,
+        // The end of an idle connection crossed the request. A reset would be none of that: who closes in an orderly way says so first (RFC 9293 §3.6).
+        Some(rested) if rested >= RISKY && matches!(why, Why::Closed) => Blame::Nothing,
+        _ => Blame::Reason,
+    };
     // A body that failed will not do better over another connection.
     let may_be_sent = !matches!(why, Why::Body(_) | Why::Length);
     match unsent.filter(|_| may_be_sent) {
-        Some(unsent) => SendError::unsent(Failure::new(reason, detail), Box::new(whole(unsent))),
-        None => SendError { unprocessed: !begun, ..SendError::lost(reason, detail) },
+        Some(unsent) => {
+            let error = SendError::unsent(Failure::new(reason, detail), Box::new(whole(unsent)));
+            SendError { blame, ..error }
+        }
+        None => SendError { unprocessed: !begun, blame, ..SendError::lost(reason, detail) },
     }
 }
 

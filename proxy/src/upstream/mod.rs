@@ -75,23 +75,36 @@ pub struct SendError {
     /// A copy of the request where a connection that had been idle ended without a word of an answer: most likely the endpoint closed it before
     /// the request came. It is safe and has no body, so that it may be sent again even if it was read (RFC 9112 §9.3.1).
     pub again: Option<Box<Request<Body>>>,
+    pub blame: Blame,
+}
+
+/// What a failed attempt says about its endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Blame {
+    /// What its reason says.
+    Reason,
+    /// A connection that had just been opened ended before it took anything: as good as none.
+    Unreached,
+    /// Nothing: it refused in an orderly way, or closed a connection that nobody used.
+    Nothing,
 }
 
 impl SendError {
     fn unsent(failure: Failure, request: Box<Request<Body>>) -> Self {
         let Failure { reason, detail } = failure;
         let detail = detail.unwrap_or_default();
-        Self { reason, detail, unsent: Some(request), unprocessed: true, again: None }
+        Self { reason, detail, unsent: Some(request), unprocessed: true, again: None, blame: Blame::Reason }
     }
 
     /// Nobody was asked.
     pub(crate) fn injected(failure: Failure) -> Self {
         let Failure { reason, detail } = failure;
-        Self { reason, detail: detail.unwrap_or_default(), unsent: None, unprocessed: false, again: None }
+        Self::lost(reason, detail.unwrap_or_default())
     }
 
-    fn lost(reason: Reason, detail: impl Into<Box<str>>) -> Self {
-        Self { reason, detail: detail.into(), unsent: None, unprocessed: false, again: None }
+    pub(crate) fn lost(reason: Reason, detail: impl Into<Box<str>>) -> Self {
+        let detail = detail.into();
+        Self { reason, detail, unsent: None, unprocessed: false, again: None, blame: Blame::Reason }
     }
 }
 

@@ -12,7 +12,7 @@ use outrigger_config::model::{Ejection, EjectionErrors};
 use tokio::time::Instant;
 
 use super::ejection::{Outcome, Probe};
-use super::{Endpoint, SendError};
+use super::{Blame, Endpoint, SendError};
 use crate::failure::{Reason, grpc, grpc_status, is_grpc};
 use crate::policy::fault::were_corrupted;
 use crate::policy::retry::is_gateway_error;
@@ -80,6 +80,14 @@ impl Picked {
 
     /// It did not answer, after `latency`.
     pub fn broke(&self, error: &SendError, latency: Duration, now: Instant) {
+        match error.blame {
+            Blame::Reason => {}
+            Blame::Unreached => return self.unreached(latency, now),
+            Blame::Nothing => {
+                self.endpoint.failed(latency, now);
+                return self.dismiss();
+            }
+        }
         match error.reason {
             Reason::ConnectFailed
             | Reason::ConnectTimeout
@@ -88,11 +96,6 @@ impl Picked {
             // Ours.
             Reason::Overloaded | Reason::Internal => self.dismiss(),
             reason if reason.is_injected() => self.dismiss(),
-            // It said goodbye in an orderly way, or a connection ended that carried nothing.
-            _ if error.unprocessed => {
-                self.endpoint.failed(latency, now);
-                self.dismiss();
-            }
             _ => self.failed(latency, now),
         }
     }
@@ -113,6 +116,12 @@ impl Picked {
     pub fn unreached(&self, latency: Duration, now: Instant) {
         self.endpoint.failed(latency, now);
         self.tell(|_| Outcome::Unreached, latency, now);
+    }
+
+    /// The proxy in front of it refused, after `latency`, so that it is not asked for more than it can do: that ejects nobody, and never lowers its estimate.
+    pub fn shed(&self, latency: Duration, now: Instant) {
+        self.endpoint.failed(latency, now);
+        self.dismiss();
     }
 
     /// Nothing is to be learned from this attempt.

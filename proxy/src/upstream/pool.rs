@@ -24,8 +24,8 @@ use super::http1::{self, Http1};
 use super::http2::{self, Http2, Sent};
 use super::replay::Budget;
 use super::tls;
+use super::{Blame, Endpoint, EndpointId, HttpVersionChoice, SendError};
 use super::{Circuit, Cluster, Kind, Part, RouteLimits};
-use super::{Endpoint, EndpointId, HttpVersionChoice, SendError};
 use crate::body::Body;
 use crate::coalesce::Flusher;
 use crate::dns::Resolver;
@@ -295,10 +295,10 @@ impl Pools {
         while let Some((mut connection, rested)) = self.idle(endpoint.id) {
             connection.occupy(place);
             let copy = if rested >= RISKY { http1::safe_copy(&request) } else { None };
-            match connection.send(request, idle_timeout, endpoint).await {
+            match connection.send(request, Some(rested), idle_timeout, endpoint).await {
                 // It was closed at this very moment: not a byte went out, so that any request can take the next connection.
                 Err(SendError { unsent: Some(unsent), .. }) => request = unsent,
-                Err(error) if error.reason == Reason::UpstreamReset => {
+                Err(error) if copy.is_some() && error.reason == Reason::UpstreamReset => {
                     return Err(SendError { again: copy, ..error });
                 }
                 done => return done,
@@ -308,7 +308,7 @@ impl Pools {
         match Box::pin(self.open_http1(cluster, endpoint, route)).await {
             Ok(mut connection) => {
                 connection.occupy(place);
-                connection.send(request, idle_timeout, endpoint).await
+                connection.send(request, None, idle_timeout, endpoint).await
             }
             Err(failure) => Err(SendError::unsent(failure, request)),
         }
@@ -378,7 +378,8 @@ impl Pools {
             }
         }
         let detail = format!("{} closes every connection before it takes a request", endpoint.address);
-        Err(SendError::unsent(Failure::new(Reason::UpstreamReset, detail), request))
+        let error = SendError::unsent(Failure::new(Reason::UpstreamReset, detail), request);
+        Err(SendError { blame: Blame::Unreached, ..error })
     }
 
     fn group(&self, cluster: &Cluster, endpoint: EndpointId) -> Rc<Group> {
@@ -552,7 +553,7 @@ const WARM: Duration = Duration::from_millis(20);
 
 /// An endpoint may be closing a connection that was idle for so long, and its word of that be still on its way. What is sent over a younger one is not
 /// copied: that would cost every request of a busy caller.
-const RISKY: Duration = Duration::from_millis(50);
+pub(super) const RISKY: Duration = Duration::from_millis(50);
 
 /// How often idle connections are looked through. The exact time is checked when one is taken.
 const SWEEP: Duration = Duration::from_millis(500);

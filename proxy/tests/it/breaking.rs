@@ -248,6 +248,87 @@ async fn two_workers_share_what_they_know_of_a_bad_endpoint() {
     one_of_three(2).await;
 }
 
+/// Connections that end before they took anything are none.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_endpoint_that_resets_whoever_connects_is_soon_out() {
+    let met = Arc::new(AtomicUsize::new(0));
+    let count = met.clone();
+    let bad = bytes_app(move |stream| {
+        count.fetch_add(1, Ordering::SeqCst);
+        async move { stream.set_zero_linger().expect("it is open") }
+    })
+    .await;
+    let (well, _, _) = moody().await;
+    let (service, mut breaker) = with_rules(&[well, bad]);
+    breaker.ejection = Some(Ejection::default());
+    let proxy = caller_under(&service, breaker, 1);
+    let mut client = Http1::connect(proxy.outbound[0]).await;
+    for _ in 0..40 {
+        assert_eq!(client.get("http://three/", "three").await.status, 200);
+    }
+    // Whether a reset comes before or behind the first bytes of a request the kernel decides.
+    let out = ejection(&proxy, bad).await;
+    assert!(["connect_failures", "consecutive_errors"].iter().any(|why| out["reason"] == *why), "{out}");
+    assert!((3..=5).contains(&met.load(Ordering::SeqCst)), "{met:?} requests until it was out");
+}
+
+/// Twenty idle connections to an endpoint, each of which ends under its next request: a reset each is a failing endpoint, an orderly end each one
+/// that keeps none.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn idle_connections_that_are_reset_count_and_those_that_are_closed_do_not() {
+    for resets in [true, false] {
+        let (open, ended) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let (opened, counted) = (open.clone(), ended.clone());
+        let bad = bytes_app(move |mut stream| {
+            let (opened, counted) = (opened.clone(), counted.clone());
+            async move {
+                let mut head = [0; 1024];
+                let _ = stream.read(&mut head).await;
+                opened.fetch_add(1, Ordering::SeqCst);
+                while opened.load(Ordering::SeqCst) < 20 {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+                let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await;
+                if stream.read(&mut head).await.is_ok_and(|n| n > 0) {
+                    counted.fetch_add(1, Ordering::SeqCst);
+                    if resets {
+                        stream.set_zero_linger().expect("it is open");
+                    }
+                }
+            }
+        })
+        .await;
+        let (well, _, _) = moody().await;
+        let service = Service::new("three:80", &[well, bad]);
+        let proxy = caller_under(&service, CircuitBreaker::default(), 1);
+        let at = proxy.outbound[0];
+        let clients: Vec<_> = (0..40)
+            .map(|_| {
+                tokio::spawn(
+                    async move { Http1::connect(at).await.get("http://three/", "three").await.status },
+                )
+            })
+            .collect();
+        for client in clients {
+            assert_eq!(within("it is answered", client).await.expect("no panic"), 200);
+        }
+        // Longer than a connection has to be idle to be suspected.
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let mut client = Http1::connect(at).await;
+        // Fewer than there are connections: a new one would end when it was idle for a moment only, which is a failure.
+        for _ in 0..15 {
+            let answer = client.get("http://three/", "three").await;
+            assert_eq!(answer.status, 200, "{answer:?}");
+        }
+        let (met, out) = (ended.load(Ordering::SeqCst), ejection(&proxy, bad).await);
+        if resets {
+            assert_eq!((met, &out["reason"]), (5, &Value::from("consecutive_errors")), "{out}");
+        } else {
+            assert!(met > 5 && out.is_null(), "{met} requests met an end, {out}");
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn when_all_three_are_bad_two_of_them_stay() {
     let apps = [moody().await, moody().await, moody().await];

@@ -21,4 +21,5 @@ mod ports;
 mod replays;
 mod retries;
 mod routes;
+mod shedding;
 mod tunnels;

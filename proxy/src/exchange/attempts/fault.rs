@@ -12,7 +12,7 @@ use super::Attempts;
 use crate::body::Body;
 use crate::exchange::outgoing::Held;
 use crate::failure::Asker;
-use crate::policy::fault::{self, Hit};
+use crate::policy::fault::Hit;
 use crate::upstream::{HttpVersionChoice, Picked, SendError};
 
 pub(super) use crate::policy::fault::is_injected;
@@ -68,13 +68,4 @@ impl Attempts<'_> {
         self.upstream.attempts.count(worker, Some(hit.reason(end)));
         sent
     }
-}
-
-/// Whether the callee's own proxy, or one on the way there, invented this answer.
-pub(super) fn was_injected(response: &Response<Body>) -> bool {
-    // Looked for only in what looks like a failure: of a success the endpoint may have the credit.
-    let failed = response.status().is_client_error()
-        || response.status().is_server_error()
-        || response.headers().contains_key("grpc-status");
-    failed && fault::was_injected(response.headers())
 }

@@ -51,15 +51,6 @@ fn grpc_for(status: StatusCode) -> u16 {
     }
 }
 
-/// Whether the proxy of the callee, or of whoever stands between, invented this answer: it says nothing about the endpoint.
-pub fn was_injected(headers: &HeaderMap) -> bool {
-    let mut told = headers.get_all("proxy-status").iter();
-    told.any(|value| {
-        value.as_bytes().starts_with(b"outrigger;")
-            && value.to_str().is_ok_and(|text| text.contains("; reason=\"fault_"))
-    })
-}
-
 /// What a request asks for, as far as `ceiling` and `share` allow it. The names are those of Envoy's fault filter.
 pub fn asked(headers: &HeaderMap, ceiling: &FaultCeiling, share: Fraction) -> Vec<(Fraction, GivenFault)> {
     let number = |name: &HeaderName| -> Option<u64> { headers.get(name)?.to_str().ok()?.trim().parse().ok() };
@@ -160,17 +151,5 @@ mod tests {
         }
         let grpc = headers(&[("x-envoy-fault-abort-grpc-request", "14")]);
         assert_eq!(asked(&grpc, &ceiling, Fraction::ALL)[0].1.end, Some(FaultEnd::Grpc(14)));
-    }
-
-    #[test]
-    fn an_invented_answer_is_known_by_what_it_says_of_itself() {
-        for (value, want) in [
-            ("outrigger; error=proxy_internal_response; reason=\"fault_abort\"", true),
-            ("outrigger; error=connection_refused; reason=\"connect_failed\"", false),
-            ("outrigger; error=connection_refused; details=\"fault_abort\"", false),
-            ("other; reason=\"fault_abort\"", false),
-        ] {
-            assert_eq!(was_injected(&headers(&[("proxy-status", value)])), want, "{value}");
-        }
     }
 }

@@ -12,7 +12,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::Busy;
 use crate::body::{Body, BodyError};
-use crate::failure::{Reason, grpc_status, is_grpc};
+use crate::failure::{Reason, grpc_status, is_grpc, proxys_own};
 
 /// What becomes of the bytes on their way to the caller.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -70,7 +70,9 @@ impl Shape {
 
 /// Whether nobody can have meant what these trailers say: we, or the proxy of the callee, made it up.
 pub fn were_corrupted(trailers: &HeaderMap) -> bool {
-    !trailers.is_empty() && grpc_status(trailers).is_none() && super::was_injected(trailers)
+    !trailers.is_empty()
+        && grpc_status(trailers).is_none()
+        && proxys_own(trailers).is_some_and(Reason::is_injected)
 }
 
 fn corrupt(trailers: &mut HeaderMap) {

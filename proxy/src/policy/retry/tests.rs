@@ -16,7 +16,7 @@ fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
 }
 
 fn error(reason: Reason, unprocessed: bool) -> SendError {
-    SendError { reason, detail: "".into(), unsent: None, unprocessed, again: None }
+    SendError { unprocessed, ..SendError::lost(reason, "") }
 }
 
 #[test]

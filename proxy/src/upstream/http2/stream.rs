@@ -22,7 +22,7 @@ use crate::failure::{Failure, Reason};
 use crate::upgrade::Upgrade;
 use crate::upstream::connect::{MAX_HEADER_BYTES, MAX_HEADERS};
 use crate::upstream::replay::Budget;
-use crate::upstream::{Endpoint, SendError};
+use crate::upstream::{Blame, Endpoint, SendError};
 
 /// What became of a request.
 pub(in crate::upstream) enum Sent {
@@ -90,14 +90,16 @@ pub(in crate::upstream) async fn send(
         return Sent::Done(Err(SendError::lost(reason, detail)));
     }
     let Some(body) = exchange.into_body() else {
-        return Sent::Done(Err(SendError { unprocessed: true, ..SendError::lost(reason, detail) }));
+        let error = SendError::lost(reason, detail);
+        return Sent::Done(Err(SendError { unprocessed: true, blame: Blame::Nothing, ..error }));
     };
     let request = Box::new(Request::from_parts(head, body));
     if error.is_go_away() {
         slot.close_connection();
         return Sent::Gone(request);
     }
-    Sent::Done(Err(SendError::unsent(Failure::new(reason, detail), request)))
+    let error = SendError::unsent(Failure::new(reason, detail), request);
+    Sent::Done(Err(SendError { blame: Blame::Nothing, ..error }))
 }
 
 /// Waits until the stream is open, should the peer have lowered its limit just now. Almost always it is.
