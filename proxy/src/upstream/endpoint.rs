@@ -228,11 +228,7 @@ impl Endpoint {
             return 1.0;
         }
         let least = f32::from(slow_start.min_percent) / 100.0;
-        let age = self.latency.stamp(now).wrapping_sub(since);
-        // More than half the range is a moment that another worker took later than `now`.
-        if age > u32::MAX / 2 {
-            return least;
-        }
+        let Some(age) = age(since, self.latency.stamp(now)) else { return least };
         (age as f32 / slow_start.window.as_millis().max(1) as f32).clamp(least, 1.0)
     }
 
@@ -270,9 +266,16 @@ impl Endpoint {
         self.in_flight() as f32 / (self.weight() as f32 * part)
     }
 
-    /// What a further request is expected to cost here: latency × load. Compared, never shown.
-    pub(super) fn cost(&self, part: f32, now: Instant) -> f32 {
-        self.latency.aged(now) * (1.0 + self.load(part))
+    /// What a further request is expected to cost here rather than at `other`: latency × load. Compared, never shown.
+    ///
+    /// Of an endpoint that nobody asked for [`FORGOTTEN`] it is not known any more that it is the slower one. So one request goes to find out, and as long as
+    /// that is under way no other.
+    pub(super) fn cost(&self, other: &Self, part: f32, now: Instant) -> f32 {
+        let mut latency = self.latency.aged(now);
+        if self.in_flight() == 0 && self.latency.is_forgotten(now) {
+            latency = latency.min(other.latency.aged(now));
+        }
+        latency * (1.0 + self.load(part))
     }
 
     pub(super) fn succeeded(&self, latency: Duration, now: Instant) {
@@ -391,6 +394,10 @@ struct Latency {
 /// design.md section 5.
 pub(super) const DECAY: Duration = Duration::from_secs(10);
 
+/// How long an estimate decides alone. By its decay one of half a second would keep an endpoint behind others of a millisecond for a minute, and all the requests
+/// of a caller that sends few.
+const FORGOTTEN: Duration = Duration::from_secs(20);
+
 impl Latency {
     fn new(estimate: Duration, born: Instant) -> Self {
         let at = Instant::now().saturating_duration_since(born).as_millis() as u32;
@@ -405,6 +412,10 @@ impl Latency {
     fn aged(&self, now: Instant) -> f32 {
         let (estimate, at) = self.unpacked();
         estimate * remains(at, self.stamp(now))
+    }
+
+    fn is_forgotten(&self, now: Instant) -> bool {
+        age(self.unpacked().1, self.stamp(now)).is_some_and(|age| u128::from(age) >= FORGOTTEN.as_millis())
     }
 
     fn observe(&self, latency: Duration, now: Instant, success: bool) {
@@ -433,12 +444,17 @@ impl Latency {
 
 /// The part of an estimate of time `at` that is left at `now`.
 fn remains(at: u32, now: u32) -> f32 {
-    let age = now.wrapping_sub(at);
-    // More than half the range ahead is a stamp another worker took a moment later than `now`.
-    if age == 0 || age > u32::MAX / 2 {
-        return 1.0;
+    match age(at, now) {
+        None | Some(0) => 1.0,
+        Some(age) => (-(age as f32) / DECAY.as_millis() as f32).exp(),
     }
-    (-(age as f32) / DECAY.as_millis() as f32).exp()
+}
+
+/// Milliseconds from `at` to `now`; `None` for what another worker saw a moment later than `now`.
+fn age(at: u32, now: u32) -> Option<u32> {
+    let age = now.wrapping_sub(at);
+    // More than half the range: ahead, across the wrap.
+    (age <= u32::MAX / 2).then_some(age)
 }
 
 fn micros(duration: Duration) -> f32 {

@@ -16,7 +16,9 @@ pub(super) fn choose<'s>(pool: &Pool<'s>, fits: &Fits<'_>, rng: &mut SmallRng) -
     }
     let other = |endpoint: &Endpoint| endpoint.id != first.id && fits(endpoint);
     let Some(second) = pool.draw(&other, rng) else { return Some(first) };
-    let cost = |endpoint: &Endpoint| endpoint.cost(endpoint.part(pool.slow_start, pool.now), pool.now);
+    let cost = |endpoint: &Endpoint, other: &Endpoint| {
+        endpoint.cost(other, endpoint.part(pool.slow_start, pool.now), pool.now)
+    };
     // A tie goes to the first, which was drawn at random.
-    Some(if cost(second) < cost(first) { second } else { first })
+    Some(if cost(second, first) < cost(first, second) { second } else { first })
 }

@@ -79,6 +79,47 @@ async fn a_slow_endpoint_gets_little() {
     assert!(shares[&address(4)] > 0, "it is tried, or its recovery would never be seen: {shares:?}");
 }
 
+/// Of two endpoints one answered badly, once, and is well since then: somebody who asks now and then comes back to it, however bad that answer was.
+#[tokio::test(start_paused = true)]
+async fn a_bad_answer_of_long_ago_keeps_nobody_away() {
+    for (bad, every) in [(50, 1), (500, 1), (30_000, 1), (500, 5), (500, 30)] {
+        let cluster = cluster(vec![endpoint(address(1)), endpoint(address(2))]);
+        let mut rng = rng();
+        let endpoints: Vec<_> = cluster.endpoints().iter().cloned().collect();
+        let begun = Instant::now();
+        for endpoint in &endpoints {
+            endpoint.succeeded(Duration::from_millis(1), begun);
+            endpoint.restart(Duration::from_millis(1));
+        }
+        endpoints[0].succeeded(Duration::from_millis(bad), begun);
+        let mut back = None;
+        for _ in 0..100 {
+            tokio::time::advance(Duration::from_secs(every)).await;
+            let now = Instant::now();
+            let picked = cluster.pick(now, &mut rng, &[]).expect("there is one");
+            picked.observe(Duration::from_millis(1), now);
+            if picked.endpoint().id == endpoints[0].id {
+                back.get_or_insert(now - begun);
+            }
+        }
+        let back = back.expect("it is asked again").as_secs();
+        println!("{bad} ms, asked every {every} s: back after {back} s");
+        assert!(back <= 20 + 10 * every, "{bad} ms, every {every} s: not before {back} s");
+        assert!(bad < 500 || every >= 20 || back >= 20, "{bad} ms, every {every} s: after {back} s already");
+    }
+}
+
+/// One that stays slow is asked once in twenty seconds by a busy caller, and nothing waits there beside that request.
+#[tokio::test(flavor = "local", start_paused = true)]
+async fn a_slow_endpoint_is_tried_seldom_and_by_one_request() {
+    let cluster = cluster(vec![endpoint(address(1)), endpoint(address(2))]);
+    let slow = |at: SocketAddr| Duration::from_millis(if at == address(2) { 5_000 } else { 2 });
+    // 4 at a time, 2 ms each: a hundred seconds.
+    let shares = shares(&cluster, 200_000, 4, slow).await;
+    let tries = shares[&address(2)];
+    assert!((2..=8).contains(&tries), "{tries} tries within a hundred seconds: {shares:?}");
+}
+
 #[tokio::test(flavor = "local", start_paused = true)]
 async fn weights_are_respected() {
     let weighted = |n, weight| model::Endpoint { weight, ..endpoint(address(n)) };
