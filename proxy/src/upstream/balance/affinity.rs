@@ -9,9 +9,9 @@ use http::{HeaderMap, HeaderValue, Request, Response, header};
 use outrigger_config::model::{Balance, HashCookie, HashInput, HashOn, SessionCookie};
 use rand::RngExt;
 use rand::rngs::SmallRng;
+use xxhash_rust::xxh64::xxh64;
 
 use super::session;
-use super::xxhash::xxh64;
 use crate::upstream::Picked;
 
 /// The ties of one request; empty for nearly all.

@@ -5,7 +5,8 @@
 
 use std::sync::Arc;
 
-use super::xxhash::xxh64;
+use xxhash_rust::xxh64::xxh64;
+
 use crate::upstream::Endpoint;
 
 #[derive(Debug)]

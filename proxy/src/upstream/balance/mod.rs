@@ -13,7 +13,6 @@ mod peak_ewma;
 mod ring_hash;
 mod round_robin;
 mod session;
-mod xxhash;
 mod zone;
 
 use std::collections::HashMap;

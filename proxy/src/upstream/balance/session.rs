@@ -1,6 +1,7 @@
 //! The name an endpoint has in session cookies.
 
-use super::xxhash::xxh64;
+use xxhash_rust::xxh64::xxh64;
+
 use crate::upstream::Endpoint;
 
 /// Equal in all proxies; says nothing of the endpoint to whoever does not know its address.

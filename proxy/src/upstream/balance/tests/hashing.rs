@@ -1,5 +1,7 @@
 //! Ring and table: who keeps what when endpoints come and go.
 
+use xxhash_rust::xxh64::xxh64;
+
 use super::*;
 
 const RING: Algorithm = Algorithm::RingHash { min_size: 1_024, max_size: 65_536 };
@@ -35,8 +37,7 @@ async fn a_ring_finds_what_looking_at_every_place_finds() {
         .iter()
         .flat_map(|endpoint| {
             let name = move |place| format!("{}_{place}", endpoint.address);
-            (0..16 * endpoint.weight)
-                .map(move |place| (xxhash::xxh64(name(place).as_bytes(), 0), endpoint.address))
+            (0..16 * endpoint.weight).map(move |place| (xxh64(name(place).as_bytes(), 0), endpoint.address))
         })
         .collect();
     let keys = keys(1, 2_000);
@@ -62,8 +63,8 @@ async fn a_table_is_the_one_of_the_paper() {
             .iter()
             .map(|endpoint| {
                 let name = endpoint.address.to_string();
-                let offset = xxhash::xxh64(name.as_bytes(), 0) % u64::from(size);
-                let skip = xxhash::xxh64(name.as_bytes(), 1) % u64::from(size - 1) + 1;
+                let offset = xxh64(name.as_bytes(), 0) % u64::from(size);
+                let skip = xxh64(name.as_bytes(), 1) % u64::from(size - 1) + 1;
                 (0..u64::from(size)).map(|j| ((offset + j * skip) % u64::from(size)) as usize).collect()
             })
             .collect();
@@ -94,21 +95,11 @@ proptest! {
         leaving in any::<prop::sample::Index>(),
         seed in any::<u64>(),
     ) {
-        let all: Vec<_> = (0..count).map(|n| one(n.wrapping_add(seed as u16))).collect();
-        let leaving = leaving.index(all.len());
-        let mut fewer = all.clone();
-        let gone = fewer.remove(leaving).address;
-        let keys = keys(seed, 4_000);
-        let before = placed(&set(all, &balance(RING)), &keys);
-        let after = placed(&set(fewer, &balance(RING)), &keys);
-        let mut moved = 0;
-        for (before, after) in before.iter().zip(&after) {
-            prop_assert!(before == after || *before == gone, "the others keep what they have");
-            moved += usize::from(before != after);
-        }
+        let Moved { its, others } = without_one(RING, count, leaving.index(count.into()), seed);
+        prop_assert_eq!(others, 0, "the others keep what they have");
         // 1,024 places each: the share of one varies by 3 %, the sample of keys by more.
-        let share = 4_000.0 / f64::from(count);
-        prop_assert!((moved as f64) < share * 1.15 + 4.0 * share.sqrt(), "{} of {} moved", moved, share);
+        let share = KEYS as f64 / f64::from(count);
+        prop_assert!((its as f64) < share * 1.15 + 4.0 * share.sqrt(), "{} of {} moved", its, share);
     }
 
     /// The same for a table, in which few places of others move (section 5.3 of the paper).
@@ -118,20 +109,31 @@ proptest! {
         leaving in any::<prop::sample::Index>(),
         seed in any::<u64>(),
     ) {
-        let all: Vec<_> = (0..count).map(|n| one(n.wrapping_add(seed as u16))).collect();
-        let leaving = leaving.index(all.len());
-        let mut fewer = all.clone();
-        let gone = fewer.remove(leaving).address;
-        let keys = keys(seed, 4_000);
-        let before = placed(&set(all, &balance(MAGLEV)), &keys);
-        let after = placed(&set(fewer, &balance(MAGLEV)), &keys);
-        let pairs = || before.iter().zip(&after).filter(|(before, after)| before != after);
-        let others = pairs().filter(|(before, _)| **before != gone).count();
-        prop_assert!(others < 4_000 * 4 / 100, "{} of 4000 moved without need", others);
-        let share = 4_000.0 / f64::from(count);
-        let its = pairs().count() - others;
+        let Moved { its, others } = without_one(MAGLEV, count, leaving.index(count.into()), seed);
+        prop_assert!(others < KEYS * 4 / 100, "{} of {} moved without need", others, KEYS);
+        let share = KEYS as f64 / f64::from(count);
         prop_assert!((its as f64) < share * 1.05 + 4.0 * share.sqrt(), "it had {}, not {}", its, share);
     }
+}
+
+const KEYS: usize = 4_000;
+
+/// Of [`KEYS`], how many have another place once an endpoint left: of those that were its, and of the others.
+struct Moved {
+    its: usize,
+    others: usize,
+}
+
+fn without_one(algorithm: Algorithm, count: u16, leaving: usize, seed: u64) -> Moved {
+    let all: Vec<_> = (0..count).map(|n| one(n.wrapping_add(seed as u16))).collect();
+    let mut fewer = all.clone();
+    let gone = fewer.remove(leaving).address;
+    let keys = keys(seed, KEYS);
+    let before = placed(&set(all, &balance(algorithm)), &keys);
+    let after = placed(&set(fewer, &balance(algorithm)), &keys);
+    let moved = before.iter().zip(&after).filter(|(before, after)| before != after);
+    let (its, others): (Vec<_>, Vec<_>) = moved.partition(|(before, _)| **before == gone);
+    Moved { its: its.len(), others: others.len() }
 }
 
 /// Beside an endpoint that may not be picked, the others keep what they have.
