@@ -11,16 +11,15 @@ mod stream;
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::future::{Future as _, poll_fn};
-use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::Notify;
 use tokio::time::Instant;
+use tokio_util::io::InspectReader;
 
 use super::Endpoint;
 use super::caps::Place;
@@ -76,6 +75,17 @@ struct State {
 }
 
 impl State {
+    /// Something came, or, if it is nothing, the end.
+    fn hear(&self, bytes: &[u8]) {
+        if bytes.is_empty() {
+            return;
+        }
+        self.heard.set(true);
+        if self.set_silent(false) {
+            self.changed.notify_waiters();
+        }
+    }
+
     /// Returns whether it was.
     fn set_silent(&self, silent: bool) -> bool {
         let was = self.silent.replace(silent);
@@ -121,7 +131,8 @@ impl Http2 {
             place: RefCell::new(transport.take_place()),
             changed,
         });
-        let transport = Heard { io: transport, state: Rc::clone(&state) };
+        let heard = Rc::clone(&state);
+        let transport = InspectReader::new(transport, move |bytes: &[u8]| heard.hear(bytes));
         let (sender, mut connection) = connect::http2()
             .handshake::<_, Bytes>(Coalesced::new(transport, flusher))
             .await
@@ -252,55 +263,5 @@ async fn keep_alive(pings: Option<h2::PingPong>) {
             Ok(Err(_)) => return std::future::pending().await,
             Err(_) => return,
         }
-    }
-}
-
-/// A transport that notes when something comes.
-struct Heard {
-    io: Transport,
-    state: Rc<State>,
-}
-
-impl AsyncRead for Heard {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
-        let polled = Pin::new(&mut self.io).poll_read(cx, buf);
-        if buf.filled().len() > before {
-            self.state.heard.set(true);
-            if self.state.set_silent(false) {
-                self.state.changed.notify_waiters();
-            }
-        }
-        polled
-    }
-}
-
-impl AsyncWrite for Heard {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(cx, buf)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
     }
 }
