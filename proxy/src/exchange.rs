@@ -18,6 +18,7 @@ use std::sync::Arc;
 
 use http::{Method, Request, Response, StatusCode, Version, header};
 use outrigger_config::model::RequestHead;
+use tokio::time::Instant;
 
 pub use outgoing::Outgoing;
 
@@ -79,6 +80,8 @@ async fn run(
 ) -> Result<Response<Body>, Failure> {
     let protocols = headers::receive(&mut request, connection, &mut held.record)?;
     let admitted = connection.admit(&request, &mut held.record)?;
+    // Read again after each wait.
+    let mut now = held.record.begun();
     if let Some(limits) = &destination.limits {
         let peer = &connection.peer;
         let worker = connection.worker.id;
@@ -87,6 +90,7 @@ async fn run(
         passed?;
         if let Some(settled) = counted.settled(worker, &mut held.record) {
             settled.await?;
+            now = Instant::now();
         }
     }
     let route = find(&request, destination).ok_or(Reason::NoRoute)?.clone();
@@ -106,6 +110,7 @@ async fn run(
         if let Some(answer) = Admitted::bound(admitted.as_ref(), hit.as_mut()).await? {
             return Ok(answer);
         }
+        now = Instant::now();
     }
     let forward = match &route.action {
         Action::Forward(forward) => forward,
@@ -127,7 +132,7 @@ async fn run(
 
     let mut response = {
         let mut attempts = Attempts::new(upstream, &route, deadline, connection);
-        let answered = pin!(attempts.run(request, held));
+        let answered = pin!(attempts.run(request, held, now));
         Admitted::bound(admitted.as_ref(), answered).await?
     };
     held.admitted = admitted;

@@ -78,6 +78,17 @@ impl Through {
     pub fn once(&mut self) -> anyhow::Result<()> {
         get(&mut self.client, &mut self.buffer)
     }
+
+    /// Connections at rest, each after one exchange.
+    pub fn open(&self, connections: usize) -> anyhow::Result<Vec<TcpStream>> {
+        let (at, mut buffer) = (self.client.peer_addr()?, vec![0; 4096]);
+        let one = |_| {
+            let mut client = TcpStream::connect(at)?;
+            get(&mut client, &mut buffer)?;
+            Ok(client)
+        };
+        (0..connections).map(one).collect()
+    }
 }
 
 /// How often the worker of the proxy started last came back from waiting for something to do, as the kernel counts it.

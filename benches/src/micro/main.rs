@@ -23,6 +23,9 @@ struct Cli {
     /// Only this many exchanges through a whole proxy, and nothing else: what callgrind counts (README.md).
     #[arg(long, value_name = "N")]
     exchanges: Option<u64>,
+    /// Only this many connections, each after one exchange, and the end of the process with all of them open: what dhat counts (README.md).
+    #[arg(long, value_name = "N")]
+    idle: Option<usize>,
 }
 
 /// For each bench.
@@ -33,6 +36,12 @@ fn main() -> anyhow::Result<()> {
     if let Some(exchanges) = cli.exchanges {
         let mut through = exchange::Through::start()?;
         return (0..exchanges).try_for_each(|_| through.once());
+    }
+    if let Some(connections) = cli.idle {
+        let through = exchange::Through::start()?;
+        let _open = through.open(connections)?;
+        // Without dropping anything.
+        std::process::exit(0);
     }
     println!("{:44} {:>10} {:>12} {:>8} {:>8}", "", "ns", "allocations", "bytes", "");
     parts::run()?;

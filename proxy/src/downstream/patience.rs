@@ -55,7 +55,7 @@ impl Pulse {
     pub fn begin(self: &Arc<Self>) -> InFlight {
         self.in_flight.fetch_add(1, Ordering::Relaxed);
         self.head_since.store(0, Ordering::Relaxed);
-        InFlight(self.clone())
+        InFlight { pulse: self.clone(), ended: None }
     }
 
     pub fn is_idle(&self) -> bool {
@@ -76,12 +76,12 @@ impl Pulse {
     /// Something of the next request is here, but not its whole head.
     pub fn head_begins(&self) {
         if self.is_idle() && self.head_since.load(Ordering::Relaxed) == 0 {
-            self.head_since.store(self.now() + 1, Ordering::Relaxed);
+            self.head_since.store(self.millis(Instant::now()) + 1, Ordering::Relaxed);
         }
     }
 
-    fn now(&self) -> u64 {
-        self.born.elapsed().as_millis() as u64
+    fn millis(&self, now: Instant) -> u64 {
+        now.saturating_duration_since(self.born).as_millis() as u64
     }
 
     fn at(&self, millis: u64) -> Instant {
@@ -91,12 +91,23 @@ impl Pulse {
 
 /// An exchange that is not over; dropped when its response ended.
 #[derive(Debug)]
-pub struct InFlight(Arc<Pulse>);
+pub struct InFlight {
+    pulse: Arc<Pulse>,
+    ended: Option<Instant>,
+}
+
+impl InFlight {
+    /// It is dropped now, which saves looking at the clock.
+    pub fn ends(&mut self, now: Instant) {
+        self.ended = Some(now);
+    }
+}
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        if self.0.in_flight.fetch_sub(1, Ordering::Relaxed) == 1 {
-            self.0.idle_since.store(self.0.now(), Ordering::Relaxed);
+        if self.pulse.in_flight.fetch_sub(1, Ordering::Relaxed) == 1 {
+            let now = self.ended.unwrap_or_else(Instant::now);
+            self.pulse.idle_since.store(self.pulse.millis(now), Ordering::Relaxed);
         }
     }
 }

@@ -34,8 +34,11 @@ use crate::policy::retry::{ATTEMPT, Eligible, Failed, RetryPolicy, Suppressed, i
 use crate::route::{Route, Upstream};
 use crate::upstream::{
     Affinity, Asked, Cluster, EndpointId, HttpVersionChoice, Kind, NoEndpoint, Part, Picked, RouteLimits,
-    SendError,
+    SendError, To,
 };
+
+/// What this hop has taken of a deadline at least by the time of its first attempt, for which the clock is not read again.
+const LEAST_TAKEN: Duration = Duration::from_micros(1);
 
 /// Attempts after the first, without a policy (design.md section 5).
 const MORE: usize = Retry::DEFAULT_ATTEMPTS as usize;
@@ -116,15 +119,15 @@ impl<'a> Attempts<'a> {
         }
     }
 
-    /// Borrowed, and the request boxed: a future keeps what it is given beside what it makes of it, once a level.
+    /// Borrowed, and the request boxed: a future keeps what it is given beside what it makes of it, once a level. `now` is read again after each wait.
     pub async fn run(
         &mut self,
         mut request: Box<Request<Body>>,
         held: &mut Held,
+        mut now: Instant,
     ) -> Result<Response<Body>, Failure> {
         let cluster = &self.upstream.cluster;
         let version = version(&request, self.settings.http);
-        let now = Instant::now();
         if let Some(bound) = self.bound.filter(|bound| bound.forbids(now)) {
             return Err(bound.failure("attempt"));
         }
@@ -143,15 +146,21 @@ impl<'a> Attempts<'a> {
             }
         }
         loop {
-            let picked = match self.pick_now() {
+            let picked = match self.pick_now(now) {
                 Ok(picked) => picked,
-                Err(_) => Box::pin(self.pick()).await?,
+                Err(_) => {
+                    let picked = Box::pin(self.pick()).await?;
+                    now = Instant::now();
+                    picked
+                }
             };
             self.tried.push(picked.endpoint().id);
-            held.record.attempt(&cluster.settings().name, &picked.endpoint().address);
+            held.record.attempt(&self.settings.name, &picked.endpoint().address);
             let (mut sent, picked) = match self.hedge_after(&request) {
                 None => match self.hit(&request) {
-                    None => (self.attempt(request, &picked, version, held, Duration::ZERO).await, picked),
+                    None => {
+                        (self.attempt(request, &picked, version, held, now, Duration::ZERO).await, picked)
+                    }
                     Some(hit) => (Box::pin(self.faulty(hit, request, &picked, version, held)).await, picked),
                 },
                 // Boxed: it is two attempts in size.
@@ -180,6 +189,7 @@ impl<'a> Attempts<'a> {
                         Box::pin(sleep(wait)).await;
                     }
                     request = next;
+                    now = Instant::now();
                 }
                 Err(why) => {
                     self.upstream.attempts.suppressed(self.connection.worker.id, why);
@@ -240,27 +250,29 @@ impl<'a> Attempts<'a> {
         };
         let until = earlier.map_or(patience, |bound| bound.at());
         cluster.ready(until).await.map_err(|why| refused(&why))?;
-        self.pick_now().map_err(|why| refused(&why))
+        self.pick_now(Instant::now()).map_err(|why| refused(&why))
     }
 
-    fn pick_now(&self) -> Result<Picked, NoEndpoint> {
+    fn pick_now(&self, now: Instant) -> Result<Picked, NoEndpoint> {
         let cluster = &self.upstream.cluster;
-        self.connection.worker.with_rng(|rng| cluster.pick(Instant::now(), rng, self.asked()))
+        self.connection.worker.with_rng(|rng| cluster.pick(now, rng, self.asked()))
     }
 
+    /// One attempt, which begins now, at `begun`, after it `waited`.
     async fn attempt(
         &self,
         mut request: Box<Request<Body>>,
         picked: &Picked,
         version: HttpVersionChoice,
         held: &Held,
+        begun: Instant,
         waited: Duration,
     ) -> Result<Response<Body>, SendError> {
         let (cluster, worker) = (&self.upstream.cluster, &self.connection.worker);
-        let begun = Instant::now();
         let watched = self.watched(&request, begun);
-        self.deadline.write(request.headers_mut(), begun, self.limit);
-        let sending = pin!(worker.pools.send_within(self.caps, cluster, picked.endpoint(), version, request));
+        self.deadline.write(request.headers_mut(), begun + LEAST_TAKEN, self.limit);
+        let to = To { cluster, endpoint: picked.endpoint(), route: self.caps };
+        let sending = pin!(worker.pools.send_at(begun, to, version, request));
         let sent = match self.until(begun - waited) {
             None => sending.await,
             Some((at, late)) => match timeout_at(at, sending).await {

@@ -76,13 +76,9 @@ pub fn receive(
     }
     one_form(request)?;
     // Over HTTP/2 such fields are malformed, and its codec refuses them (RFC 9113 §8.2.2).
-    let protocols = if is_http2(request.version()) {
-        None
-    } else {
-        let known = Known::of(request.headers());
-        strip(request.headers_mut(), known, true)
-    };
-    let known = Known::of(request.headers());
+    let mut known = Known::of(request.headers());
+    let protocols =
+        if is_http2(request.version()) { None } else { strip(request.headers_mut(), &mut known, true) };
     if known.has(Known::EXPECT) {
         // The codec answers `100-continue` when the body is first read, which is when an endpoint was found for it.
         request.headers_mut().remove(EXPECT);
@@ -124,8 +120,9 @@ fn one_form(request: &mut Request<Body>) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Removes what concerns one hop only (RFC 9110 §7.6.1), and returns the protocols to upgrade to, of those that can be passed on. `known` is what it had.
-fn strip(headers: &mut HeaderMap, known: Known, request: bool) -> Option<HeaderValue> {
+/// Removes what concerns one hop only (RFC 9110 §7.6.1), and returns the protocols to upgrade to, of those that can be passed on. `known` is what
+/// there is, before and after.
+fn strip(headers: &mut HeaderMap, known: &mut Known, request: bool) -> Option<HeaderValue> {
     let mut upgrade = None;
     if known.has(Known::CONNECTION) {
         let mut named: SmallVec<[HeaderName; 4]> = SmallVec::new();
@@ -143,6 +140,8 @@ fn strip(headers: &mut HeaderMap, known: Known, request: bool) -> Option<HeaderV
         for name in &named {
             headers.remove(name);
         }
+        // Any of them may have been one of the others.
+        *known = Known::of(headers);
     }
     if known.has(Known::HOP) {
         for name in HOP {
@@ -198,8 +197,8 @@ pub fn strip_response(response: &mut Response<Body>, direction: Direction) {
     }
     let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
     let upgrade = if switched { response.headers().get(UPGRADE).cloned() } else { None };
-    let known = Known::of(response.headers());
-    strip(response.headers_mut(), known, false);
+    let mut known = Known::of(response.headers());
+    strip(response.headers_mut(), &mut known, false);
     if known.has(Known::PROXY_STATUS) && direction == Direction::Inbound {
         failure::forwarded(response.headers_mut());
     }

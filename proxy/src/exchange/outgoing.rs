@@ -54,8 +54,8 @@ pub struct Held {
     pub(super) fault: Option<Box<fault::Held>>,
     pub(super) tunnel: Option<Box<Opened>>,
     pub(super) request_body: Option<Rc<Cell<Fate>>>,
-    limits: Option<Box<Limits>>,
-    _in_flight: InFlight,
+    limits: Option<Limits>,
+    in_flight: InFlight,
     _active: Option<Active>,
 }
 
@@ -83,7 +83,7 @@ impl Held {
             tunnel: None,
             request_body: None,
             limits: None,
-            _in_flight: connection.begin(),
+            in_flight: connection.begin(),
             _active: connection.active(),
         })
     }
@@ -116,13 +116,10 @@ impl Held {
             return;
         }
         let stream = is_stream(response.headers());
-        let pause = idle.filter(|_| stream).map(|after| {
-            let sleep = Box::pin(sleep_until(Instant::now() + after));
-            Pause { sleep, after }
-        });
-        let end = deadline.of_body(stream).map(|bound| (Box::pin(sleep_until(bound.at())), bound));
+        let (pause, end) = (idle.filter(|_| stream), deadline.of_body(stream));
         if pause.is_some() || end.is_some() {
-            self.limits = Some(Box::new(Limits { pause, end, grpc: is_grpc(response.headers()) }));
+            let grpc = is_grpc(response.headers());
+            self.limits = Some(Limits { pause, end, grpc, timers: None, moved: false });
         }
     }
 
@@ -149,6 +146,14 @@ impl Held {
     }
 }
 
+impl Drop for Held {
+    fn drop(&mut self) {
+        let now = Instant::now();
+        self.record.ends(now);
+        self.in_flight.ends(now);
+    }
+}
+
 /// A response whose end nobody knows beforehand: events, gRPC, anything without a length.
 fn is_stream(headers: &HeaderMap) -> bool {
     !headers.contains_key(header::CONTENT_LENGTH) || is_grpc(headers)
@@ -157,30 +162,46 @@ fn is_stream(headers: &HeaderMap) -> bool {
 /// What holds for a body.
 #[derive(Debug)]
 struct Limits {
-    pause: Option<Pause>,
-    end: Option<(Pin<Box<Sleep>>, Bound)>,
+    /// Between two frames of a stream.
+    pause: Option<Duration>,
+    end: Option<Bound>,
     /// Its end can be told by trailers.
     grpc: bool,
+    /// There once the body was waited for: most come with their head, and none of them costs a timer.
+    timers: Option<Box<Timers>>,
+    /// A frame came since then.
+    moved: bool,
 }
 
-/// Between two frames of a stream.
 #[derive(Debug)]
-struct Pause {
-    sleep: Pin<Box<Sleep>>,
-    after: Duration,
+struct Timers {
+    pause: Option<Pin<Box<Sleep>>>,
+    end: Option<Pin<Box<Sleep>>>,
 }
 
 impl Limits {
-    /// Ready when one is exceeded.
+    /// `moved`: the body gave a frame, rather than nothing. Ready when a limit is exceeded.
     fn poll(&mut self, cx: &mut Context<'_>, moved: bool) -> Poll<Failure> {
-        if let Some((sleep, bound)) = &mut self.end
+        if moved && self.timers.is_none() {
+            return Poll::Pending;
+        }
+        let Self { pause, end, .. } = *self;
+        let timers = self.timers.get_or_insert_with(|| {
+            let pause = pause.map(|after| Box::pin(sleep_until(Instant::now() + after)));
+            Box::new(Timers { pause, end: end.map(|bound| Box::pin(sleep_until(bound.at()))) })
+        });
+        if let (Some(sleep), Some(bound)) = (&mut timers.end, end)
             && sleep.as_mut().poll(cx).is_ready()
         {
             return Poll::Ready(bound.failure("end of the response"));
         }
-        let Some(Pause { sleep, after }) = &mut self.pause else { return Poll::Pending };
+        let (Some(sleep), Some(after)) = (&mut timers.pause, pause) else { return Poll::Pending };
+        // Moved once for all frames that came together.
+        if std::mem::replace(&mut self.moved, moved) && !moved {
+            sleep.as_mut().reset(Instant::now() + after);
+        }
         if moved {
-            sleep.as_mut().reset(Instant::now() + *after);
+            return Poll::Pending;
         }
         std::task::ready!(sleep.as_mut().poll(cx));
         let detail = format!("the response did not go on within {after:?}");

@@ -59,7 +59,8 @@ pub struct Route {
     /// Stands in the `route` label.
     pub name: Arc<str>,
     pub metrics: Arc<RouteMetrics>,
-    pub origin: Origin,
+    /// Shared with the records of its exchanges.
+    pub origin: Arc<Origin>,
     /// `None` matches every request, also those without a path (`CONNECT`, `OPTIONS *`).
     pub matches: Option<RouteMatch>,
     pub request_headers: HeaderEdits,
@@ -167,7 +168,7 @@ impl Table {
         let route = Route {
             name: metrics.route.clone(),
             metrics,
-            origin,
+            origin: Arc::new(origin),
             matches: None,
             request_headers: HeaderEdits::default(),
             response_headers: HeaderEdits::default(),
@@ -298,7 +299,7 @@ impl Route {
         Self {
             metrics: metrics(model),
             name: model.name.clone(),
-            origin: model.origin.clone(),
+            origin: Arc::new(model.origin.clone()),
             matches: Some(model.matches.clone()),
             request_headers: model.request_headers.clone(),
             response_headers: model.response_headers.clone(),

@@ -194,7 +194,7 @@ impl Serialize for Line {
             map.serialize_entry("cluster", cluster)?;
         }
         if let Some(endpoint) = &noted.endpoint {
-            map.serialize_entry("endpoint", endpoint)?;
+            map.serialize_entry("endpoint", &Shown(endpoint))?;
         }
         map.serialize_entry("attempts", &self.attempts)?;
         map.serialize_entry("bytes_request", &self.request_bytes)?;

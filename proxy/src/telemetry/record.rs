@@ -16,12 +16,14 @@ use super::access_log::Line;
 use super::cells::Worker;
 use super::metrics::{Outcome, Peer, RouteMetrics, ServiceMetrics, Way};
 use crate::failure::{Failure, Reason};
+use crate::upstream::Address;
 
 #[derive(Debug)]
 pub struct Record {
     telemetry: Arc<Telemetry>,
     worker: Worker,
     begun: Instant,
+    ended: Option<Instant>,
     kind: Kind,
     service: Arc<ServiceMetrics>,
     route: Option<Arc<RouteMetrics>>,
@@ -58,14 +60,14 @@ pub(super) struct Noted {
     pub request_id: Option<HeaderValue>,
     pub peer: Option<Arc<str>>,
     pub client: Option<std::net::SocketAddr>,
-    pub origin: Option<Origin>,
+    pub origin: Option<Arc<Origin>>,
     /// What a policy in mode Audit would have refused it for.
     pub audit: Option<Arc<str>>,
     pub limited: Option<Limited>,
     /// `NAMESPACE/POLICY FAULT` that hit it.
     pub fault: Option<Box<str>>,
     pub cluster: Option<ClusterName>,
-    pub endpoint: Option<Box<str>>,
+    pub endpoint: Option<Address>,
 }
 
 /// Which limit had no room.
@@ -101,6 +103,7 @@ impl Record {
         Self {
             worker,
             begun: Instant::now(),
+            ended: None,
             kind,
             service: service.clone(),
             route: None,
@@ -119,6 +122,11 @@ impl Record {
 
     pub fn begun(&self) -> Instant {
         self.begun
+    }
+
+    /// It is dropped now, which saves looking at the clock.
+    pub fn ends(&mut self, now: Instant) {
+        self.ended = Some(now);
     }
 
     /// Who called, where it was verified.
@@ -143,7 +151,7 @@ impl Record {
     }
 
     /// The route that took it; `route.service` replaces the service it began with.
-    pub fn route(&mut self, route: &Arc<RouteMetrics>, origin: &Origin) {
+    pub fn route(&mut self, route: &Arc<RouteMetrics>, origin: &Arc<Origin>) {
         self.service = route.service.clone();
         self.route = Some(route.clone());
         self.note(|noted| noted.origin = Some(origin.clone()));
@@ -174,17 +182,17 @@ impl Record {
     }
 
     /// An attempt begins; the last one stands in the log.
-    pub fn attempt(&mut self, cluster: &ClusterName, endpoint: &impl std::fmt::Display) {
+    pub fn attempt(&mut self, cluster: &ClusterName, endpoint: &Address) {
         self.attempts += 1;
         self.note(|noted| {
             noted.cluster = Some(cluster.clone());
-            noted.endpoint = Some(endpoint.to_string().into());
+            noted.endpoint = Some(endpoint.clone());
         });
     }
 
     /// Which of two endpoints asked at a time gave the answer, where it is not the one named last.
-    pub fn answered_by(&mut self, endpoint: &impl std::fmt::Display) {
-        self.note(|noted| noted.endpoint = Some(endpoint.to_string().into()));
+    pub fn answered_by(&mut self, endpoint: &Address) {
+        self.note(|noted| noted.endpoint = Some(endpoint.clone()));
     }
 
     pub fn attempts(&self) -> u32 {
@@ -264,7 +272,7 @@ impl Drop for Record {
             self.failure = Some(Reason::ClientClosed.into());
         }
         let reason = self.failure.as_ref().map(|failure| failure.reason);
-        let duration = self.begun.elapsed();
+        let duration = self.ended.unwrap_or_else(Instant::now) - self.begun;
         if self.kind == Kind::Http {
             let code = self.status.map_or_else(|| reason.map_or(0, |r| r.status().as_u16()), |s| s.as_u16());
             let outcome = Outcome { peer: self.peer, code, grpc: self.grpc, reason };

@@ -45,7 +45,7 @@ pub use ejection::EjectionReason;
 pub use endpoint::{Address, Checks, Ejected, EjectedState, Endpoint, EndpointId, Usable};
 pub use latencies::Latencies;
 pub use picked::Picked;
-pub use pool::Pools;
+pub use pool::{Pools, To};
 
 use std::fmt;
 

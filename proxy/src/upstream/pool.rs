@@ -57,6 +57,15 @@ pub struct Pools {
     me: Weak<Self>,
 }
 
+/// Where a request goes.
+#[derive(Clone, Copy, Debug)]
+pub struct To<'a> {
+    pub cluster: &'a Arc<Cluster>,
+    pub endpoint: &'a Arc<Endpoint>,
+    /// Of the route, where it has caps of its own.
+    pub route: Option<&'a Arc<RouteLimits>>,
+}
+
 /// Our own numbers: nobody outside can choose them to collide.
 type ById<T> = HashMap<EndpointId, T, foldhash::fast::RandomState>;
 
@@ -121,28 +130,27 @@ impl Pools {
     /// Sends `request` to `endpoint` and returns its response when its headers are here; its body streams.
     ///
     /// Dropping the future, or the response's body before its end, cancels: HTTP/1 closes the connection, HTTP/2 resets the stream.
-    pub fn send(
-        &self,
-        cluster: &Arc<Cluster>,
-        endpoint: &Arc<Endpoint>,
+    pub fn send<'a>(
+        &'a self,
+        cluster: &'a Arc<Cluster>,
+        endpoint: &'a Arc<Endpoint>,
         http: HttpVersionChoice,
         request: Request<Body>,
     ) -> impl Future<Output = Result<Response<Body>, SendError>> {
-        self.send_within(None, cluster, endpoint, http, Box::new(request))
+        self.send_at(Instant::now(), To { cluster, endpoint, route: None }, http, Box::new(request))
     }
 
-    /// The same, for a route that may have caps of its own.
-    pub fn send_within(
+    /// The same, for who knows what time it is, and a route that may have caps of its own.
+    pub fn send_at(
         &self,
-        route: Option<&Arc<RouteLimits>>,
-        cluster: &Arc<Cluster>,
-        endpoint: &Arc<Endpoint>,
+        now: Instant,
+        to: To<'_>,
         http: HttpVersionChoice,
         request: Box<Request<Body>>,
     ) -> impl Future<Output = Result<Response<Body>, SendError>> {
         match http {
-            HttpVersionChoice::Http1 => Either::Left(self.send_http1(cluster, endpoint, route, request)),
-            HttpVersionChoice::Http2 => Either::Right(self.send_http2(cluster, endpoint, route, request)),
+            HttpVersionChoice::Http1 => Either::Left(self.send_http1(now, to, request)),
+            HttpVersionChoice::Http2 => Either::Right(self.send_http2(to, request)),
         }
     }
 
@@ -275,9 +283,8 @@ impl Pools {
 
     async fn send_http1(
         &self,
-        cluster: &Arc<Cluster>,
-        endpoint: &Arc<Endpoint>,
-        route: Option<&Arc<RouteLimits>>,
+        mut now: Instant,
+        To { cluster, endpoint, route }: To<'_>,
         mut request: Box<Request<Body>>,
     ) -> Result<Response<Body>, SendError> {
         http1::frame(&mut request);
@@ -288,11 +295,14 @@ impl Pools {
             // Boxed here and below is what happens once a connection, or where there are too few, so that not every request in flight
             // is as large.
             Err(most) => match Box::pin(queue(circuit, route, most)).await {
-                Ok(place) => Some(place),
+                Ok(place) => {
+                    now = Instant::now();
+                    Some(place)
+                }
                 Err(failure) => return Err(SendError::unsent(failure, request)),
             },
         };
-        while let Some((mut connection, rested)) = self.idle(endpoint.id) {
+        while let Some((mut connection, rested)) = self.idle(endpoint.id, now) {
             connection.occupy(place);
             let copy = if rested >= RISKY { http1::safe_copy(&request) } else { None };
             match connection.send(request, Some(rested), idle_timeout, endpoint).await {
@@ -304,6 +314,7 @@ impl Pools {
                 done => return done,
             }
             place = circuit.exchange_again();
+            now = Instant::now();
         }
         match Box::pin(self.open_http1(cluster, endpoint, route)).await {
             Ok(mut connection) => {
@@ -342,10 +353,9 @@ impl Pools {
     }
 
     /// The idle connection used last that can still be used, and for how long it was idle.
-    fn idle(&self, endpoint: EndpointId) -> Option<(Http1, Duration)> {
+    fn idle(&self, endpoint: EndpointId, now: Instant) -> Option<(Http1, Duration)> {
         let mut http1 = self.http1.borrow_mut();
         let idle = http1.get_mut(&endpoint)?;
-        let now = Instant::now();
         while let Some(Idle { connection, since, until }) = idle.pop() {
             let rested = now.duration_since(since);
             let trusted = connection.is_proven() && rested < WARM;
@@ -358,9 +368,7 @@ impl Pools {
 
     async fn send_http2(
         &self,
-        cluster: &Arc<Cluster>,
-        endpoint: &Arc<Endpoint>,
-        route: Option<&Arc<RouteLimits>>,
+        To { cluster, endpoint, route }: To<'_>,
         mut request: Box<Request<Body>>,
     ) -> Result<Response<Body>, SendError> {
         let group = self.group(cluster, endpoint.id);

@@ -32,7 +32,7 @@ impl Attempts<'_> {
         held: &Held,
     ) -> Result<Response<Body>, SendError> {
         match self.hit(&request) {
-            None => self.attempt(request, picked, version, held, Duration::ZERO).await,
+            None => self.attempt(request, picked, version, held, Instant::now(), Duration::ZERO).await,
             Some(hit) => self.faulty(hit, request, picked, version, held).await,
         }
     }
@@ -59,7 +59,8 @@ impl Attempts<'_> {
             sleep_until(until).await;
         }
         let Some(end) = hit.ends() else {
-            let sent = self.attempt(request, picked, version, held, begun.elapsed()).await;
+            let now = Instant::now();
+            let sent = self.attempt(request, picked, version, held, now, now - begun).await;
             return sent.map(|response| hit.shaped(response));
         };
         picked.dismiss();

@@ -124,7 +124,7 @@ impl Attempts<'_> {
         if let Some(other) = other {
             let asked = if second { &picked } else { &other };
             self.tried.push(asked.endpoint().id);
-            held.record.attempt(&self.upstream.cluster.settings().name, &asked.endpoint().address);
+            held.record.attempt(&self.settings.name, &asked.endpoint().address);
             if !second {
                 held.record.answered_by(&picked.endpoint().address);
             }
@@ -151,7 +151,7 @@ impl Attempts<'_> {
             return Err(Hedge::Deadline);
         }
         let mut request = self.original.as_ref().and_then(|original| original.beside()).ok_or(Hedge::Body)?;
-        let picked = self.pick_now().map_err(|_| Hedge::Endpoint)?;
+        let picked = self.pick_now(now).map_err(|_| Hedge::Endpoint)?;
         if self.tried.contains(&picked.endpoint().id) {
             return Err(Hedge::Endpoint);
         }

@@ -7,6 +7,11 @@ use outrigger_config::model::{ClusterName, Origin, ServiceRef};
 use super::super::{Direction, Record, Telemetry, Way};
 use super::*;
 use crate::failure::Reason;
+use crate::upstream::Address;
+
+fn address(text: &str) -> Address {
+    Address::Socket(text.parse().expect("an address"))
+}
 
 /// Passes what is written on to the test; stuck while the test holds `gate`.
 struct Reader {
@@ -77,10 +82,10 @@ fn a_line_says_everything_that_is_known() {
     record.peer(log.telemetry.metrics.peer("default/productpage"), &"default/productpage".into());
     record.route(
         &log.service.route("reviews"),
-        &Origin::new("HTTPRoute", "default", "reviews", "spec.rules[0]"),
+        &Arc::new(Origin::new("HTTPRoute", "default", "reviews", "spec.rules[0]")),
     );
-    record.attempt(&ClusterName::outbound(9080, "", "reviews"), &"10.0.0.1:9080");
-    record.attempt(&ClusterName::outbound(9080, "", "reviews"), &"10.0.0.2:9080");
+    record.attempt(&ClusterName::outbound(9080, "", "reviews"), &address("10.0.0.1:9080"));
+    record.attempt(&ClusterName::outbound(9080, "", "reviews"), &address("10.0.0.2:9080"));
     record.bytes(Way::Request, 3);
     record.bytes(Way::Response, 4);
     record.fail(&Failure::new(Reason::UpstreamReset, "after 4 bytes"));

@@ -12,8 +12,8 @@ fn reviews(telemetry: &Telemetry) -> Arc<ServiceMetrics> {
     telemetry.metrics.service(Direction::Outbound, Some(&ServiceRef::new("default", "reviews")))
 }
 
-fn origin() -> Origin {
-    Origin::new("HTTPRoute", "default", "reviews", "spec.rules[0]")
+fn origin() -> Arc<Origin> {
+    Arc::new(Origin::new("HTTPRoute", "default", "reviews", "spec.rules[0]"))
 }
 
 fn text(telemetry: &Telemetry) -> String {
