@@ -25,7 +25,7 @@ use crate::framing::To;
 use crate::head::{self, ResponseHead};
 use crate::refusal::Refusal;
 use crate::send::{Sending, Unsendable};
-use crate::server::{has_two, length_of, write_interim, write_length};
+use crate::server::{length_of, write_interim, write_length};
 use crate::spare::{Mailbox, Spare};
 use crate::spelling::{Spelling, write_field, write_fields};
 
@@ -188,7 +188,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         write_target(out, parts);
         out.extend_from_slice(b" HTTP/1.1\r\n");
 
-        let said = length_of(&parts.headers);
+        let (said, once) = length_of(&parts.headers);
         let (encoder, length) = if parts.method == Method::CONNECT {
             (Encoder::None, None)
         } else if ended {
@@ -200,7 +200,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
                 None => (Encoder::Chunked { trailers: true }, None),
             }
         };
-        let spelled = said.is_some() && said == length && !has_two(&parts.headers);
+        let spelled = once && said == length;
         let spelling = parts.extensions.get::<Spelling>();
         // RFC 9112 §3.2: Host comes first, where nobody put it elsewhere.
         let host = parts.headers.get(header::HOST).filter(|_| spelling.is_none());

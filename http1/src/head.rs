@@ -62,7 +62,8 @@ pub(crate) fn request(
     };
     let method = Method::from_bytes(method.as_bytes()).map_err(|_| Refusal::Method)?;
     let (http10, target) = (minor == 0, Range::of(target.as_bytes(), bytes));
-    let places = places(parsed.headers, bytes);
+    let mut places = SmallVec::new();
+    note_places(parsed.headers, bytes, &mut places);
 
     let head = input.take(size);
     let uri = Uri::from_maybe_shared(target.slice(&head)).map_err(|_| Refusal::Target)?;
@@ -114,7 +115,8 @@ pub(crate) fn response(
     let reason = parsed.reason.filter(|reason| status.canonical_reason() != Some(reason));
     let reason = reason.filter(|reason| !reason.is_empty());
     let (http10, reason) = (minor == 0, reason.map(|reason| Range::of(reason.as_bytes(), bytes)));
-    let places = places(parsed.headers, bytes);
+    let mut places = SmallVec::new();
+    note_places(parsed.headers, bytes, &mut places);
 
     let head = input.take(size);
     let mut spelling = Spelling::new(head.clone());
@@ -247,11 +249,11 @@ fn version(http10: bool) -> Version {
 /// A field of the head, by place: what was parsed goes with the buffer.
 type Place = (Range, Range);
 
-fn places(fields: &[httparse::Header<'_>], bytes: &[u8]) -> SmallVec<[Place; 32]> {
-    let place = |field: &httparse::Header<'_>| {
-        (Range::of(field.name.as_bytes(), bytes), Range::of(field.value, bytes))
-    };
-    fields.iter().map(place).collect()
+/// Into `places`: returned, all its room would be moved.
+fn note_places(fields: &[httparse::Header<'_>], bytes: &[u8], places: &mut SmallVec<[Place; 32]>) {
+    places.extend(
+        fields.iter().map(|field| (Range::of(field.name.as_bytes(), bytes), Range::of(field.value, bytes))),
+    );
 }
 
 fn read_fields(

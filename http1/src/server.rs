@@ -205,9 +205,9 @@ impl<T: AsyncRead + AsyncWrite + Unpin + 'static> Connection<T> {
         (channel.answering, channel.expects) = (true, false);
         let Parts { status, headers, extensions, .. } = parts;
         let leaves = status == StatusCode::SWITCHING_PROTOCOLS || asked.connect && status.is_success();
-        let said = length_of(&headers);
+        let (said, once) = length_of(&headers);
         // As it was spelled, if it says one thing once.
-        let spelled = said.is_some() && !has_two(&headers) && !leaves && !is_empty(status);
+        let spelled = once && !leaves && !is_empty(status);
         let (encoder, length) = match said.or(exact) {
             _ if leaves || is_empty(status) => (Encoder::None, None),
             _ if asked.head || status == StatusCode::NOT_MODIFIED => (Encoder::None, said),
@@ -361,15 +361,19 @@ fn is_empty(status: StatusCode) -> bool {
     status.is_informational() || status == StatusCode::NO_CONTENT
 }
 
-/// What the fields say, if they say it in one voice.
-pub(crate) fn length_of(headers: &HeaderMap) -> Option<u64> {
+/// What the fields say, if they say it in one voice, and whether they say it once.
+pub(crate) fn length_of(headers: &HeaderMap) -> (Option<u64>, bool) {
     let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
-    let first = framing::length(lengths.next()?.as_bytes())?;
-    lengths.all(|other| framing::length(other.as_bytes()) == Some(first)).then_some(first)
-}
-
-pub(crate) fn has_two(headers: &HeaderMap) -> bool {
-    headers.get_all(header::CONTENT_LENGTH).iter().nth(1).is_some()
+    let first = lengths.next().and_then(|first| framing::length(first.as_bytes()));
+    let Some(length) = first else { return (None, false) };
+    let mut once = true;
+    for other in lengths {
+        once = false;
+        if framing::length(other.as_bytes()) != Some(length) {
+            return (None, false);
+        }
+    }
+    (Some(length), once)
 }
 
 pub(crate) fn write_length(out: &mut Vec<u8>, length: u64) {

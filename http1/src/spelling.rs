@@ -108,11 +108,11 @@ pub(crate) fn write_fields(
     if !lines.is_sorted_by_key(|line| line.at) {
         lines.sort_by_key(|line| line.at);
     }
-    for Line { at, name, value } in lines {
-        if at == usize::MAX {
+    for Line { at, name, value } in &lines {
+        if *at == usize::MAX {
             write_field(out, name, value);
         } else {
-            out.extend_from_slice(spelling.spelled(at));
+            out.extend_from_slice(spelling.spelled(*at));
             write_value(out, value);
         }
     }
@@ -126,12 +126,15 @@ struct Line<'a> {
 }
 
 pub(crate) fn write_field(out: &mut Vec<u8>, name: &HeaderName, value: &HeaderValue) {
+    let from = out.len();
+    out.extend_from_slice(name.as_str().as_bytes());
     let mut first = true;
-    out.extend(name.as_str().bytes().map(|byte| {
-        let byte = if first { byte.to_ascii_uppercase() } else { byte };
-        first = byte == b'-';
-        byte
-    }));
+    for byte in &mut out[from..] {
+        if first {
+            byte.make_ascii_uppercase();
+        }
+        first = *byte == b'-';
+    }
     write_value(out, value);
 }
 

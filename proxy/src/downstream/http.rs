@@ -43,13 +43,25 @@ pub async fn serve(io: impl Stream, connection: Rc<Connection>) {
 
 async fn serve_http1(io: Box<dyn Stream>, connection: Rc<Connection>) {
     let mut codec = Codec::new(io, connection.worker.pools.spare().clone(), LIMITS);
-    let mut timer = Timer::start();
-    let mut drained = pin!(drained(&connection));
-    let end = loop {
-        let next = poll_fn(|cx| {
+    let end = {
+        let mut drained = pin!(drained(&connection));
+        let mut exchanges = pin!(exchanges(&mut codec, &connection));
+        poll_fn(|cx| {
             if drained.as_mut().poll(cx).is_ready() {
-                return Poll::Ready(Err(End::Drained));
+                return Poll::Ready(End::Drained);
             }
+            exchanges.as_mut().poll(cx)
+        })
+        .await
+    };
+    Box::pin(take_leave(end, codec, &connection)).await;
+}
+
+/// One request after the other, until the connection ends.
+async fn exchanges(codec: &mut Codec, connection: &Rc<Connection>) -> End {
+    let mut timer = Timer::start();
+    loop {
+        let next = poll_fn(|cx| {
             if let Poll::Ready(next) = codec.poll_request(cx) {
                 return Poll::Ready(Ok(next));
             }
@@ -60,37 +72,28 @@ async fn serve_http1(io: Box<dyn Stream>, connection: Rc<Connection>) {
         });
         let request = match next.await {
             Ok(Next::Request(request)) => request,
-            Ok(Next::Refused(refusal)) => break End::Refused(refusal),
-            Ok(Next::End) => break End::Closed { unread: false },
-            Ok(Next::Broken(_)) => break End::Broken { reset: false },
-            Err(end) => break end,
+            Ok(Next::Refused(refusal)) => return End::Refused(refusal),
+            Ok(Next::End) => return End::Closed { unread: false },
+            Ok(Next::Broken(_)) => return End::Broken { reset: false },
+            Err(end) => return end,
         };
         // Boxed: a connection that waits for its next request is not as large as one that is answered.
-        if let Err(end) = Box::pin(one(&mut codec, request, &connection, drained.as_mut())).await {
-            break end;
+        if let Err(end) = Box::pin(one(codec, request, connection)).await {
+            return end;
         }
-    };
-    Box::pin(take_leave(end, codec, &connection)).await;
+    }
 }
 
 type Codec = outrigger_http1::server::Connection<Box<dyn Stream>>;
 type Incoming = outrigger_http1::Incoming<Box<dyn Stream>>;
 
 /// One request and its response.
-async fn one(
-    codec: &mut Codec,
-    request: Request<Incoming>,
-    connection: &Rc<Connection>,
-    mut drained: Pin<&mut impl Future<Output = ()>>,
-) -> Result<(), End> {
+async fn one(codec: &mut Codec, request: Request<Incoming>, connection: &Rc<Connection>) -> Result<(), End> {
     let may_leave = *request.method() == Method::CONNECT || request.headers().contains_key(UPGRADE);
     let (promise, tunnel) = may_leave.then(Upgrade::promised).unzip();
     let response = {
         let mut handled = pin!(handle(Box::new(request.map(Body::asked)), tunnel, connection));
         poll_fn(|cx| {
-            if drained.as_mut().poll(cx).is_ready() {
-                return Poll::Ready(Err(End::Drained));
-            }
             if let Poll::Ready(response) = handled.as_mut().poll(cx) {
                 return Poll::Ready(Ok(response));
             }
@@ -102,21 +105,10 @@ async fn one(
     if is_reset(&response) {
         return Err(End::Broken { reset: true });
     }
-    let after = {
-        let mut answered = pin!(codec.answer(response));
-        poll_fn(|cx| {
-            if drained.as_mut().poll(cx).is_ready() {
-                return Poll::Ready(Err(End::Drained));
-            }
-            answered.as_mut().poll(cx).map(|answered| {
-                answered.map_err(|broken| match broken {
-                    Broken::Body { looks_whole, .. } => End::Broken { reset: looks_whole },
-                    Broken::Io(_) | Broken::Length => End::Broken { reset: false },
-                })
-            })
-        })
-        .await?
-    };
+    let after = codec.answer(response).await.map_err(|broken| match broken {
+        Broken::Body { looks_whole, .. } => End::Broken { reset: looks_whole },
+        Broken::Io(_) | Broken::Length => End::Broken { reset: false },
+    })?;
     match after {
         After::Next => Ok(()),
         After::Close { unread } => Err(End::Closed { unread }),

@@ -114,29 +114,39 @@ impl Drop for InFlight {
 
 /// The timer of a connection, moved as seldom as possible.
 #[derive(Debug)]
-pub struct Timer(Pin<Box<tokio::time::Sleep>>);
+pub struct Timer {
+    sleep: Pin<Box<tokio::time::Sleep>>,
+    /// It will wake the connection's task, which is always the same one: nothing is to be done before that.
+    set: bool,
+}
 
 impl Timer {
     pub fn start() -> Self {
-        Self(Box::pin(tokio::time::sleep(HEAD)))
+        Self { sleep: Box::pin(tokio::time::sleep(HEAD)), set: false }
     }
 
-    /// To be polled after everything else of the turn. Ready when the client is late.
+    /// To be polled after everything else of the turn, by one task. Ready when the client is late.
     pub fn poll(&mut self, cx: &mut Context<'_>, pulse: &Pulse) -> Poll<Late> {
         if let Some((deadline, _)) = pulse.deadline()
-            && deadline < self.0.deadline()
+            && deadline < self.sleep.deadline()
         {
-            self.0.as_mut().reset(deadline);
+            self.sleep.as_mut().reset(deadline);
+            self.set = false;
         }
-        while self.0.as_mut().poll(cx).is_ready() {
+        if self.set && !self.sleep.is_elapsed() {
+            return Poll::Pending;
+        }
+        while self.sleep.as_mut().poll(cx).is_ready() {
             let now = Instant::now();
             match pulse.deadline() {
                 Some((deadline, late)) if deadline <= now => return Poll::Ready(late),
-                Some((deadline, _)) => self.0.as_mut().reset(deadline),
+                Some((deadline, _)) => self.sleep.as_mut().reset(deadline),
                 // An exchange goes on: whatever comes after it is noticed by its own end.
-                None => self.0.as_mut().reset(now + IDLE),
+                None => self.sleep.as_mut().reset(now + IDLE),
             }
         }
+        // Out of budget, the task runs again at once, and nothing was set.
+        self.set = tokio::task::coop::has_budget_remaining();
         Poll::Pending
     }
 }

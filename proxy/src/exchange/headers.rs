@@ -55,10 +55,13 @@ impl<'a> Authority<'a> {
 
     /// Without port.
     pub fn host(self) -> &'a str {
-        let host = self.0.rsplit_once('@').map_or(self.0, |(_, host)| host);
-        match host.rfind(':') {
+        let host = match memchr::memrchr(b'@', self.0.as_bytes()) {
+            Some(at) => &self.0[at + 1..],
+            None => self.0,
+        };
+        match memchr::memrchr(b':', host.as_bytes()) {
             // A colon within brackets is part of an IPv6 address.
-            Some(colon) if !host[colon..].contains(']') => &host[..colon],
+            Some(colon) if memchr::memchr(b']', &host.as_bytes()[colon..]).is_none() => &host[..colon],
             _ => host,
         }
     }
@@ -342,15 +345,15 @@ fn request_id(headers: &mut HeaderMap, known: Known, connection: &Connection, re
     }
     let random: u128 = connection.worker.with_rng(rand::RngExt::random);
     let id = random & !(0xf << 76) & !(0b11 << 62) | (4 << 76) | (0b10 << 62);
-    let mut text = String::with_capacity(36);
+    let (mut text, mut at) = ([b'-'; 36], 0);
     for (index, byte) in id.to_be_bytes().iter().enumerate() {
-        if matches!(index, 4 | 6 | 8 | 10) {
-            text.push('-');
-        }
-        text.push(char::from(HEX[usize::from(byte >> 4)]));
-        text.push(char::from(HEX[usize::from(byte & 15)]));
+        // The dashes are there already.
+        at += usize::from(matches!(index, 4 | 6 | 8 | 10));
+        text[at] = HEX[usize::from(byte >> 4)];
+        text[at + 1] = HEX[usize::from(byte & 15)];
+        at += 2;
     }
-    let id = HeaderValue::from_maybe_shared(bytes::Bytes::from(text)).expect("hexadecimal digits and dashes");
+    let id = HeaderValue::from_bytes(&text).expect("hexadecimal digits and dashes");
     record.request_id(&id);
     headers.insert(REQUEST_ID, id);
 }
