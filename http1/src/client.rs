@@ -1,6 +1,6 @@
 //! The side of an endpoint: one request at a time goes out, its response comes in.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::future::poll_fn;
 use std::io::{self, Write as _};
@@ -122,26 +122,32 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
     }
 
     /// Sends `request` and waits for its response's head. One at a time, and not after one that left it unusable.
-    pub async fn send<B>(&self, request: Request<B>) -> Result<Answer<T, B>, Failed<B>>
+    ///
+    /// `returned` gets the request's head once it is on its way or given up, but for one that is unsent; without it the next message uses its maps.
+    pub async fn send<B>(
+        &self,
+        request: Request<B>,
+        returned: Option<&Cell<Option<Parts>>>,
+    ) -> Result<Answer<T, B>, Failed<B>>
     where
         B: Body<Data = Bytes> + Unpin,
     {
-        let (mut parts, body) = request.into_parts();
+        let (parts, body) = request.into_parts();
         let spelling = parts.extensions.get::<Spelling>();
         let mailbox = spelling.and_then(|spelling| spelling.mailbox);
         let to = To::method(&parts.method);
         let encoder = self.begin(&parts, &body);
+        let spare = self.channel.borrow().spare.clone();
         let mut sending = Sending::new(body, encoder, true);
         let mut exchange = Exchange { to, mailbox, interim: 0, sent: false, failed: false };
         let mut unsent = true;
+        let mut used = Used { parts: Some(parts), returned, spare: &spare };
         let answered = poll_fn(|cx| {
             let polled = exchange.poll(self, &mut sending, cx);
             if unsent && self.channel.borrow().output.begun {
                 unsent = false;
-                let headers = std::mem::take(&mut parts.headers);
-                let extensions = std::mem::take(&mut parts.extensions);
                 sending.taken.clear();
-                self.channel.borrow().spare.give_head(headers, extensions);
+                used.give();
             }
             polled
         })
@@ -152,7 +158,9 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
                 let begun = !unsent;
                 let Sending { body, taken, lost, .. } = sending;
                 let body = body.filter(|_| unsent && !lost);
-                let unsent = body.map(|body| Unsent { request: Request::from_parts(parts, body), taken });
+                let unsent = body.zip(used.parts.take_if(|_| unsent));
+                let unsent =
+                    unsent.map(|(body, parts)| Unsent { request: Request::from_parts(parts, body), taken });
                 Err(Failed { why, begun, unsent })
             }
         }
@@ -221,6 +229,29 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         }
         out.extend_from_slice(b"\r\n");
         encoder
+    }
+}
+
+/// The head of a request, once it was written into a buffer.
+struct Used<'a> {
+    parts: Option<Parts>,
+    returned: Option<&'a Cell<Option<Parts>>>,
+    spare: &'a Spare,
+}
+
+impl Used<'_> {
+    fn give(&mut self) {
+        let Some(parts) = self.parts.take() else { return };
+        match self.returned {
+            Some(returned) => returned.set(Some(parts)),
+            None => self.spare.give_head(parts.headers, parts.extensions),
+        }
+    }
+}
+
+impl Drop for Used<'_> {
+    fn drop(&mut self) {
+        self.give();
     }
 }
 

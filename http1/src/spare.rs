@@ -82,7 +82,7 @@ impl Spare {
     }
 
     /// A head that was written is of no more use; its maps are.
-    pub(crate) fn give_head(&self, mut headers: HeaderMap, mut extensions: Extensions) {
+    pub fn give_head(&self, mut headers: HeaderMap, mut extensions: Extensions) {
         let mut maps = self.maps.borrow_mut();
         if (1..=64).contains(&headers.capacity()) && maps.len() < KEPT {
             headers.clear();

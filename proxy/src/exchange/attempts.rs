@@ -33,8 +33,8 @@ use crate::policy::fault::Faults;
 use crate::policy::retry::{ATTEMPT, Eligible, Failed, RetryPolicy, Suppressed, is_gateway_error};
 use crate::route::{Route, Upstream};
 use crate::upstream::{
-    Affinity, Asked, Cluster, EndpointId, HttpVersionChoice, Kind, NoEndpoint, Part, Picked, RouteLimits,
-    SendError, To,
+    Affinity, Asked, Cluster, EndpointId, HttpVersionChoice, Kind, NoEndpoint, Part, Picked, Returned,
+    RouteLimits, SendError, To,
 };
 
 /// What this hop has taken of a deadline at least by the time of its first attempt, for which the clock is not read again.
@@ -68,14 +68,17 @@ pub struct Attempts<'a> {
     /// Whether the policy may repeat this request; without a policy there is nothing to ask.
     eligible: Eligible,
     /// What is needed to begin again, where the policy may ask for that.
-    original: Option<Box<Original>>,
+    original: Option<Original>,
+    /// The head of the attempt that was made last, where that is kept.
+    returned: Returned,
     /// Whether an attempt may have been processed.
     processed: bool,
 }
 
-/// A request as it was before its first attempt.
+/// A request as it was before its first attempt, but for the head where it comes back with each attempt.
 struct Original {
-    head: Parts,
+    /// Where two attempts may be under way at a time, or an attempt end without having been one.
+    copy: Option<Box<Parts>>,
     /// `None` for a request without one.
     body: Option<Replay>,
 }
@@ -115,6 +118,7 @@ impl<'a> Attempts<'a> {
             affinity: Affinity::default(),
             eligible: Eligible::default(),
             original: None,
+            returned: Returned::default(),
             processed: false,
         }
     }
@@ -209,6 +213,9 @@ impl<'a> Attempts<'a> {
         picked: Picked,
         held: &mut Held,
     ) -> Result<Response<Body>, Failure> {
+        if let Some(head) = self.returned.take() {
+            self.connection.worker.pools.spare().give_head(head.headers, head.extensions);
+        }
         let mut response = sent?;
         self.affinity.tell(&self.settings.balance, &picked, &mut response);
         held.picked = Some(picked);
@@ -217,18 +224,21 @@ impl<'a> Attempts<'a> {
     }
 
     /// Sets aside what another attempt would begin with.
-    fn keep(&mut self, request: Box<Request<Body>>) -> Box<Request<Body>> {
-        let (head, body) = request.into_parts();
-        let first = head.clone();
-        let (replay, body) = if body.is_end_stream() {
-            (None, body)
-        } else {
-            let replay = Replay::new(body, self.connection.worker.pools.kept());
-            let first = replay.again().expect("nothing has gone yet");
-            (Some(replay), first)
-        };
-        self.original = Some(Box::new(Original { head, body: replay }));
-        Box::new(Request::from_parts(first, body))
+    fn keep(&mut self, mut request: Box<Request<Body>>) -> Box<Request<Body>> {
+        let copied = self.faults.is_some() || self.policy.is_some_and(|policy| policy.hedge().is_some());
+        let copy = copied.then(|| {
+            let (head, body) = std::mem::take(&mut *request).into_parts();
+            let copy = Box::new(head.clone());
+            *request = Request::from_parts(head, body);
+            copy
+        });
+        let body = (!request.body().is_end_stream()).then(|| {
+            let replay = Replay::new(std::mem::take(request.body_mut()), self.connection.worker.pools.kept());
+            *request.body_mut() = replay.again().expect("nothing has gone yet");
+            replay
+        });
+        self.original = Some(Original { copy, body });
+        request
     }
 
     /// A usable endpoint, waited for (design.md section 5: at most 3 s).
@@ -271,7 +281,9 @@ impl<'a> Attempts<'a> {
         let (cluster, worker) = (&self.upstream.cluster, &self.connection.worker);
         let watched = self.watched(&request, begun);
         self.deadline.write(request.headers_mut(), begun + LEAST_TAKEN, self.limit);
-        let to = To { cluster, endpoint: picked.endpoint(), route: self.caps };
+        let idle_timeout = self.settings.idle_timeout;
+        let returned = self.original.as_ref().map(|_| &self.returned);
+        let to = To { cluster, endpoint: picked.endpoint(), route: self.caps, idle_timeout, returned };
         let sending = pin!(worker.pools.send_at(begun, to, version, request));
         let sent = match self.until(begun - waited) {
             None => sending.await,
@@ -364,7 +376,7 @@ impl<'a> Attempts<'a> {
             return Err(Suppressed::Attempts);
         }
         let original = || {
-            let again = self.original.as_ref().and_then(|original| original.again());
+            let again = self.original.as_ref().and_then(|original| original.again(self.returned.take()));
             again.map(Box::new).ok_or(Suppressed::BodyTooLarge)
         };
         // An attempt that was hit put no load on anybody either.
@@ -405,12 +417,17 @@ impl Original {
         self.body.as_ref().is_none_or(Replay::is_whole)
     }
 
-    fn again(&self) -> Option<Request<Body>> {
+    /// `returned`: the head of the attempt before.
+    fn again(&self, returned: Option<Parts>) -> Option<Request<Body>> {
+        let head = match &self.copy {
+            Some(copy) => Parts::clone(copy),
+            None => returned?,
+        };
         let body = match &self.body {
             None => Body::empty(),
             Some(replay) => replay.again()?,
         };
-        Some(Request::from_parts(self.head.clone(), body))
+        Some(Request::from_parts(head, body))
     }
 
     /// For an attempt beside the one under way, which has read the whole body.
@@ -419,7 +436,7 @@ impl Original {
             None => Body::empty(),
             Some(replay) => replay.beside()?,
         };
-        Some(Request::from_parts(self.head.clone(), body))
+        Some(Request::from_parts(Parts::clone(self.copy.as_ref()?), body))
     }
 }
 

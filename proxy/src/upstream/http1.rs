@@ -20,6 +20,7 @@ use smallvec::SmallVec;
 use super::caps::Place;
 use super::circuit::Circuit;
 use super::connect::{self, Transport};
+use super::lent::Lent;
 use super::pool::{Home, RISKY};
 use super::{Blame, Endpoint, SendError};
 use crate::body::{Body, BodyError};
@@ -83,13 +84,14 @@ impl Http1 {
     /// `rested`: how long it was idle, if it was used before. `idle_timeout`: how long it is kept afterwards, unless the endpoint closes it earlier.
     pub(super) async fn send(
         mut self,
-        request: Box<Request<Body>>,
+        request: Lent<'_>,
         rested: Option<Duration>,
         idle_timeout: Duration,
         endpoint: &Endpoint,
     ) -> Result<Response<Body>, SendError> {
         let connection = &mut *self.0;
-        let answer = match connection.codec.send(*request).await {
+        let returned = request.returned();
+        let answer = match connection.codec.send(*request.take(), returned).await {
             Ok(answer) => answer,
             Err(failed) => return Err(self::failed(failed, endpoint, rested)),
         };

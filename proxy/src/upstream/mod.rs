@@ -25,6 +25,7 @@ pub mod health;
 pub(crate) mod http1;
 pub(crate) mod http2;
 mod latencies;
+mod lent;
 mod picked;
 mod pool;
 pub mod relay;
@@ -44,6 +45,7 @@ pub use cluster::Cluster;
 pub use ejection::EjectionReason;
 pub use endpoint::{Address, Checks, Ejected, EjectedState, Endpoint, EndpointId, Usable};
 pub use latencies::Latencies;
+pub use lent::Returned;
 pub use picked::Picked;
 pub use pool::{Pools, To};
 

@@ -22,6 +22,7 @@ use super::connect::{self, Transport};
 use super::endpoint::Address;
 use super::http1::{self, Http1};
 use super::http2::{self, Http2, Sent};
+use super::lent::{Lent, Returned};
 use super::replay::Budget;
 use super::tls;
 use super::{Blame, Endpoint, EndpointId, HttpVersionChoice, SendError};
@@ -58,12 +59,16 @@ pub struct Pools {
 }
 
 /// Where a request goes.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct To<'a> {
     pub cluster: &'a Arc<Cluster>,
     pub endpoint: &'a Arc<Endpoint>,
     /// Of the route, where it has caps of its own.
     pub route: Option<&'a Arc<RouteLimits>>,
+    /// The cluster's.
+    pub idle_timeout: Duration,
+    /// Gets the request's head, where it may have to be sent again.
+    pub returned: Option<&'a Returned>,
 }
 
 /// Our own numbers: nobody outside can choose them to collide.
@@ -137,7 +142,9 @@ impl Pools {
         http: HttpVersionChoice,
         request: Request<Body>,
     ) -> impl Future<Output = Result<Response<Body>, SendError>> {
-        self.send_at(Instant::now(), To { cluster, endpoint, route: None }, http, Box::new(request))
+        let idle_timeout = cluster.settings().idle_timeout;
+        let to = To { cluster, endpoint, route: None, idle_timeout, returned: None };
+        self.send_at(Instant::now(), to, http, Box::new(request))
     }
 
     /// The same, for who knows what time it is, and a route that may have caps of its own.
@@ -148,6 +155,7 @@ impl Pools {
         http: HttpVersionChoice,
         request: Box<Request<Body>>,
     ) -> impl Future<Output = Result<Response<Body>, SendError>> {
+        let request = Lent::new(request, to.returned);
         match http {
             HttpVersionChoice::Http1 => Either::Left(self.send_http1(now, to, request)),
             HttpVersionChoice::Http2 => Either::Right(self.send_http2(to, request)),
@@ -284,11 +292,10 @@ impl Pools {
     async fn send_http1(
         &self,
         mut now: Instant,
-        To { cluster, endpoint, route }: To<'_>,
-        mut request: Box<Request<Body>>,
+        To { cluster, endpoint, route, idle_timeout, returned }: To<'_>,
+        mut request: Lent<'_>,
     ) -> Result<Response<Body>, SendError> {
         http1::frame(&mut request);
-        let idle_timeout = cluster.settings().idle_timeout;
         let circuit = cluster.circuit();
         let mut place = match circuit.exchange() {
             Ok(place) => place,
@@ -299,7 +306,7 @@ impl Pools {
                     now = Instant::now();
                     Some(place)
                 }
-                Err(failure) => return Err(SendError::unsent(failure, request)),
+                Err(failure) => return Err(SendError::unsent(failure, request.take())),
             },
         };
         while let Some((mut connection, rested)) = self.idle(endpoint.id, now) {
@@ -307,7 +314,7 @@ impl Pools {
             let copy = if rested >= RISKY { http1::safe_copy(&request) } else { None };
             match connection.send(request, Some(rested), idle_timeout, endpoint).await {
                 // It was closed at this very moment: not a byte went out, so that any request can take the next connection.
-                Err(SendError { unsent: Some(unsent), .. }) => request = unsent,
+                Err(SendError { unsent: Some(unsent), .. }) => request = Lent::new(unsent, returned),
                 Err(error) if copy.is_some() && error.reason == Reason::UpstreamReset => {
                     return Err(SendError { again: copy, ..error });
                 }
@@ -321,7 +328,7 @@ impl Pools {
                 connection.occupy(place);
                 connection.send(request, None, idle_timeout, endpoint).await
             }
-            Err(failure) => Err(SendError::unsent(failure, request)),
+            Err(failure) => Err(SendError::unsent(failure, request.take())),
         }
     }
 
@@ -368,8 +375,8 @@ impl Pools {
 
     async fn send_http2(
         &self,
-        To { cluster, endpoint, route }: To<'_>,
-        mut request: Box<Request<Body>>,
+        To { cluster, endpoint, route, returned, .. }: To<'_>,
+        mut request: Lent<'_>,
     ) -> Result<Response<Body>, SendError> {
         let group = self.group(cluster, endpoint.id);
         for _ in 0..MOVES {
@@ -377,16 +384,16 @@ impl Pools {
                 Some(slot) => slot,
                 None => match Box::pin(self.slot(&group, cluster, endpoint, route)).await {
                     Ok(slot) => slot,
-                    Err(failure) => return Err(SendError::unsent(failure, request)),
+                    Err(failure) => return Err(SendError::unsent(failure, request.take())),
                 },
             };
             match http2::send(slot, request, endpoint, &self.kept).await {
                 Sent::Done(result) => return result,
-                Sent::Gone(unsent) => request = unsent,
+                Sent::Gone(unsent) => request = Lent::new(unsent, returned),
             }
         }
         let detail = format!("{} closes every connection before it takes a request", endpoint.address);
-        let error = SendError::unsent(Failure::new(Reason::UpstreamReset, detail), request);
+        let error = SendError::unsent(Failure::new(Reason::UpstreamReset, detail), request.take());
         Err(SendError { blame: Blame::Unreached, ..error })
     }
 

@@ -21,6 +21,7 @@ use crate::body::{Body, BodyError};
 use crate::failure::{Failure, Reason};
 use crate::upgrade::Upgrade;
 use crate::upstream::connect::{MAX_HEADER_BYTES, MAX_HEADERS};
+use crate::upstream::lent::{Lent, LentHead};
 use crate::upstream::replay::Budget;
 use crate::upstream::{Blame, Endpoint, SendError};
 
@@ -34,28 +35,33 @@ pub(in crate::upstream) enum Sent {
 /// Sends `request` as a stream of its own and waits for its response's headers. Dropping it resets the stream.
 pub(in crate::upstream) async fn send(
     (mut sender, slot): (Sender, Slot),
-    request: Box<Request<Body>>,
+    request: Lent<'_>,
     endpoint: &Endpoint,
     budget: &Rc<Budget>,
 ) -> Sent {
     if poll_fn(|cx| sender.poll_ready(cx)).await.is_err() {
         slot.close_connection();
-        return Sent::Gone(request);
+        return Sent::Gone(request.take());
     }
     let extended = request.extensions().get::<hyper::ext::Protocol>().is_some();
     if extended && !sender.is_extended_connect_protocol_enabled() {
         let detail = format!("{} does not offer extended CONNECT (RFC 8441)", endpoint.address);
-        return Sent::Done(Err(SendError::unsent(Failure::new(Reason::UpgradeFailed, detail), request)));
+        return Sent::Done(Err(SendError::unsent(
+            Failure::new(Reason::UpgradeFailed, detail),
+            request.take(),
+        )));
     }
-    let (head, body) = request.into_parts();
+    let returned = request.returned();
+    let (head, body) = request.take().into_parts();
     let connect = head.method == Method::CONNECT;
     let bodiless = body.is_end_stream();
     let (wire, head) = head::outgoing(head);
+    let head = LentHead::new(head, returned);
     let (response, stream) = match sender.send_request(wire, bodiless && !connect) {
         Ok(sent) => sent,
         Err(error) if error.is_go_away() || error.is_io() => {
             slot.close_connection();
-            return Sent::Gone(Box::new(Request::from_parts(head, body)));
+            return Sent::Gone(head.with(body));
         }
         Err(error) => {
             let detail = format!("the request cannot be sent as HTTP/2: {error}");
@@ -73,7 +79,7 @@ pub(in crate::upstream) async fn send(
         slot.close_connection();
         tracing::warn!(endpoint = %endpoint.address, "an HTTP/2 connection opens no stream any more, and is left");
         let body = exchange.into_body().expect("nothing was taken from the body yet");
-        return Sent::Gone(Box::new(Request::from_parts(head, body)));
+        return Sent::Gone(head.with(body));
     }
     let waiting = slot.waiting();
     let answer = poll_fn(|cx| exchange.poll(cx)).await;
@@ -93,7 +99,7 @@ pub(in crate::upstream) async fn send(
         let error = SendError::lost(reason, detail);
         return Sent::Done(Err(SendError { unprocessed: true, blame: Blame::Nothing, ..error }));
     };
-    let request = Box::new(Request::from_parts(head, body));
+    let request = head.with(body);
     if error.is_go_away() {
         slot.close_connection();
         return Sent::Gone(request);
