@@ -44,14 +44,14 @@ pub async fn answer(
         (None, Ok(_)) => return refused(&Reason::Internal.into(), &request, connection),
     };
     let in_flight = connection.begin();
-    let arrival = Arrival {
+    let arrival = Box::new(Arrival {
         worker: connection.worker.clone(),
         direction: connection.direction,
         peer: connection.peer.clone(),
         port: name.port(),
         secure: false,
         caller: connection.caller.clone(),
-    };
+    });
     let far = match slot {
         Some(slot) => Far::Mesh(name, slot),
         None => match outside(&arrival, &name).await {
@@ -71,11 +71,11 @@ pub async fn answer(
 }
 
 impl Far {
-    async fn carry(self, io: impl Stream, arrival: Arrival) {
+    async fn carry(self, io: impl Stream, arrival: Box<Arrival>) {
         match self {
             Self::Mesh(name, slot) => outbound::destination(io, arrival, name, Some(slot)).await,
             Self::Outside(destination, dialled) => {
-                let dialled = Replay::new(Default::default(), dialled);
+                let dialled = Box::new(Replay::new(Default::default(), dialled));
                 tcp::carry(io, &arrival, &destination, &destination.tcp, Some(dialled)).await;
             }
         }

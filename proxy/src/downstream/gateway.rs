@@ -16,7 +16,7 @@ use crate::failure::{Failure, Reason};
 use crate::mesh::{GatewayListener, GatewayPort, GatewayPortSlot, ListenerTls};
 use crate::telemetry::Tls;
 
-pub async fn serve(io: impl Stream, arrival: Arrival, slot: Arc<GatewayPortSlot>) {
+pub async fn serve(io: impl Stream, arrival: Box<Arrival>, slot: Arc<GatewayPortSlot>) {
     let Some(port) = slot.current() else {
         return tcp::refuse(
             io,
@@ -31,9 +31,9 @@ pub async fn serve(io: impl Stream, arrival: Arrival, slot: Arc<GatewayPortSlot>
     {
         let destination = listener.destination.clone();
         let _counted = arrival.count(Tls::None);
-        return tcp::carry(io, &arrival, &destination, &destination.tcp, None).await;
+        return Box::pin(tcp::carry(io, &arrival, &destination, &destination.tcp, None)).await;
     }
-    let Some(Opening { spoken, io, .. }) = sniff::look(io).await else { return };
+    let Some(Opening { spoken, io, .. }) = Box::pin(sniff::look(io)).await else { return };
     match spoken {
         Spoken::Http1 | Spoken::Http2 if takes_http(&port) => {
             let http2 = spoken == Spoken::Http2;
@@ -68,7 +68,7 @@ fn with_name<'a>(port: &'a GatewayPort, sni: Option<&str>) -> Option<&'a Gateway
 
 async fn with_tls(
     io: impl Stream,
-    mut arrival: Arrival,
+    mut arrival: Box<Arrival>,
     slot: Arc<GatewayPortSlot>,
     port: Arc<GatewayPort>,
     sni: Option<Arc<str>>,
@@ -82,9 +82,10 @@ async fn with_tls(
     let ListenerTls::Terminate(certificates) = &listener.tls else {
         let backends = destination.tls(sni.as_deref());
         let _counted = arrival.count(Tls::None);
-        return tcp::carry(io, &arrival, &destination, backends, None).await;
+        return Box::pin(tcp::carry(io, &arrival, &destination, backends, None)).await;
     };
-    let opened = match timeout(HEAD, tls::open(io, &arrival.worker, certificates, listener.http)).await {
+    let handshake = tls::open(io, &arrival.worker, certificates, listener.http);
+    let opened = match Box::pin(timeout(HEAD, handshake)).await {
         Ok(Ok(opened)) => opened,
         Ok(Err(error)) => {
             tracing::debug!(client = %arrival.peer.address, %error, "a TLS handshake failed");
@@ -95,7 +96,7 @@ async fn with_tls(
     arrival.secure = true;
     let _counted = arrival.count(Tls::Server);
     if !listener.http {
-        return tcp::carry(opened, &arrival, &destination, &destination.tcp, None).await;
+        return Box::pin(tcp::carry(opened, &arrival, &destination, &destination.tcp, None)).await;
     }
     match opened.alpn() {
         Some(tls::Alpn::Http2) => {
@@ -106,7 +107,7 @@ async fn with_tls(
         }
         // Without ALPN the bytes decide, as without TLS.
         None => {
-            let found = sniff::find(opened, Protocol::Http, None, || async { None }).await;
+            let found = Box::pin(sniff::find(opened, Protocol::Http, None, || async { None })).await;
             outbound::carry(found, arrival, &destination, Towards::Gateway(slot)).await;
         }
     }

@@ -26,7 +26,7 @@ use crate::worker::Worker;
 /// A connection to `port`, if the workload declares it; `original` is where it was going.
 pub async fn serve(
     io: impl Stream,
-    arrival: Arrival,
+    arrival: Box<Arrival>,
     port: Option<Arc<InboundPort>>,
     original: Option<SocketAddr>,
 ) {
@@ -97,8 +97,8 @@ impl Target {
     }
 }
 
-async fn strict(io: impl Stream, arrival: Arrival, target: Target) {
-    let Some(Opening { spoken, io, .. }) = sniff::look(io).await else { return };
+async fn strict(io: impl Stream, arrival: Box<Arrival>, target: Target) {
+    let Some(Opening { spoken, io, .. }) = Box::pin(sniff::look(io)).await else { return };
     let why = "the port takes mTLS of the mesh only, and this was sent without";
     let failure = || Failure::new(Reason::MtlsRequired, why);
     match spoken {
@@ -112,7 +112,7 @@ async fn strict(io: impl Stream, arrival: Arrival, target: Target) {
     }
 }
 
-async fn permissive(io: impl Stream, arrival: Arrival, target: Target) {
+async fn permissive(io: impl Stream, arrival: Box<Arrival>, target: Target) {
     let declared = target.protocol();
     // A caller of the mesh speaks first whatever is inside, so that an opaque port is listened to for a moment, too; and that a server was
     // heard to speak first says nothing about the next caller.
@@ -133,17 +133,17 @@ async fn permissive(io: impl Stream, arrival: Arrival, target: Target) {
     outbound::carry(Some(found), arrival, &target.destination, target.towards()).await;
 }
 
-async fn plaintext(io: impl Stream, arrival: Arrival, target: Target, why: Why) {
+async fn plaintext(io: impl Stream, arrival: Box<Arrival>, target: Target, why: Why) {
     let _counted = arrival.count(Tls::None);
     note(&arrival, why);
     inside(io, arrival, target, None).await;
 }
 
 /// Opens TLS of the mesh, and serves what is inside.
-async fn open(io: impl Stream, mut arrival: Arrival, target: Target, offered: Offered) {
+async fn open(io: impl Stream, mut arrival: Box<Arrival>, target: Target, offered: Offered) {
     let worker = arrival.worker.clone();
     let shared = &worker.shared;
-    let (io, caller, inner) = match mtls::open(io, shared, offered).await {
+    let (io, caller, inner) = match Box::pin(mtls::open(io, shared, offered)).await {
         Ok(opened) => opened,
         Err(failure) => return refused(&arrival, &failure),
     };
@@ -159,7 +159,7 @@ async fn open(io: impl Stream, mut arrival: Arrival, target: Target, offered: Of
 }
 
 /// What a connection carries, once nothing protects it any more. `agreed`: between the proxies; else it is found out.
-async fn inside(io: impl Stream, arrival: Arrival, target: Target, agreed: Option<Token>) {
+async fn inside(io: impl Stream, arrival: Box<Arrival>, target: Target, agreed: Option<Token>) {
     let towards = target.towards();
     let Target { destination, name, .. } = &target;
     match agreed {
@@ -167,7 +167,9 @@ async fn inside(io: impl Stream, arrival: Arrival, target: Target, agreed: Optio
         Some(Token::Http11 | Token::Http10) => {
             http::serve(io, Connection::new(&arrival, towards, false)).await;
         }
-        Some(Token::Tcp) => tcp::carry(io, &arrival, destination, &destination.tcp, None).await,
+        Some(Token::Tcp) => {
+            Box::pin(tcp::carry(io, &arrival, destination, &destination.tcp, None)).await;
+        }
         None => {
             let found = outbound::find_as(io, target.protocol(), &arrival, destination, Some(name)).await;
             outbound::carry(found, arrival, destination, towards).await;

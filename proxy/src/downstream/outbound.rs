@@ -16,10 +16,10 @@ use crate::mesh::{Destination, Lookup, Slot};
 use crate::telemetry::Record;
 
 /// A connection the kernel sent here that was going to `original`.
-pub async fn redirected(io: impl Stream, arrival: Arrival, original: SocketAddr) {
+pub async fn redirected(io: impl Stream, arrival: Box<Arrival>, original: SocketAddr) {
     let name = DestinationName::ip(original.ip(), original.port());
     let worker = &arrival.worker;
-    let slot = match worker.shared.mesh.destination(&name).await {
+    let slot = match Box::pin(worker.shared.mesh.destination(&name)).await {
         Lookup::Known(slot) => Ok(Some(slot)),
         Lookup::Unknown => outside(worker, &name).map(|()| None),
         // Where it was going is known: it goes there as it would without us, this once.
@@ -36,16 +36,16 @@ pub async fn redirected(io: impl Stream, arrival: Arrival, original: SocketAddr)
 }
 
 /// A connection to the loopback address that stands for one service.
-pub async fn service_address(io: impl Stream, arrival: Arrival, name: DestinationName) {
-    match look_up(&arrival.worker, &name).await {
+pub async fn service_address(io: impl Stream, arrival: Box<Arrival>, name: DestinationName) {
+    match Box::pin(look_up(&arrival.worker, &name)).await {
         Ok(slot) => destination(io, arrival, name, slot).await,
         Err(failure) => refused(io, arrival, failure).await,
     }
 }
 
 /// A connection to the outbound port itself: the client uses us as its HTTP proxy.
-pub async fn proxied(io: impl Stream, arrival: Arrival) {
-    let Some(Opening { spoken, io, .. }) = sniff::look(io).await else { return };
+pub async fn proxied(io: impl Stream, arrival: Box<Arrival>) {
+    let Some(Opening { spoken, io, .. }) = Box::pin(sniff::look(io)).await else { return };
     match spoken {
         Spoken::Http1 | Spoken::Http2 => {
             let http2 = spoken == Spoken::Http2;
@@ -60,11 +60,16 @@ pub async fn proxied(io: impl Stream, arrival: Arrival) {
 }
 
 /// A connection whose destination is known by name; `slot` where it is one of the mesh.
-pub async fn destination(io: impl Stream, arrival: Arrival, name: DestinationName, slot: Option<Arc<Slot>>) {
+pub async fn destination(
+    io: impl Stream,
+    arrival: Box<Arrival>,
+    name: DestinationName,
+    slot: Option<Arc<Slot>>,
+) {
     let Some(slot) = slot else {
         // Beyond the mesh: untouched.
         let destination = arrival.worker.outside(&name);
-        return tcp::carry(io, &arrival, &destination, &destination.tcp, None).await;
+        return Box::pin(tcp::carry(io, &arrival, &destination, &destination.tcp, None)).await;
     };
     let Some(destination) = slot.current() else {
         let failure = Failure::new(Reason::UnknownDestination, format!("{name} was removed from the mesh"));
@@ -105,13 +110,13 @@ pub(super) async fn find_as<T: Stream>(
         record.complete();
         dialled.ok()
     };
-    sniff::find(io, declared, memory, dial).await
+    Box::pin(sniff::find(io, declared, memory, dial)).await
 }
 
 /// Carries a connection whose protocol was found.
 pub(super) async fn carry(
     found: Option<Opening<impl Stream>>,
-    arrival: Arrival,
+    arrival: Box<Arrival>,
     destination: &Destination,
     towards: Towards,
 ) {
@@ -122,18 +127,18 @@ pub(super) async fn carry(
             http::serve(io, connection).await;
         }
         Spoken::Tls { sni, .. } => {
-            tcp::carry(io, &arrival, destination, destination.tls(sni.as_deref()), dialled).await;
+            Box::pin(tcp::carry(io, &arrival, destination, destination.tls(sni.as_deref()), dialled)).await;
         }
-        Spoken::Opaque => tcp::carry(io, &arrival, destination, &destination.tcp, dialled).await,
+        Spoken::Opaque => {
+            Box::pin(tcp::carry(io, &arrival, destination, &destination.tcp, dialled)).await;
+        }
     }
 }
 
 /// Tells a client that speaks HTTP why its requests go nowhere, and resets any other.
-async fn refused(io: impl Stream, arrival: Arrival, failure: Failure) {
-    let Some(Opening { spoken, io, .. }) = sniff::find(io, Protocol::Detect, None, || async { None }).await
-    else {
-        return;
-    };
+async fn refused(io: impl Stream, arrival: Box<Arrival>, failure: Failure) {
+    let found = Box::pin(sniff::find(io, Protocol::Detect, None, || async { None })).await;
+    let Some(Opening { spoken, io, .. }) = found else { return };
     match spoken {
         Spoken::Http1 | Spoken::Http2 => {
             let http2 = spoken == Spoken::Http2;

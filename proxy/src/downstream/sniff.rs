@@ -24,7 +24,7 @@ pub struct Opening<T> {
     pub spoken: Spoken,
     pub io: Replay<T>,
     /// The connection to the endpoint, where finding out opened one; what it said is read again, too.
-    pub dialled: Option<Replay<Dialled>>,
+    pub dialled: Option<Box<Replay<Dialled>>>,
 }
 
 /// Looks into a connection without knowing where it leads: one that is a proxy's. `None` where nothing came.
@@ -86,18 +86,18 @@ where
         spoken = read(&mut io, &mut bytes) => {
             let spoken = spoken?;
             // What is not HTTP goes over the connection that stands already.
-            let dialled = (spoken == Spoken::Opaque).then(|| Replay::new(first.freeze(), dialled));
+            let dialled = (spoken == Spoken::Opaque).then(|| Box::new(Replay::new(first.freeze(), dialled)));
             Some(opening(spoken, bytes, io, dialled))
         }
         count = dialled.read_buf(&mut first) => {
             if let (Ok(1..), Some((memory, name))) = (count, destination) {
                 memory.remember(name);
             }
-            let dialled = Replay::new(first.freeze(), dialled);
+            let dialled = Box::new(Replay::new(first.freeze(), dialled));
             Some(opening(Spoken::Opaque, bytes, io, Some(dialled)))
         }
         () = tokio::time::sleep(left) => {
-            let dialled = Replay::new(Bytes::new(), dialled);
+            let dialled = Box::new(Replay::new(Bytes::new(), dialled));
             Some(opening(Spoken::Opaque, bytes, io, Some(dialled)))
         }
     }
@@ -109,7 +109,7 @@ const SILENCE: Duration = Duration::from_millis(100);
 /// From accepting on; then the connection is carried without knowing what it is.
 const ENOUGH: Duration = Duration::from_secs(1);
 
-fn opening<T>(spoken: Spoken, bytes: BytesMut, io: T, dialled: Option<Replay<Dialled>>) -> Opening<T> {
+fn opening<T>(spoken: Spoken, bytes: BytesMut, io: T, dialled: Option<Box<Replay<Dialled>>>) -> Opening<T> {
     Opening { spoken, io: Replay::new(bytes.freeze(), io), dialled }
 }
 

@@ -41,7 +41,7 @@ pub async fn carry(
     arrival: &Arrival,
     destination: &Destination,
     backends: &Backends,
-    dialled: Option<Replay<Dialled>>,
+    dialled: Option<Box<Replay<Dialled>>>,
 ) {
     let worker = &arrival.worker;
     let mut record = Record::tcp(&worker.shared.telemetry, worker.id, &destination.metrics);
@@ -84,7 +84,8 @@ pub async fn carry(
     let dialled = match dialled {
         Some(dialled) => Ok(dialled),
         None => {
-            dial(arrival, backends, &mut record).await.map(|dialled| Replay::new(Default::default(), dialled))
+            let dialled = dial(arrival, backends, &mut record).await;
+            dialled.map(|dialled| Box::new(Replay::new(Default::default(), dialled)))
         }
     };
     let mut dialled = match dialled {
@@ -122,7 +123,7 @@ pub async fn carry(
             io.reset();
             dialled.reset();
         }
-        result = pauses.bound(relay(&mut io, &mut dialled)) => match result {
+        result = pauses.bound(relay(&mut io, &mut *dialled)) => match result {
             Some(Ok(_)) => record.complete(),
             Some(Err(_)) if io.was_cut() => record.fail(&Reason::FaultCut.into()),
             Some(Err(broken)) if broken.first => record.fail(&Reason::ClientClosed.into()),
