@@ -1,4 +1,7 @@
-//! How the program is linked.
+//! How the program is linked, as a release for Linux.
+//!
+//! What a sidecar runs lies side by side: by `layout.ld`, which `cargo xtask layout` makes. The kernel maps a program in pieces of 64 KiB around
+//! what runs, and they are most of a sidecar's memory.
 //!
 //! Its relocations are nearly half a megabyte of it, all of which is read at each start and stays in the memory of each sidecar. Packed (DT_RELR) they are
 //! some kilobytes. Loaders know that from glibc 2.36 on; a program needs at least the glibc it was built with, so what is here decides.
@@ -8,9 +11,15 @@ use std::process::Command;
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
+    println!("cargo:rerun-if-changed=layout.ld");
     let is = |variable: &str, value: &str| env::var(variable).is_ok_and(|found| found == value);
+    if !is("PROFILE", "release") || !is("CARGO_CFG_TARGET_OS", "linux") {
+        return;
+    }
+    let here = env::var("CARGO_MANIFEST_DIR").expect("cargo names the crate's folder");
+    println!("cargo:rustc-link-arg-bins=-Wl,-T,{here}/layout.ld");
     let native = env::var("HOST").ok() == env::var("TARGET").ok();
-    if native && is("PROFILE", "release") && is("CARGO_CFG_TARGET_ENV", "gnu") && glibc() >= Some((2, 36)) {
+    if native && is("CARGO_CFG_TARGET_ENV", "gnu") && glibc() >= Some((2, 36)) {
         println!("cargo:rustc-link-arg-bins=-Wl,-z,pack-relative-relocs");
     }
 }

@@ -1,12 +1,12 @@
 //! `cargo xtask bench WHAT`: builds the programs and measures them (benches/README.md).
 //!
-//! What is compared with others, and what memory is promised of, is the proxy as it is shipped: built with the `release` profile, which
-//! takes ten times as long as `quick`, with which all else is built. `--quick` builds that one so, too.
+//! What is compared with others, and what memory is promised of, is the proxy as it is shipped (`shipped.rs`), which takes ten times as long to build
+//! as with the profile `quick`, as all else is built. `--quick` builds that one so, too.
 
 use anyhow::Result;
 
 use crate::exec::{self, cargo, command, target};
-use crate::{debian, peers};
+use crate::{debian, peers, shipped};
 
 /// Everything after `bench` is the harness's own command line.
 pub fn run(arguments: &[String]) -> Result<()> {
@@ -19,19 +19,21 @@ pub fn run(arguments: &[String]) -> Result<()> {
         peers::ensure()?;
     }
     if what == Some("micro") {
-        build("quick", &["outrigger-benches"])?;
+        build(&["outrigger-benches"])?;
         return exec::run(command(target("quick/outrigger-micro"), &[]).args(&arguments[1..]));
     }
     let quick = arguments.iter().any(|argument| argument == "--quick");
-    let profile = match what {
-        Some("compare" | "memory" | "limits") if !quick => "release",
-        _ => "quick",
+    build(&["outrigger", "outrigger-benches"])?;
+    let proxy = match what {
+        Some("compare" | "memory" | "limits") if !quick => shipped::build()?,
+        _ => {
+            build(&["outrigger-proxy"])?;
+            target("quick/outrigger-proxy")
+        }
     };
-    build("quick", &["outrigger", "outrigger-benches"])?;
-    build(profile, &["outrigger-proxy"])?;
     let mut bench = command(target("quick/outrigger-bench"), &[]);
     bench.arg("--outrigger").arg(target("quick/outrigger"));
-    bench.arg("--proxy").arg(target(profile).join("outrigger-proxy"));
+    bench.arg("--proxy").arg(proxy);
     bench.args(arguments);
     if beside_envoy {
         bench.arg("--envoy").arg(peers::envoy()?);
@@ -39,7 +41,7 @@ pub fn run(arguments: &[String]) -> Result<()> {
     exec::run(&mut bench)
 }
 
-fn build(profile: &str, packages: &[&str]) -> Result<()> {
-    let mut build = cargo(&["build", "--locked", "--profile", profile]);
+fn build(packages: &[&str]) -> Result<()> {
+    let mut build = cargo(&["build", "--locked", "--profile", "quick"]);
     exec::run(build.args(packages.iter().flat_map(|package| ["--package", package])))
 }

@@ -1,13 +1,15 @@
 //! The project's own chores, run as `cargo xtask CHORE`.
 //!
 //! Owns what a fresh machine needs before the tests can run, and the order in which the checks run.
-//! Never builds anything that ships, and never reads configuration of the mesh.
+//! Never reads configuration of the mesh.
 
 mod bench;
 mod debian;
 mod exec;
 mod instructions;
+mod layout;
 mod peers;
+mod shipped;
 mod test;
 
 use std::process::ExitCode;
@@ -39,6 +41,8 @@ enum Chore {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Find out which functions a sidecar runs, for the linker to put side by side: writes proxy/layout.ld
+    Layout,
 }
 
 fn main() -> ExitCode {
@@ -46,6 +50,7 @@ fn main() -> ExitCode {
         Chore::Test => test::run(),
         Chore::Peers => peers::ensure(),
         Chore::Bench { arguments } => bench::run(&arguments),
+        Chore::Layout => layout::run(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
