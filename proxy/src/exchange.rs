@@ -144,7 +144,11 @@ async fn run(
         rule.answer(allowed, response.headers_mut());
     }
     held.limit(&response, route.timeouts.stream_idle, &deadline);
-    tunnel.open(&mut response, route.timeouts.stream_idle, &deadline, held)?;
+    let idle = route.timeouts.stream_idle;
+    if held.repeatable.is_some() {
+        held.route = Some((route, drawn));
+    }
+    tunnel.open(&mut response, idle, &deadline, held)?;
     Ok(response)
 }
 

@@ -218,6 +218,9 @@ impl<'a> Attempts<'a> {
         }
         let mut response = sent?;
         self.affinity.tell(&self.settings.balance, &picked, &mut response);
+        if self.policy.is_some() && self.eligible.at_all() && !response.body().is_end_stream() {
+            held.repeatable = Some(self.eligible);
+        }
         held.picked = Some(picked);
         held.parts[1] = self.retrying.take();
         Ok(response)

@@ -6,6 +6,7 @@
 use std::cell::Cell;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -25,7 +26,9 @@ use crate::policy::access::Admitted;
 use crate::policy::deadline::{Bound, Deadline};
 use crate::policy::fault;
 use crate::policy::rate_limit::Counted;
-use crate::telemetry::{Record, Way};
+use crate::policy::retry::{Eligible, Failed, RetryPolicy, Suppressed};
+use crate::route::{Action, Route, Target};
+use crate::telemetry::{Record, Way, Worker};
 use crate::upstream::{Admission, Part, Picked};
 
 /// A response's body with everything its end is told to.
@@ -54,6 +57,11 @@ pub struct Held {
     pub(super) fault: Option<Box<fault::Held>>,
     pub(super) tunnel: Option<Box<Opened>>,
     pub(super) request_body: Option<Rc<Cell<Fate>>>,
+    /// What of it would have been repeated, had it failed before its answer began.
+    pub(super) repeatable: Option<Eligible>,
+    /// Whose policy says so, and which of its backends answered.
+    pub(super) route: Option<(Arc<Route>, usize)>,
+    worker: Worker,
     limits: Option<Limits>,
     in_flight: InFlight,
     _active: Option<Active>,
@@ -62,7 +70,7 @@ pub struct Held {
 impl Held {
     pub(super) fn begin(
         connection: &Rc<Connection>,
-        destination: Option<&std::sync::Arc<Destination>>,
+        destination: Option<&Arc<Destination>>,
         request: &Request<Body>,
     ) -> Box<Self> {
         let telemetry = &connection.worker.shared.telemetry;
@@ -82,6 +90,9 @@ impl Held {
             fault: None,
             tunnel: None,
             request_body: None,
+            repeatable: None,
+            route: None,
+            worker: connection.worker.id,
             limits: None,
             in_flight: connection.begin(),
             _active: connection.active(),
@@ -136,6 +147,19 @@ impl Held {
                 self.record.fail(&Reason::FaultTrailers.into());
             }
             self.grpc_status(trailers);
+            self.too_late(|policy| policy.judge_grpc(trailers));
+        }
+    }
+
+    /// Counts a failure that another attempt might have healed, but for the beginning of the answer that its caller has.
+    fn too_late(&self, failed: impl FnOnce(&RetryPolicy) -> Option<Failed>) {
+        if let (Some(eligible), Some((route, backend))) = (self.repeatable, &self.route)
+            && let Some(failed) = route.retry.as_ref().and_then(failed)
+            && eligible.check(failed).is_ok()
+            && let Action::Forward(forward) = &route.action
+            && let Target::Cluster(upstream) = &forward.backends[*backend].target
+        {
+            upstream.attempts.suppressed(self.worker, Suppressed::ResponseBegun);
         }
     }
 
@@ -272,6 +296,7 @@ impl http_body::Body for Outgoing {
                 if let Some(picked) = &held.picked {
                     picked.broke_off();
                 }
+                held.too_late(RetryPolicy::judge_break);
                 held.record.fail(&Failure::new(Reason::UpstreamReset, error.to_string()));
             }
         }

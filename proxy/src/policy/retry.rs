@@ -71,10 +71,12 @@ pub enum Suppressed {
     Budget,
     /// As many are under way as `maxRetries` of a circuit breaker allows.
     Cap,
+    /// It failed when the caller had got the beginning of the answer.
+    ResponseBegun,
 }
 
 impl Suppressed {
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Attempts,
         Self::NotIdempotent,
         Self::BodyTooLarge,
@@ -83,6 +85,7 @@ impl Suppressed {
         Self::Deadline,
         Self::Budget,
         Self::Cap,
+        Self::ResponseBegun,
     ];
 
     pub const fn label(self) -> &'static str {
@@ -95,6 +98,7 @@ impl Suppressed {
             Self::Deadline => "deadline",
             Self::Budget => "budget",
             Self::Cap => "cap",
+            Self::ResponseBegun => "response_begun",
         }
     }
 }
@@ -242,6 +246,11 @@ impl RetryPolicy {
         let status = grpc_status(headers)?;
         let named = self.model.on.iter().any(|condition| condition.grpc_status() == Some(status));
         named.then(|| Failed { after: asked_for(headers), grpc: true })
+    }
+
+    /// Whether an answer that breaks off is a failure the policy names.
+    pub fn judge_break(&self) -> Option<Failed> {
+        self.judge_error(&SendError::lost(Reason::UpstreamReset, ""))
     }
 
     /// Whether the trailers of this response have to be seen, if they come at once, before its head goes on.

@@ -11,6 +11,7 @@ use http_body_util::BodyExt;
 use outrigger_config::model::{ProxySettings, Retry, RetryMethods, RetryOn, Timeouts};
 use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::harness::*;
@@ -319,7 +320,40 @@ async fn grpc_statuses_are_retried_until_a_message_went_to_the_caller() {
         assert_eq!(trailers["grpc-status"], last, "{failing:?}");
         assert_eq!(collected.to_bytes(), "message", "{failing:?}");
         assert_eq!(count.load(Ordering::Relaxed), calls, "{failing:?}");
+        let too_late = suppressed(&caller, "response_begun").await;
+        assert_eq!(too_late, u64::from(matches!(failing, Failing::AfterMessage)), "{failing:?}");
     }
+}
+
+/// An answer that breaks off is passed on broken; that it was too late to ask again is counted, where that would have been allowed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_that_breaks_off_is_not_asked_for_again_and_that_is_counted() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counted = asked.clone();
+    let at = bytes_app(move |mut stream| {
+        counted.fetch_add(1, Ordering::Relaxed);
+        async move {
+            let mut head = [0; 1024];
+            let _ = stream.read(&mut head).await;
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf").await;
+        }
+    })
+    .await;
+    for (method, too_late) in [("GET", 1), ("POST", 0)] {
+        let caller = caller(&[with_retry("flaky:80", &[at], Retry::default())]);
+        let request = format!("{method} http://flaky/ HTTP/1.1\r\nhost: flaky\r\ncontent-length: 0\r\n\r\n");
+        let mut stream = TcpStream::connect(caller.outbound[0]).await.expect("it listens");
+        stream.write_all(request.as_bytes()).await.expect("it reads");
+        // A reset, or an end.
+        let _ = within("the answer's end", stream.read_to_end(&mut Vec::new())).await;
+        within("it is counted", async {
+            while suppressed(&caller, "response_begun").await != too_late {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        })
+        .await;
+    }
+    assert_eq!(asked.load(Ordering::Relaxed), 2);
 }
 
 /// `outrigger_retries_suppressed_total` by its cause.
