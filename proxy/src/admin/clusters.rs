@@ -1,11 +1,12 @@
 //! What requests can go to, and how it is doing.
 
+use outrigger_config::model::Fraction;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::State;
 use super::answer::{self, Answer, Asked};
-use crate::upstream::{Cluster, Ejected, EjectionReason, Endpoint, Usable, Use};
+use crate::upstream::{Cluster, Ejected, EjectionReason, Endpoint, Latencies, Usable, Use};
 
 pub(super) fn answer(_: &Asked, state: &State) -> Answer {
     let content = state.shared.mesh.inventory().lock();
@@ -26,12 +27,23 @@ fn cluster(cluster: &Cluster, now: Instant) -> Value {
         "connect_timeout_ms": settings.connect_timeout.as_millis() as u64,
         // Those that are set.
         "caps": caps,
+        // Null where no policy asks for a percentile, or there were too few answers to tell one.
+        "first_attempts_ms": cluster.known_latencies().and_then(|latencies| first_attempts(latencies, now)),
         "balancing": settings.balance.algorithm.word(),
         // Null where nobody says anything and the defaults hold.
         "balancing_by": settings.balance.origin.as_ref().map(ToString::to_string),
         "breaker_by": settings.circuit_breaker.origin.as_ref().map(ToString::to_string),
         "endpoints": endpoints,
     })
+}
+
+/// What that share of them took at most within the last minute: by this hedging knows how long to wait.
+fn first_attempts(latencies: &Latencies, now: Instant) -> Option<Value> {
+    let at = |percent: u32| {
+        let share = Fraction::new(percent, 100)?;
+        Some(latencies.percentile(share, now)?.as_micros() as f64 / 1000.0)
+    };
+    Some(json!({ "p50": at(50)?, "p90": at(90)?, "p95": at(95)?, "p99": at(99)? }))
 }
 
 /// `estimate_ms`: what it is expected to take to answer; a slow answer raises it at once, it sinks within 10 s.

@@ -83,6 +83,11 @@ impl Cluster {
         self.latencies.get_or_init(|| Box::new(Latencies::new(Instant::now())))
     }
 
+    /// The same, if anybody needed it yet.
+    pub fn known_latencies(&self) -> Option<&Latencies> {
+        self.latencies.get().map(|latencies| &**latencies)
+    }
+
     pub fn settings(&self) -> Arc<model::Cluster> {
         self.settings.load_full()
     }

@@ -261,6 +261,9 @@ async fn how_long_to_wait_is_found_out() {
     for _ in 0..100 {
         assert_eq!(ask(&caller, "1", get()).await.body, "first");
     }
+    let clusters = super::admin::json(caller.admin, "/clusters").await;
+    let known = &clusters["clusters"][0]["first_attempts_ms"];
+    assert!(known["p95"].as_f64().is_some_and(|p95| p95 > 0.0), "how long it would wait: {clusters}");
     // Of fewer answers nothing was concluded, and nobody asked twice.
     assert_eq!(counted(&caller, "outrigger_hedges_total", "").await, 0);
     silent.store(true, Ordering::Relaxed);
