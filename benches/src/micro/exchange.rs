@@ -33,7 +33,33 @@ struct Command {
 
 impl Through {
     pub fn start() -> anyhow::Result<Self> {
-        Self::run(|at, app, _| (mesh(at.port(), app), vec!["--gateway".to_owned(), "front".to_owned()]))
+        Self::with(1, None)
+    }
+
+    /// The app has so many endpoints, at 127.0.0.1 and the addresses behind it; `policy` is what a TrafficPolicy says of its Service.
+    pub fn with(endpoints: u8, policy: Option<&str>) -> anyhow::Result<Self> {
+        let mut failed = None;
+        let through = Self::run(|at, app, _| {
+            let addresses: Vec<_> = (1..=endpoints).map(|n| Ipv4Addr::new(127, 0, 0, n)).collect();
+            for address in &addresses[1..] {
+                match TcpListener::bind((*address, app.port())) {
+                    Ok(listener) => serve(listener),
+                    Err(error) => failed = Some(error),
+                }
+            }
+            let mut mesh = mesh(at.port(), &addresses, app.port());
+            if let Some(policy) = policy {
+                mesh.push_str(&format!(
+                    "---\napiVersion: outrigger.dev/v1alpha1\nkind: TrafficPolicy\nmetadata: {{name: app}}\n\
+                     spec: {{targetRefs: [{{kind: Service, name: app}}], {policy}}}\n"
+                ));
+            }
+            (mesh, vec!["--gateway".to_owned(), "front".to_owned()])
+        });
+        match failed {
+            Some(error) => Err(error).context("an endpoint of the app"),
+            None => through,
+        }
     }
 
     /// `proxy` says, of where it is to listen, the app's address and a folder, the manifests and what else is on its command line.
@@ -42,11 +68,7 @@ impl Through {
     ) -> anyhow::Result<Self> {
         let app = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         let address = app.local_addr()?;
-        thread::spawn(move || {
-            while let Ok((stream, _)) = app.accept() {
-                thread::spawn(move || answer(stream));
-            }
-        });
+        serve(app);
         let at = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
         let folder = tempfile::tempdir()?;
         let manifests = folder.path().join("manifests");
@@ -123,6 +145,14 @@ fn get(client: &mut (impl Read + Write), buffer: &mut [u8]) -> anyhow::Result<()
 
 const REQUEST: &[u8] = b"GET /1k HTTP/1.1\r\nhost: example.com\r\nuser-agent: bench\r\naccept: */*\r\n\r\n";
 
+fn serve(app: TcpListener) {
+    thread::spawn(move || {
+        while let Ok((stream, _)) = app.accept() {
+            thread::spawn(move || answer(stream));
+        }
+    });
+}
+
 fn answer(mut stream: TcpStream) {
     let _ = stream.set_nodelay(true);
     let mut whole = b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: 1024\r\n\r\n".to_vec();
@@ -142,7 +172,8 @@ fn answer(mut stream: TcpStream) {
     }
 }
 
-fn mesh(port: u16, app: SocketAddr) -> String {
+fn mesh(port: u16, apps: &[Ipv4Addr], app_port: u16) -> String {
+    let endpoints: Vec<_> = apps.iter().map(|app| format!("{{addresses: [\"{app}\"]}}")).collect();
     format!(
         "apiVersion: gateway.networking.k8s.io/v1\n\
          kind: Gateway\n\
@@ -163,10 +194,9 @@ fn mesh(port: u16, app: SocketAddr) -> String {
          kind: EndpointSlice\n\
          metadata: {{name: app-1, labels: {{kubernetes.io/service-name: app}}}}\n\
          addressType: IPv4\n\
-         endpoints: [{{addresses: [\"{}\"]}}]\n\
-         ports: [{{name: http, port: {}}}]\n",
-        app.ip(),
-        app.port()
+         endpoints: [{}]\n\
+         ports: [{{name: http, port: {app_port}}}]\n",
+        endpoints.join(", "),
     )
 }
 

@@ -26,6 +26,12 @@ struct Cli {
     /// Only this many connections, each after one exchange, and the end of the process with all of them open: what dhat counts (README.md).
     #[arg(long, value_name = "N")]
     idle: Option<usize>,
+    /// What a TrafficPolicy of the service says, such as `retry: {}`; for --exchanges.
+    #[arg(long, value_name = "SECTIONS", requires = "exchanges")]
+    policy: Option<String>,
+    /// Endpoints of the service, of which one is chosen each time; for --exchanges.
+    #[arg(long, value_name = "N", default_value_t = 1, requires = "exchanges", value_parser = clap::value_parser!(u8).range(1..=50))]
+    endpoints: u8,
 }
 
 /// For each bench.
@@ -34,7 +40,7 @@ const TIME: Duration = Duration::from_millis(500);
 fn main() -> anyhow::Result<()> {
     let cli = Cli::parse();
     if let Some(exchanges) = cli.exchanges {
-        let mut through = exchange::Through::start()?;
+        let mut through = exchange::Through::with(cli.endpoints, cli.policy.as_deref())?;
         return (0..exchanges).try_for_each(|_| through.once());
     }
     if let Some(connections) = cli.idle {
