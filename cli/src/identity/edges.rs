@@ -41,9 +41,26 @@ pub fn refused_by_strict(proxies: &[Proxy]) -> Vec<Refused> {
     refused
 }
 
-pub fn strict_table(refused: &[Refused]) -> String {
-    if refused.is_empty() {
-        return "Strict would turn nobody away: every connection seen was mTLS of the mesh.".into();
+/// Connections that workloads were seen to take, in whatever way.
+pub fn callers_seen(proxies: &[Proxy]) -> u64 {
+    let inbound = |edge: &&Edge| edge.direction == "inbound";
+    proxies
+        .iter()
+        .flat_map(|proxy| proxy.said.edges.iter().filter(inbound))
+        .map(|edge| edge.connections)
+        .sum()
+}
+
+/// `seen`: [`callers_seen`]. Where nobody called, nothing is known.
+pub fn strict_table(refused: &[Refused], seen: u64) -> String {
+    match (refused.is_empty(), seen) {
+        (true, 0) => return "No caller was seen yet: nothing can be said about Strict.".into(),
+        (true, _) => {
+            return format!(
+                "Strict would turn nobody away: every connection seen ({seen}) was mTLS of the mesh."
+            );
+        }
+        (false, _) => {}
     }
     let mut table = new(&["WORKLOAD", "PORT", "CALLER", "WHY IT WOULD BE REFUSED", "CONNECTIONS"]);
     for one in refused {
@@ -151,7 +168,9 @@ mod tests {
             refused_by_strict(&proxies).into_iter().map(|one| (one.workload, one.caller)).collect();
         let want = [("default/b", "127.0.0.1"), ("default/c", "default/a")];
         assert_eq!(refused, want.map(|(workload, caller)| (workload.to_owned(), caller.to_owned())));
-        assert!(strict_table(&[]).contains("nobody"));
+        assert_eq!(callers_seen(&proxies), 9);
+        assert!(strict_table(&[], 9).contains("nobody away: every connection seen (9)"));
+        assert!(strict_table(&[], 0).contains("nothing can be said"), "no news is no good news");
         let table = table(&proxies);
         assert!(table.contains("yes, X25519MLKEM768") && table.contains("127.0.0.1"), "{table}");
         assert_eq!(

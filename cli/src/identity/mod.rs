@@ -102,8 +102,16 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         let proxies = ask_all(&mesh).await;
         let well = if args.strict_report {
             let refused = edges::refused_by_strict(&proxies);
-            output::print(args.output, &refused, |refused| edges::strict_table(refused))?;
-            refused.is_empty()
+            let seen = edges::callers_seen(&proxies);
+            output::print(args.output, &refused, |refused| edges::strict_table(refused, seen))?;
+            // Of whom nothing is known, nothing good is known.
+            let silent = proxies.iter().filter_map(|proxy| Some((proxy, proxy.unreachable.as_ref()?)));
+            let mut all_asked = true;
+            for (proxy, why) in silent {
+                eprintln!("outrigger: {} could not be asked who calls it: {why}", proxy.workload);
+                all_asked = false;
+            }
+            refused.is_empty() && all_asked
         } else {
             output::print(args.output, &proxies, |proxies| {
                 workloads::table(proxies) + &edges::table(proxies)

@@ -6,10 +6,11 @@ use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
+use nix::sys::signal::Signal;
 use serde_json::Value;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::support::{Mesh, curl};
+use crate::support::{Mesh, curl, send_signal};
 
 fn identity(mesh: &Mesh) -> Vec<Value> {
     let output = mesh.outrigger(&["identity", "-o", "json"]);
@@ -67,6 +68,9 @@ fn every_edge_of_bookinfo_is_mtls_and_nothing_else_is_on_the_wire() {
 #[test]
 fn a_caller_without_an_identity_is_in_the_report() {
     let mesh = Mesh::of_manifests(crate::THREE);
+    let report = mesh.outrigger(&["identity", "--strict-report"]);
+    let said = String::from_utf8_lossy(&report.stdout).into_owned();
+    assert!(report.status.success() && said.contains("No caller was seen yet"), "{said}");
     let instance = mesh.instance("echo-1");
     let at = format!("http://{}:8080/", instance["address"].as_str().expect("an address"));
     assert_eq!(curl(&[&at]).0, 200);
@@ -76,6 +80,15 @@ fn a_caller_without_an_identity_is_in_the_report() {
     let [one] = &refused[..] else { panic!("{refused:?}") };
     assert_eq!((&one["workload"], &one["port"]), (&"default/echo-1".into(), &8080.into()), "{one}");
     assert_eq!(one["why"], "the caller spoke plaintext");
+
+    // A sidecar that says nothing may have had anybody.
+    let silent = mesh.instance("echo-0")["sidecar_pid"].as_i64().expect("a pid") as i32;
+    send_signal(silent, Signal::SIGSTOP);
+    let report = mesh.outrigger(&["identity", "--strict-report"]);
+    send_signal(silent, Signal::SIGCONT);
+    assert_eq!(report.status.code(), Some(1));
+    let errors = String::from_utf8_lossy(&report.stderr).into_owned();
+    assert!(errors.contains("default/echo-0 could not be asked who calls it"), "{errors}");
 }
 
 fn pod(workload: &Value) -> Ipv4Addr {
