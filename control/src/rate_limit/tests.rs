@@ -1,20 +1,23 @@
 use std::net::SocketAddr;
-use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use outrigger_config::xds::pb::ratelimit::rate_limit_service_client::RateLimitServiceClient;
 use outrigger_config::xds::pb::ratelimit_descriptor::rate_limit_descriptor::{Entry, RateLimitOverride};
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
-use tokio::net::TcpStream;
 use tonic::Code as GrpcCode;
 use tonic::transport::Channel;
 
 use super::store::{Memory, Redis};
 use super::*;
+use server::Redis as Server;
 
+#[path = "../../../cli/tests/support/peers.rs"]
+mod peers;
 #[path = "../../../proxy/tests/it/ports.rs"]
 mod ports;
+#[path = "../../tests/support/redis.rs"]
+mod server;
 
 fn ask(limit: u32, unit: u64, hits: i64) -> Ask {
     Ask { limit, unit, hits }
@@ -90,51 +93,6 @@ fn memory_is_bounded_and_forgets_what_is_over() {
     assert!(take(200_000, 5_000) && take(200_001, 5_000), "there is room again");
 }
 
-/// A Redis of its own, on a port that stays the same across restarts.
-struct Server {
-    port: u16,
-    child: Child,
-}
-
-impl Server {
-    async fn start(port: u16) -> Self {
-        let mut command = Command::new("redis-server");
-        command.args([
-            "--bind",
-            "127.0.0.1",
-            "--save",
-            "",
-            "--appendonly",
-            "no",
-            "--port",
-            &port.to_string(),
-        ]);
-        let child = command
-            .stdout(Stdio::null())
-            .spawn()
-            .expect("redis-server starts; Debian's package has its name");
-        let server = Self { port, child };
-        for _ in 0..1_000 {
-            if TcpStream::connect(("127.0.0.1", port)).await.is_ok() {
-                return server;
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        panic!("Redis does not answer on port {port}");
-    }
-
-    fn url(&self) -> String {
-        format!("redis://127.0.0.1:{}", self.port)
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
 fn redis(server: &Server) -> Redis {
     match Store::redis(&server.url()).expect("a valid URL") {
         Store::Redis(redis) => redis,
@@ -153,19 +111,9 @@ async fn counted(redis: &Redis, asks: &[(String, Ask)], now: u64) -> Vec<window:
     panic!("Redis does not count");
 }
 
-/// Whether this machine is to go on without Redis.
-fn skipped(test: &str) -> bool {
-    let missing = Command::new("redis-server").arg("--version").stdout(Stdio::null()).status().is_err();
-    let asked = std::env::var_os("OUTRIGGER_SKIP_PEERS").is_some_and(|value| value == "1");
-    if missing && asked {
-        eprintln!("SKIPPED {test}: redis-server not found");
-    }
-    missing && asked
-}
-
 #[tokio::test]
 async fn redis_counts_as_memory_does() {
-    if skipped("redis_counts_as_memory_does") {
+    if !peers::present("redis_counts_as_memory_does", &["redis-server"]) {
         return;
     }
     let server = Server::start(ports::free()).await;
@@ -194,7 +142,7 @@ async fn redis_counts_as_memory_does() {
 
 #[tokio::test]
 async fn three_servers_share_one_limit() {
-    if skipped("three_servers_share_one_limit") {
+    if !peers::present("three_servers_share_one_limit", &["redis-server"]) {
         return;
     }
     let server = Server::start(ports::free()).await;
@@ -256,7 +204,7 @@ async fn the_call_is_answered_by_the_limit_it_carries() {
 
 #[tokio::test]
 async fn redis_may_go_and_come_back() {
-    if skipped("redis_may_go_and_come_back") {
+    if !peers::present("redis_may_go_and_come_back", &["redis-server"]) {
         return;
     }
     let server = Server::start(ports::free()).await;

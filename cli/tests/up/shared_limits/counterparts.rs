@@ -1,4 +1,4 @@
-//! What the sidecars and our servers meet: Redis, Envoy, and a server of the rate limit call that is not ours.
+//! What the sidecars and our servers meet, beside Redis: Envoy, and a server of the rate limit call that is not ours.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -46,37 +46,6 @@ impl Drop for Process {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
-    }
-}
-
-/// On a port that stays the same when it is started again.
-pub struct Redis {
-    pub port: u16,
-    _process: Process,
-}
-
-impl Redis {
-    pub async fn start() -> Self {
-        Self::start_at(ports::free()).await
-    }
-
-    pub async fn start_at(port: u16) -> Self {
-        let mut command = Command::new("redis-server");
-        command.args([
-            "--bind",
-            "127.0.0.1",
-            "--save",
-            "",
-            "--appendonly",
-            "no",
-            "--port",
-            &port.to_string(),
-        ]);
-        Self { port, _process: Process::start("Redis", &mut command, port).await }
-    }
-
-    pub fn url(&self) -> String {
-        format!("redis://127.0.0.1:{}", self.port)
     }
 }
 

@@ -3,6 +3,8 @@
 //! The sidecars run in this process, each before one app and told by files of its own where the server is.
 
 mod counterparts;
+#[path = "../../../../control/tests/support/redis.rs"]
+mod redis;
 mod replica;
 
 use std::collections::BTreeMap;
@@ -10,8 +12,10 @@ use std::time::Duration;
 
 use tokio::time::{Instant, interval};
 
+use crate::ports;
 use crate::support::{PATIENCE, peers};
-use counterparts::{Envoy, Foreign, Redis, limit_server};
+use counterparts::{Envoy, Foreign, limit_server};
+use redis::Redis;
 use replica::{Client, Replica, app};
 
 async fn within<T>(what: &str, work: impl Future<Output = T>) -> T {
@@ -26,7 +30,7 @@ async fn three_replicas_share_300_a_second_through_two_servers_on_redis() {
     if !peers::present("three_replicas_share_300_a_second_through_two_servers_on_redis", &["redis-server"]) {
         return;
     }
-    let redis = Redis::start().await;
+    let redis = Redis::start(ports::free()).await;
     let servers = [limit_server(Some(&redis.url())).await, limit_server(Some(&redis.url())).await];
     let app = app().await;
     let limit = "{name: together, requests: 300, scope: Service, shared: {failureMode: Closed, timeout: 2s}}";
@@ -81,7 +85,7 @@ async fn redis_goes_and_comes_back_under_either_failure_mode() {
     if !peers::present("redis_goes_and_comes_back_under_either_failure_mode", &["redis-server"]) {
         return;
     }
-    let redis = Redis::start().await;
+    let redis = Redis::start(ports::free()).await;
     let server = limit_server(Some(&redis.url())).await;
     let app = app().await;
     let limit = |mode: &str| {
@@ -122,7 +126,7 @@ async fn redis_goes_and_comes_back_under_either_failure_mode() {
         }
         assert!(replica.metric("outrigger_limit_undecided_total") >= 100.0, "{name}");
     }
-    let _redis = Redis::start_at(port).await;
+    let _redis = Redis::start(port).await;
     for (replica, name, _) in &modes {
         // A new Redis has counted nothing: five, and then no more.
         used_up(name, replica.at).await;
@@ -191,4 +195,66 @@ async fn another_server_of_the_call_limits_our_proxies() {
         assert_eq!(client.get_as("carl").await, 200);
     }
     assert_eq!(foreign.told().len() - before, 5, "each request asks for itself");
+}
+
+/// Overrides are counted together, too, each by its own number.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn certain_keys_have_a_rate_of_their_own_at_the_server() {
+    let (server, app) = (limit_server(None).await, app().await);
+    let limit = "{name: each, requests: 5, per: 24h, scope: Service, key: [{by: Header, name: x-user}], \
+                 overrides: [{key: [vip], rate: 12}, {key: [root], unlimited: true}], shared: {failureMode: Closed, timeout: 5s}}";
+    let replicas = [Replica::start(app, server, limit).await, Replica::start(app, server, limit).await];
+    for (user, allowed) in [("anna", 5), ("vip", 12), ("bert", 5)] {
+        let mut passed = 0;
+        // What one of them leased and does not use comes back after a moment.
+        within(user, async {
+            for n in 0.. {
+                match Client::connect(replicas[n % 2].at).await.get_as(user).await {
+                    200 => passed += 1,
+                    status => assert_eq!(status, 429, "{user}"),
+                }
+                if passed == allowed {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        })
+        .await;
+        for n in 0..20 {
+            let status = Client::connect(replicas[n % 2].at).await.get_as(user).await;
+            assert_eq!(status, 429, "{user} had {allowed} of both");
+        }
+    }
+    let asked = |replica: &Replica| replica.metric("outrigger_limit_asked_total");
+    let before = asked(&replicas[0]);
+    for _ in 0..30 {
+        assert_eq!(Client::connect(replicas[0].at).await.get_as("root").await, 200);
+    }
+    assert_eq!(asked(&replicas[0]), before, "nobody is asked about what nothing limits");
+}
+
+/// Connections that carry bytes, of all instances together.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_are_counted_together() {
+    let (server, app) = (limit_server(None).await, app().await);
+    let limit =
+        "{name: dials, connections: 4, per: 24h, scope: Service, shared: {failureMode: Closed, timeout: 5s}}";
+    let replicas = [Replica::start(app, server, limit).await, Replica::start(app, server, limit).await];
+    let mut passed = 0;
+    within("four connections", async {
+        for n in 0.. {
+            passed += usize::from(Client::carried(replicas[n % 2].tcp).await);
+            if passed == 4 {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+    for n in 0..10 {
+        assert!(!Client::carried(replicas[n % 2].tcp).await, "four were all");
+        assert_eq!(Client::connect(replicas[n % 2].at).await.get().await, 200, "a request is no connection");
+    }
+    let refused: f64 = replicas.iter().map(|replica| replica.metric("outrigger_limited_total")).sum();
+    assert!(refused >= 10.0, "{refused}");
 }

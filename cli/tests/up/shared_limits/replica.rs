@@ -55,20 +55,25 @@ pub struct Replica {
     _manifests: TempDir,
     /// Where its workload is called.
     pub at: SocketAddr,
+    /// The same by a port that carries bytes.
+    pub tcp: SocketAddr,
 }
 
 impl Replica {
     /// With one limit, counted by `server`.
     pub async fn start(app: SocketAddr, server: SocketAddr, limit: &str) -> Self {
-        let port = ports::free();
+        let (port, tcp) = (ports::free(), ports::free());
         let manifests = tempfile::tempdir().expect("a directory");
         let text = format!(
             "apiVersion: outrigger.dev/v1alpha1\nkind: Workload\nmetadata: {{name: w, labels: {{app: w}}}}\nspec:\n  address: 127.0.0.1\n  ports:\n  \
-             - {{name: http, port: {port}, appPort: {}, appProtocol: http}}\n---\n\
+             - {{name: http, port: {port}, appPort: {}, appProtocol: http}}\n  \
+             - {{name: tcp, port: {tcp}, appPort: {}, appProtocol: tcp}}\n---\n\
              apiVersion: v1\nkind: Service\nmetadata: {{name: s}}\nspec:\n  selector: {{app: w}}\n  ports:\n  \
-             - {{name: http, port: 80, targetPort: {port}, appProtocol: http}}\n---\n\
+             - {{name: http, port: 80, targetPort: {port}, appProtocol: http}}\n  \
+             - {{name: tcp, port: 90, targetPort: {tcp}, appProtocol: tcp}}\n---\n\
              apiVersion: outrigger.dev/v1alpha1\nkind: TrafficPolicy\nmetadata: {{name: p}}\nspec:\n  targetRefs: [{{kind: Service, name: s}}]\n  \
              rateLimit:\n    server: {{address: '{server}'}}\n    limits: [{limit}]\n",
+            app.port(),
             app.port()
         );
         std::fs::write(manifests.path().join("all.yaml"), text).expect("it can be written");
@@ -82,10 +87,15 @@ impl Replica {
         });
         let running = running.await.expect("no panic").expect("it starts");
         let mut offered = running.offered.clone();
-        let offers =
-            within("the port is offered", offered.wait_for(|offers| offers.contains_key(&port))).await;
-        let at = offers.expect("it runs")[&port][0].clone().expect("it could be bound");
-        Self { running, _manifests: manifests, at }
+        let offers = within(
+            "its ports",
+            offered.wait_for(|offers| [port, tcp].iter().all(|port| offers.contains_key(port))),
+        );
+        let offers = offers.await.expect("it runs");
+        let at = |port| offers[&port][0].clone().expect("it could be bound");
+        let (at, tcp) = (at(port), at(tcp));
+        drop(offers);
+        Self { running, _manifests: manifests, at, tcp }
     }
 
     pub fn metric(&self, name: &str) -> f64 {
@@ -116,6 +126,16 @@ impl Client {
         let stream = within("a connection", TcpStream::connect(to)).await.expect("it listens");
         stream.set_nodelay(true).expect("a socket");
         Self(BufReader::new(stream))
+    }
+
+    /// Whether a connection reaches the app; else it is reset, perhaps before it stood.
+    pub async fn carried(to: SocketAddr) -> bool {
+        let asked = async {
+            let mut stream = BufReader::new(TcpStream::connect(to).await.ok()?);
+            stream.get_mut().write_all(b"GET / HTTP/1.1\r\nhost: s\r\n\r\n").await.ok()?;
+            read_head(&mut stream).await
+        };
+        within("an answer or an end", asked).await.is_some()
     }
 
     pub async fn get(&mut self) -> u16 {
