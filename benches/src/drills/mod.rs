@@ -7,6 +7,7 @@ mod detection;
 mod edits;
 mod endpoints;
 mod first_use;
+mod harm;
 mod leaves;
 mod leaving;
 mod revoking;
@@ -47,7 +48,7 @@ type Drill = (&'static str, fn(&Programs) -> Measuring<'_>);
 type Measuring<'a> = Pin<Box<dyn Future<Output = anyhow::Result<Vec<Row>>> + 'a>>;
 
 /// In the order of a mesh's life.
-const DRILLS: [Drill; 11] = [
+const DRILLS: [Drill; 12] = [
     ("start", |programs| Box::pin(starting::start(programs))),
     ("disk-copy", |programs| Box::pin(starting::disk_copy(programs))),
     ("first-use", |programs| Box::pin(first_use::run(programs))),
@@ -57,6 +58,7 @@ const DRILLS: [Drill; 11] = [
     ("none-ready", |programs| Box::pin(endpoints::none_ready(programs))),
     ("detection", |programs| Box::pin(detection::run(programs))),
     ("leaves", |programs| Box::pin(leaves::run(programs))),
+    ("harm", |programs| Box::pin(harm::run(programs))),
     ("revoked", |programs| Box::pin(revoking::run(programs))),
     ("drain", |programs| Box::pin(leaving::run(programs))),
 ];

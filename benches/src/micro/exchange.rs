@@ -63,7 +63,7 @@ impl Through {
     }
 
     /// `proxy` says, of where it is to listen, the app's address and a folder, the manifests and what else is on its command line.
-    fn run(
+    pub fn run(
         proxy: impl FnOnce(SocketAddr, SocketAddr, &Path) -> (String, Vec<String>),
     ) -> anyhow::Result<Self> {
         let app = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;

@@ -5,6 +5,7 @@
 
 mod exchange;
 mod parts;
+mod policies;
 
 use std::alloc::System;
 use std::hint::black_box;
@@ -32,6 +33,9 @@ struct Cli {
     /// Endpoints of the service, of which one is chosen each time; for --exchanges.
     #[arg(long, value_name = "N", default_value_t = 1, requires = "exchanges", value_parser = clap::value_parser!(u8).range(1..=50))]
     endpoints: u8,
+    /// Of these exchanges: through a callee's sidecar under one policy, `none` among them, instead of through a gateway.
+    #[arg(long, value_name = "POLICY", requires = "exchanges", conflicts_with = "policy")]
+    under: Option<String>,
 }
 
 /// For each bench.
@@ -40,7 +44,10 @@ const TIME: Duration = Duration::from_millis(500);
 fn main() -> anyhow::Result<()> {
     let cli = Cli::parse();
     if let Some(exchanges) = cli.exchanges {
-        let mut through = exchange::Through::with(cli.endpoints, cli.policy.as_deref())?;
+        let mut through = match &cli.under {
+            Some(policy) => policies::under(policy)?,
+            None => exchange::Through::with(cli.endpoints, cli.policy.as_deref())?,
+        };
         return (0..exchanges).try_for_each(|_| through.once());
     }
     if let Some(connections) = cli.idle {
@@ -66,6 +73,15 @@ fn main() -> anyhow::Result<()> {
     // One request at a time, so that the worker has to wait for each and for its answer.
     let each = (exchange::wakeups()? - before) as f64 / 1_000.0;
     println!("{:44} {each:10.2} wake-ups of the worker", "exchange: one at a time");
+    for (policy, _) in policies::POLICIES {
+        let mut through = policies::under(policy)?;
+        for _ in 0..1_000 {
+            through.once()?;
+        }
+        report(&format!("exchange: a callee's, under {policy}"), exchange::MOST + 6.0, || {
+            through.once().expect("it was answered before");
+        });
+    }
     Ok(())
 }
 

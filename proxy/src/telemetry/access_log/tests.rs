@@ -112,6 +112,30 @@ fn a_line_says_everything_that_is_known() {
     );
 }
 
+/// What a limit counts by may be somebody's secret: the hash stands there, and nothing where everything is counted together.
+#[test]
+fn a_limit_is_named_and_its_key_is_a_hash() {
+    let log = log(AccessLogMode::Errors, Fraction::ZERO);
+    for (key, observed) in [(0xab, false), (0, false), (0xab, true)] {
+        let request = Request::builder().uri("/").body(()).expect("valid");
+        let mut record = Record::http(&log.telemetry, Worker(0), &log.service, &request);
+        record.limited(&"shop/orders each".into(), key, observed);
+        if !observed {
+            record.fail(&Reason::RateLimited.into());
+        }
+        record.complete();
+    }
+    let told =
+        |line: &serde_json::Value| ["limit", "limit_observed", "limit_key"].map(|name| line[name].clone());
+    let (name, hash, none) = ("shop/orders each", "00000000000000ab", serde_json::Value::Null);
+    let want = [
+        [name.into(), none.clone(), hash.into()],
+        [name.into(), none.clone(), none.clone()],
+        [none, name.into(), hash.into()],
+    ];
+    assert_eq!(log.lines().iter().map(told).collect::<Vec<_>>(), want, "what is observed has a line, too");
+}
+
 #[test]
 fn a_tcp_connection_has_a_line_too() {
     let log = log(AccessLogMode::All, Fraction::ZERO);
