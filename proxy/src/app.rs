@@ -157,6 +157,7 @@ pub fn start(
         telemetry: shared.telemetry.clone(),
         identity: shared.identity.clone(),
         dns: shared.dns.clone(),
+        outbound: bound.outbound.first().copied(),
     };
     background.spawn(discovery::run(setup.own.clone(), mesh, asks, around, source, cache));
     if let (Some(Captured { addresses, every }), Some(canary)) = (&setup.captured, &shared.canary) {

@@ -55,3 +55,56 @@ fn three_instances_count_together_at_the_control_plane() {
     assert!(calls("result=\"ok\"") > 0.0 && calls("result=\"over_limit\"") > 0.0);
     assert_eq!(calls("result=\"refused\"") + calls("result=\"unavailable\""), 0.0);
 }
+
+/// The server of a policy may be a Service of the mesh, and then is called as one: by name, with mTLS, which this mesh insists on.
+#[test]
+fn a_server_in_the_mesh_is_called_with_mtls() {
+    const MESH: &str = r#"
+---
+apiVersion: outrigger.dev/v1alpha1
+kind: Mesh
+metadata: {name: default}
+spec: {mtls: {mode: Strict}}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: counter}
+spec:
+  selector: {app: counter}
+  ports: [{name: grpc, port: 8081, targetPort: 8081}]
+---
+apiVersion: outrigger.dev/v1alpha1
+kind: Workload
+metadata: {name: counter, labels: {app: counter}}
+spec:
+  ports: [{name: grpc, port: 8081}]
+  command: [outrigger, ratelimit, --listen, "$(HOST):$(PORT)"]
+---
+apiVersion: outrigger.dev/v1alpha1
+kind: TrafficPolicy
+metadata: {name: echo}
+spec:
+  targetRefs: [{kind: Service, name: echo}]
+  rateLimit:
+    server: {address: "counter.default.svc.cluster.local:8081"}
+    limits:
+      - {name: together, requests: 30, per: 24h, scope: Service, shared: {failureMode: Closed, timeout: 5s}}
+"#;
+    let mesh = Mesh::of_manifests(&(THREE.to_owned() + MESH));
+    let url = format!("http://{}/", mesh.gateway());
+    let mut passed = 0;
+    mesh.await_that("thirty requests pass", || {
+        let (status, told) = curl(&["--include", &url]);
+        assert!(matches!(status, 200 | 429), "{status}: {told}");
+        passed += u32::from(status == 200);
+        passed == 30
+    });
+    for _ in 0..10 {
+        assert_eq!(curl(&[&url]).0, 429, "thirty were all");
+    }
+    let opened = |tls: &str| {
+        mesh.metric("counter-0", "outrigger_connections_opened_total", &["direction=\"inbound\"", tls])
+    };
+    assert!(opened("tls=\"mutual\"") >= 1.0, "the callers' sidecars asked");
+    assert_eq!(opened("tls=\"none\""), 0.0, "and none without a certificate");
+}

@@ -20,6 +20,7 @@ mod needs;
 mod shelf;
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,11 +31,11 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use crate::dns::Resolver;
 use crate::identity::Identity;
 use crate::mesh::{Asks, Mesh};
-use crate::policy::rate_limit::Servers;
+use crate::policy::rate_limit::{Servers, Through};
 use crate::telemetry::Telemetry;
 use apply::Apply;
 pub use cache::Cache;
-pub use dial::{Dial, InvalidAddress};
+pub use dial::{Connection, Dial, InvalidAddress};
 
 /// One name of one kind.
 pub type Key = (ResourceKind, Arc<str>);
@@ -151,13 +152,15 @@ pub struct Around {
     /// Is told the trust bundle.
     pub identity: Arc<Identity>,
     pub dns: Arc<Resolver>,
+    /// Where what the workload calls is taken; `None` at a proxy that takes nothing.
+    pub outbound: Option<SocketAddr>,
 }
 
 impl Around {
     #[cfg(test)]
     fn nothing() -> Self {
         let dns = Resolver::system(tokio::runtime::Handle::current());
-        Self { telemetry: Telemetry::new(1), identity: Identity::none(), dns }
+        Self { telemetry: Telemetry::new(1), identity: Identity::none(), dns, outbound: None }
     }
 }
 
@@ -173,7 +176,8 @@ pub async fn run(
     cache: Option<Cache>,
 ) {
     let Asks(mut asks) = asks;
-    let servers = Servers::new(around.dns.clone(), source.home.take());
+    let through = around.outbound.map(|outbound| Through { mesh: Arc::downgrade(&mesh), outbound });
+    let servers = Servers::new(around.dns.clone(), source.home.take()).through(through);
     let mut apply = Apply::new(&own, mesh.clone(), around, servers, source.name.clone());
     if let Some(mut cache) = cache {
         apply.restore(cache.take_remembered());

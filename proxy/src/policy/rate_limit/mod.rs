@@ -31,8 +31,8 @@ use crate::telemetry::{Metrics, Record, Worker};
 use headers::Advice;
 pub use key::{Asked, Head};
 use limiter::{Limiter, Place};
-pub use shared::Servers;
 use shared::{Lease, Taken as Leased};
+pub use shared::{Servers, Through};
 
 /// Those of one port, made when its configuration is published.
 #[derive(Debug)]

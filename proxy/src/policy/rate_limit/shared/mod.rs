@@ -5,6 +5,7 @@
 //! goes on or is refused, as the policy says. Never counts a request that waits for nothing but another limit: those are asked first.
 
 mod asking;
+mod door;
 mod keys;
 mod lease;
 mod server;
@@ -27,6 +28,7 @@ use super::gcra::Level;
 use super::key::{self, Asked, Values};
 use super::limiter::Place;
 use crate::telemetry::{LimitMetrics, Worker};
+pub use door::Through;
 use keys::Leases;
 pub use lease::Lease;
 use lease::Taken as Found;

@@ -21,6 +21,7 @@ use tonic::Request;
 use tonic::metadata::MetadataMap;
 use tonic::transport::Channel;
 
+use super::door::{Door, Through};
 use crate::discovery::Dial;
 use crate::dns::Resolver;
 
@@ -30,6 +31,8 @@ pub struct Servers {
     dns: Arc<Resolver>,
     /// The control plane; `None` where the configuration is read from files.
     home: Option<(Vec<Arc<str>>, Dial)>,
+    /// For those that are named.
+    through: Option<Through>,
     known: Mutex<HashMap<Option<Arc<str>>, Weak<Server>>>,
     runtime: tokio::runtime::Handle,
 }
@@ -37,7 +40,13 @@ pub struct Servers {
 impl Servers {
     /// Has to be called on the background runtime, which the connections live on.
     pub fn new(dns: Arc<Resolver>, home: Option<(Vec<Arc<str>>, Dial)>) -> Self {
-        Self { dns, home, known: Mutex::default(), runtime: tokio::runtime::Handle::current() }
+        let runtime = tokio::runtime::Handle::current();
+        Self { dns, home, through: None, known: Mutex::default(), runtime }
+    }
+
+    /// The same, with those the mesh has called through it.
+    pub fn through(self, through: Option<Through>) -> Self {
+        Self { through, ..self }
     }
 
     pub(super) fn runtime(&self) -> tokio::runtime::Handle {
@@ -60,7 +69,8 @@ impl Servers {
                 (Vec::new(), Dial { dns: self.dns.clone(), secure: None })
             }
         };
-        let server = Arc::new(Server::new(&addresses, dial, &self.runtime));
+        let through = wanted.address.as_ref().and(self.through.clone());
+        let server = Arc::new(Server::new(&addresses, Door { dial, through }, &self.runtime));
         known.insert(wanted.address.clone(), Arc::downgrade(&server));
         server
     }
@@ -124,11 +134,11 @@ pub enum Unanswered {
 }
 
 impl Server {
-    fn new(addresses: &[Arc<str>], dial: Dial, runtime: &tokio::runtime::Handle) -> Self {
+    fn new(addresses: &[Arc<str>], door: Door, runtime: &tokio::runtime::Handle) -> Self {
         let _entered = runtime.enter();
         let client = |address: &Arc<str>| match Dial::endpoint(address) {
             Ok(endpoint) => {
-                let channel = endpoint.connect_with_connector_lazy(dial.clone());
+                let channel = endpoint.connect_with_connector_lazy(door.clone());
                 Some((
                     address.clone(),
                     RateLimitServiceClient::new(channel).max_decoding_message_size(MESSAGE),
@@ -141,7 +151,7 @@ impl Server {
         };
         Self {
             replicas: addresses.iter().filter_map(client).collect(),
-            dial,
+            dial: door.dial,
             current: AtomicUsize::new(0),
             back_from: AtomicU64::new(0),
             failures: AtomicU32::new(0),
