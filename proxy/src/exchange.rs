@@ -103,11 +103,13 @@ async fn run(
     {
         return Ok(preflight(rule, allowed.as_ref(), &request));
     }
-    if let Some(faults) = &route.faults {
-        // Boxed: hardly anybody has any.
-        let Held { record, fault, .. } = &mut *held;
-        let mut hit = Box::pin(faults.before(&request, connection, &deadline, record, fault));
-        if let Some(answer) = Admitted::bound(admitted.as_ref(), hit.as_mut()).await? {
+    if let Some(faults) = &route.faults
+        && let Some(hit) = faults.before(&request, connection, &mut held.fault)
+        && let Held { record, fault: Some(fault), .. } = &mut *held
+    {
+        // Boxed: hardly any request is hit.
+        let mut befalls = Box::pin(hit.befall(&request, connection, &deadline, record, fault));
+        if let Some(answer) = Admitted::bound(admitted.as_ref(), befalls.as_mut()).await? {
             return Ok(answer);
         }
         now = Instant::now();

@@ -190,7 +190,8 @@ impl Fault {
         match call {
             None => self.matches.iter().any(|to| !to.is_http()),
             Some(call) => {
-                let path = canonical(call.path).ok();
+                let compared = self.matches.iter().any(CallMatch::compares_paths);
+                let path = compared.then(|| canonical(call.path).ok()).flatten();
                 self.matches.iter().any(|to| to.surely(call, path.as_deref()))
             }
         }

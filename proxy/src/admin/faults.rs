@@ -18,7 +18,7 @@ pub(super) fn answer(_: &Asked, state: &State) -> Answer {
 
 /// Times are seconds since 1970.
 fn experiment(experiment: &Experiment, now: Instant) -> Value {
-    let active = experiment.is_active(now);
+    let active = experiment.is_active();
     let ended = experiment
         .ended()
         .map(|ending| json!({ "by": ending.why.word(), "at": seconds(ending.at), "detail": ending.detail }));

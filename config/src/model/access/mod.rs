@@ -151,7 +151,7 @@ impl CallMatch {
             && headers.is_empty())
     }
 
-    fn compares_paths(&self) -> bool {
+    pub(in crate::model) fn compares_paths(&self) -> bool {
         !(self.paths.is_empty() && self.calls.is_empty())
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use outrigger_config::model::FaultEffect;
 use outrigger_config::model::access::Caller;
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 
 use super::{Busy, Faults, Kind};
 use crate::downstream::Arrival;
@@ -32,10 +32,9 @@ impl Slow {
 impl Faults {
     /// What a connection waits for before its first byte is read; `None`: nothing.
     pub fn accept(&self, arrival: &Arrival) -> Option<Slow> {
-        let now = Instant::now();
         let caller = Caller { identity: None, address: arrival.peer.address.ip().to_canonical() };
         let mut slow: Option<Slow> = None;
-        for experiment in self.0.iter().filter(|experiment| experiment.is_active(now)) {
+        for experiment in self.0.iter().filter(|experiment| experiment.is_active()) {
             for (index, fault) in experiment.model.faults.iter().enumerate() {
                 let FaultEffect::SlowAccept(delay) = &fault.effect else { continue };
                 if !fault.concerns(caller, None) {

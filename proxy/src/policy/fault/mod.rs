@@ -55,39 +55,20 @@ impl Faults {
         self.0.iter().any(|experiment| experiment.model.at == FaultAt::CallerBehindRetries)
     }
 
-    /// What happens to a request before anything is done about it: perhaps nothing, later, or an answer. `held` is told how its answer has to be changed
-    /// ([`Held::tell`]).
-    pub async fn before(
+    /// What a request is to be hit by before anything is done about it; almost always nothing, and then nothing waits and nothing is allocated. `held` is
+    /// there afterwards where its end is somebody's business.
+    pub fn before(
         self: &Arc<Self>,
         request: &Request<Body>,
         connection: &Connection,
-        deadline: &Deadline,
-        record: &mut Record,
         held: &mut Option<Box<Held>>,
-    ) -> Result<Option<Response<Body>>, Failure> {
-        let held = held.insert(Box::new(Held::new(self)));
-        if self.is_behind_retries() {
-            return Ok(None);
+    ) -> Option<Box<Hit>> {
+        let behind = self.is_behind_retries();
+        let hit = if behind { None } else { self.hit(request, connection) };
+        if behind || hit.is_some() || self.0.iter().any(|experiment| experiment.watches()) {
+            *held = Some(Box::new(Held::new(self)));
         }
-        let Some(mut hit) = self.hit(request, connection) else { return Ok(None) };
-        record.fault(&hit.name);
-        if !hit.delay.is_zero() {
-            held.delayed = true;
-            let until = Instant::now() + hit.delay;
-            if let Some(bound) = deadline.of_response().filter(|bound| bound.at() < until) {
-                sleep_until(bound.at()).await;
-                return Err(bound.failure(&format!("response, while {} delayed the request,", hit.name)));
-            }
-            sleep_until(until).await;
-        }
-        held.shape = hit.shape;
-        held.busy = std::mem::take(&mut hit.busy);
-        let Some(end) = hit.end else { return Ok(None) };
-        let asker = Asker::new(request.method(), request.headers(), connection.tells_details());
-        match hit.answer(end, asker) {
-            Ok(answer) => Ok(Some(answer)),
-            Err(failure) => Err(failure),
-        }
+        hit.map(Box::new)
     }
 
     /// What happens to one attempt, where attempts are hit.
@@ -107,9 +88,8 @@ impl Faults {
     }
 
     fn throw(&self, asked: &Asked<'_>) -> Option<Hit> {
-        let now = Instant::now();
         let mut hit = Hit::default();
-        for experiment in self.0.iter().filter(|experiment| experiment.is_active(now)) {
+        for experiment in self.0.iter().filter(|experiment| experiment.is_active()) {
             for (index, fault) in experiment.model.faults.iter().enumerate() {
                 if !asked.meets(fault) {
                     continue;
@@ -252,6 +232,36 @@ impl Hit {
 
     fn is_nothing(&self) -> bool {
         self.delay.is_zero() && self.end.is_none() && self.shape.is_nothing()
+    }
+
+    /// What becomes of a request that is hit before anything is done about it: later perhaps, or an answer. `held` is told how its answer has to be changed
+    /// ([`Held::tell`]).
+    pub async fn befall(
+        mut self: Box<Self>,
+        request: &Request<Body>,
+        connection: &Connection,
+        deadline: &Deadline,
+        record: &mut Record,
+        held: &mut Held,
+    ) -> Result<Option<Response<Body>>, Failure> {
+        record.fault(&self.name);
+        if !self.delay.is_zero() {
+            held.delayed = true;
+            let until = Instant::now() + self.delay;
+            if let Some(bound) = deadline.of_response().filter(|bound| bound.at() < until) {
+                sleep_until(bound.at()).await;
+                return Err(bound.failure(&format!("response, while {} delayed the request,", self.name)));
+            }
+            sleep_until(until).await;
+        }
+        held.shape = self.shape;
+        held.busy = std::mem::take(&mut self.busy);
+        let Some(end) = self.end else { return Ok(None) };
+        let asker = Asker::new(request.method(), request.headers(), connection.tells_details());
+        match self.answer(end, asker) {
+            Ok(answer) => Ok(Some(answer)),
+            Err(failure) => Err(failure),
+        }
     }
 
     pub fn ends(&self) -> Option<FaultEnd> {

