@@ -1,7 +1,8 @@
 //! An instance whose packets are lost from one moment to the next: nobody says goodbye, and nothing is refused.
 
 use std::fs;
-use std::net::SocketAddr;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Stdio};
 use std::time::Duration;
 
@@ -53,9 +54,7 @@ fn others_take_over_from_an_instance_whose_packets_are_lost_and_its_connections_
     );
 
     let target: SocketAddr = "127.0.0.9:8080".parse().expect("an address");
-    await_that("the proxy listens", || {
-        client.namespace.enter(|| std::net::TcpStream::connect(target).is_ok())
-    });
+    await_that("the proxy listens", || client.namespace.enter(|| TcpStream::connect(target).is_ok()));
     let shape = |version, connections| Shape { version, ..Shape::get(target, "/", connections) };
     let load = |shape| client.namespace.enter(|| Load::start(shape));
     let loads =
@@ -91,6 +90,124 @@ fn others_take_over_from_an_instance_whose_packets_are_lost_and_its_connections_
     eprintln!("the other instance serves all after {:?}; promised 10 s", rounds[0]);
     await_that("the connections to the lost one end", || !connected());
     eprintln!("its connections ended after {:?}; promised 30 s", lost.elapsed());
+}
+
+/// The same for connections that carry nothing at that time: what is kept for the next HTTP/1 request, an HTTP/2 connection without streams, a tunnel nobody
+/// writes to. Keepalive finds each, at the caller's side and at the callee's; it takes this test 30 s.
+#[test]
+fn idle_connections_to_an_instance_whose_packets_are_lost_end() {
+    let Some(network) = Network::new("at-rest") else { return };
+    let (client, one) = (network.pod(), network.pod());
+    let folder = tempfile::Builder::new().prefix("outrigger-netns").tempdir().expect("a folder");
+    std::os::unix::fs::chown(folder.path(), Some(PROXY), Some(PROXY)).expect("root may");
+    fs::write(folder.path().join("mesh.yaml"), three_ports(&client, &one)).expect("written");
+
+    let mut started = Started(Vec::new());
+    started.start(&one, APP, &["sample", "echo", "--host", "127.0.0.1", "--port", "8080"]);
+    let manifests = folder.path().display().to_string();
+    let address = one.v4.to_string();
+    let callee = [
+        "proxy",
+        "--manifests",
+        &manifests,
+        "--workload",
+        "one",
+        "--pod-address",
+        &address,
+        "--inbound-listen",
+    ];
+    started.start(&one, PROXY, &callee);
+    let services = PORTS.map(|(_, port, _)| format!("127.0.0.9:{port}=one:{port}"));
+    let mut args = vec!["proxy", "--manifests", &manifests, "--workload", "client"];
+    for service in &services {
+        args.extend(["--service-address", service]);
+    }
+    started.start(&client, PROXY, &args);
+
+    // One connection each; it answered, and stays open on the client's side.
+    let entrance = |port| SocketAddr::from(([127, 0, 0, 9], port));
+    let http2 = entrance(PORTS[1].1);
+    await_that("the proxies listen", || {
+        client
+            .namespace
+            .enter(|| TcpStream::connect(http2).is_ok() && TcpStream::connect((one.v4, PORTS[0].1)).is_ok())
+    });
+    let _kept = [PORTS[0].1, PORTS[2].1].map(|port| client.namespace.enter(|| ask(entrance(port))));
+    let shape = Shape { version: Version::Http2, pause: 4 * PATIENCE, ..Shape::get(http2, "/", 1) };
+    let load = client.namespace.enter(|| Load::start(shape));
+    await_that("HTTP/2 is answered", || load.so_far().ok == 1);
+    let (to, from) = (one.v4.to_string(), client.v4.to_string());
+    let left = |port: u16| {
+        let port = port.to_string();
+        let open = |pod: &Pod, filter: [&str; 4]| {
+            let args = [&["-Htn", "state", "established"][..], &filter].concat();
+            !pod.namespace.run("ss", &args).trim().is_empty()
+        };
+        [open(&client, ["dst", &to, "dport", &port]), open(&one, ["dst", &from, "sport", &port])]
+    };
+    for (_, port, what) in PORTS {
+        assert_eq!(left(port), [true, true], "{what}: a connection at rest, at both sides");
+    }
+
+    for rule in [
+        "add table inet lost",
+        "add chain inet lost heard { type filter hook input priority 0; policy drop; }",
+        "add chain inet lost said { type filter hook output priority 0; policy drop; }",
+    ] {
+        one.namespace.run("nft", &[rule]);
+    }
+    let lost = Instant::now();
+    let mut ended = [[None; 2]; 3];
+    await_that("all of them end at both sides", || {
+        for ((_, port, _), ended) in PORTS.iter().zip(&mut ended) {
+            for (open, ended) in left(*port).into_iter().zip(ended) {
+                if !open {
+                    ended.get_or_insert(lost.elapsed());
+                }
+            }
+        }
+        ended.iter().flatten().all(Option::is_some)
+    });
+    for ((_, _, what), [caller, callee]) in PORTS.iter().zip(ended) {
+        eprintln!(
+            "{what}: ended after {caller:?} at the caller's side, {callee:?} at the callee's; promised 30 s"
+        );
+    }
+}
+
+/// What is spoken, the port of it, and what rests there.
+const PORTS: [(&str, u16, &str); 3] =
+    [("http", 8081, "kept HTTP/1"), ("kubernetes.io/h2c", 8082, "HTTP/2"), ("tcp", 8083, "a tunnel")];
+
+/// Asks the app once, over a connection that stays open.
+fn ask(at: SocketAddr) -> TcpStream {
+    let mut stream = TcpStream::connect(at).expect("the proxy listens");
+    stream.write_all(b"GET / HTTP/1.1\r\nhost: one\r\n\r\n").expect("it reads");
+    let mut answer = [0; 4096];
+    let length = stream.read(&mut answer).expect("it answers");
+    assert!(answer[..length].starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&answer[..length]));
+    stream
+}
+
+fn three_ports(client: &Pod, one: &Pod) -> String {
+    let port = |(protocol, port, _): &(&str, u16, &str)| {
+        (
+            format!("{{name: p{port}, port: {port}, targetPort: {port}, appProtocol: {protocol}}}"),
+            format!("{{name: p{port}, port: {port}, appPort: 8080, appProtocol: {protocol}}}"),
+        )
+    };
+    let (service, workload): (Vec<_>, Vec<_>) = PORTS.iter().map(port).unzip();
+    format!(
+        "apiVersion: v1\nkind: Service\nmetadata: {{name: one}}\nspec:\n  selector: {{app: one}}\n  ports: [{}]\n---\n\
+         apiVersion: outrigger.dev/v1alpha1\nkind: Workload\nmetadata: {{name: one, labels: {{app: one}}}}\n\
+         spec:\n  address: {}\n  ports: [{}]\n---\n\
+         apiVersion: outrigger.dev/v1alpha1\nkind: Workload\nmetadata: {{name: client}}\n\
+         spec:\n  address: {}\n  ports: [{{port: 9999}}]\n",
+        service.join(", "),
+        one.v4,
+        workload.join(", "),
+        client.v4
+    )
 }
 
 /// Ten times what is promised at most.
