@@ -154,7 +154,8 @@ async fn envoy_is_limited_by_our_server() {
     assert!(refused.header("x-ratelimit-limit").starts_with('4'), "{refused:?}");
     assert_eq!(refused.header("x-ratelimit-remaining"), "0");
     let reset: u64 = refused.header("x-ratelimit-reset").parse().expect("seconds");
-    assert!((1..=86_400).contains(&reset), "{refused:?}");
+    // Days begin at midnight, and what was used in one counts, less and less, in the next: early in the day it is more than one until there is something again.
+    assert!((1..=2 * 86_400).contains(&reset), "{refused:?}");
 }
 
 /// A server of the same call, written in Python with grpcio by the rules of the call alone.
