@@ -3,6 +3,7 @@
 //! hyper's types end here and in the two codecs: `downstream/` makes a `Body` of what it receives, `upstream/connect` of what it is
 //! answered, and nothing between them knows which codec that was. Streams; never collects.
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::fmt;
 use std::pin::Pin;
@@ -99,6 +100,11 @@ impl Body {
     pub fn wrapped(body: impl http_body::Body<Data = Bytes, Error = BodyError> + 'static) -> Self {
         Self(Kind::Wrapped(Wrapped(Box::pin(body))))
     }
+
+    /// With `frames`, which were taken of it, before what is left.
+    pub(crate) fn behind(self, frames: VecDeque<Frame<Bytes>>) -> Self {
+        if frames.is_empty() { self } else { Self::wrapped(Behind { frames, rest: self }) }
+    }
 }
 
 impl Default for Body {
@@ -167,6 +173,41 @@ impl http_body::Body for Body {
             Kind::Upgrade(_) => SizeHint::with_exact(0),
             Kind::Wrapped(body) => body.0.size_hint(),
         }
+    }
+}
+
+struct Behind {
+    frames: VecDeque<Frame<Bytes>>,
+    rest: Body,
+}
+
+impl http_body::Body for Behind {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match self.frames.pop_front() {
+            Some(frame) => Poll::Ready(Some(Ok(frame))),
+            None => Pin::new(&mut self.rest).poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.frames.is_empty() && self.rest.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let taken: u64 = self.frames.iter().filter_map(Frame::data_ref).map(|data| data.len() as u64).sum();
+        let rest = self.rest.size_hint();
+        let mut hint = SizeHint::new();
+        hint.set_lower(rest.lower() + taken);
+        if let Some(upper) = rest.upper() {
+            hint.set_upper(upper + taken);
+        }
+        hint
     }
 }
 

@@ -304,41 +304,5 @@ fn failed(failed: client::Failed<Body>, endpoint: &Endpoint, rested: Option<Dura
 /// The request as it was, with what was taken of its body before the rest.
 fn whole(unsent: Unsent<Body>) -> Request<Body> {
     let Unsent { request, taken } = unsent;
-    if taken.is_empty() {
-        return request;
-    }
-    request.map(|rest| Body::wrapped(Regained { taken: taken.into_iter(), rest }))
-}
-
-/// A body that something was taken of.
-struct Regained {
-    taken: smallvec::IntoIter<[Bytes; 1]>,
-    rest: Body,
-}
-
-impl http_body::Body for Regained {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        match self.taken.next() {
-            Some(data) => Poll::Ready(Some(Ok(Frame::data(data)))),
-            None => Pin::new(&mut self.rest).poll_frame(cx),
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.taken.as_slice().is_empty() && self.rest.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        let taken: u64 = self.taken.as_slice().iter().map(|data| data.len() as u64).sum();
-        match self.rest.size_hint().exact() {
-            Some(rest) => SizeHint::with_exact(taken + rest),
-            None => SizeHint::default(),
-        }
-    }
+    request.map(|rest| rest.behind(taken.into_iter().map(Frame::data).collect()))
 }

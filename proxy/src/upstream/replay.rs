@@ -5,14 +5,12 @@
 
 use std::cell::Cell;
 use std::collections::VecDeque;
-use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http_body::{Frame, SizeHint};
+use http_body::Frame;
 
-use crate::body::{Body, BodyError};
+use crate::body::Body;
 
 /// Most that is kept of one request; a longer one is sent once.
 const PER_REQUEST: usize = 64 * 1024;
@@ -71,7 +69,7 @@ impl Kept {
     pub fn rewind(mut self, from: usize, rest: Body) -> Body {
         let mut frames = std::mem::take(&mut self.frames);
         frames.drain(..from.min(frames.len()));
-        if frames.is_empty() { rest } else { Body::wrapped(Rewound { frames, rest }) }
+        rest.behind(frames)
     }
 }
 
@@ -89,40 +87,5 @@ const MAX_FRAMES: usize = 1024;
 impl Drop for Kept {
     fn drop(&mut self) {
         self.budget.kept.set(self.budget.kept.get() - self.bytes);
-    }
-}
-
-struct Rewound {
-    frames: VecDeque<Frame<Bytes>>,
-    rest: Body,
-}
-
-impl http_body::Body for Rewound {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        match self.frames.pop_front() {
-            Some(frame) => Poll::Ready(Some(Ok(frame))),
-            None => Pin::new(&mut self.rest).poll_frame(cx),
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.frames.is_empty() && self.rest.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        let kept: u64 = self.frames.iter().filter_map(Frame::data_ref).map(|data| data.len() as u64).sum();
-        let rest = self.rest.size_hint();
-        let mut hint = SizeHint::new();
-        hint.set_lower(rest.lower() + kept);
-        if let Some(upper) = rest.upper() {
-            hint.set_upper(upper + kept);
-        }
-        hint
     }
 }
