@@ -18,7 +18,7 @@ use outrigger_control::ca::{
 use serde::Serialize;
 
 use crate::output::{Format, print};
-use crate::up::socket::{self, Answer, Request};
+use crate::up::socket;
 
 /// The certification authority of the mesh: see it, replace its root, take in another.
 #[derive(Debug, clap::Args)]
@@ -320,10 +320,8 @@ impl At {
             return Ok(path.clone());
         }
         let run_dir = socket::choose(self.network, None).await.context("--ca-dir is not given")?;
-        match socket::ask(&run_dir, &Request::Status, |_| {}).await? {
-            Answer::Status(mesh) => mesh.control.map(|control| control.ca_dir).context("the mesh is ending"),
-            _ => bail!("the mesh did not answer with its status"),
-        }
+        let mesh = socket::status(&run_dir).await?;
+        mesh.control.map(|control| control.ca_dir).context("the mesh is ending")
     }
 
     async fn load(&self) -> anyhow::Result<(Directory, State)> {

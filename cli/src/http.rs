@@ -10,6 +10,7 @@ use bytes::Bytes;
 use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper_util::rt::TokioIo;
+use serde::de::DeserializeOwned;
 use tokio::net::TcpStream;
 
 /// Largest answer read, in bytes.
@@ -57,6 +58,16 @@ pub async fn get(
     timeout: Duration,
 ) -> anyhow::Result<(StatusCode, Bytes)> {
     request(Method::GET, address, path, headers, timeout).await
+}
+
+/// The answer of `http://ADDR:PORT` as JSON; any status but a success is an error.
+pub async fn get_json<T: DeserializeOwned>(at: &str, path: &str, timeout: Duration) -> anyhow::Result<T> {
+    let address: SocketAddr = at.trim_start_matches("http://").parse()?;
+    let (status, body) = get(address, path, &[], timeout).await?;
+    if !status.is_success() {
+        bail!("{address} answered {status}");
+    }
+    Ok(serde_json::from_slice(&body)?)
 }
 
 pub async fn post(address: SocketAddr, path: &str, timeout: Duration) -> anyhow::Result<(StatusCode, Bytes)> {

@@ -1,13 +1,13 @@
 //! Every experiment of a mesh: what the control plane says of it, and what each proxy did.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use comfy_table::{ContentArrangement, Table, presets};
 use futures_util::future::join_all;
 use serde::{Deserialize, Serialize};
 
+use crate::http::get_json;
 use crate::up::MeshReport;
 
 /// A proxy answers from memory.
@@ -73,29 +73,20 @@ struct Said {
 }
 
 pub async fn ask_all(mesh: &MeshReport) -> Listing {
-    let workloads = mesh.workloads.iter().map(|one| (&one.namespace, &one.name, &one.admin));
-    let gateways = mesh.gateways.iter().map(|one| (&one.namespace, &one.name, &one.admin));
-    let asked = workloads.chain(gateways).map(|(namespace, name, admin)| async move {
-        let said: anyhow::Result<Said> = get(admin, "/faults").await;
+    let asked = mesh.proxies().map(|(workload, admin)| async move {
+        let said: anyhow::Result<Said> = get_json(admin, "/faults", PATIENCE).await;
         let (unreachable, experiments) = match said {
             Ok(said) => (None, said.experiments),
             Err(error) => (Some(format!("{error:#}")), Vec::new()),
         };
-        Proxy { workload: format!("{namespace}/{name}"), unreachable, experiments }
+        Proxy { workload, unreachable, experiments }
     });
     let control = async {
         let control = mesh.control.as_ref()?;
-        get::<Vec<Known>>(&control.api, "/v1/faults").await.ok()
+        get_json::<Vec<Known>>(&control.api, "/v1/faults", PATIENCE).await.ok()
     };
     let (experiments, proxies) = tokio::join!(control, join_all(asked));
     Listing { experiments: experiments.unwrap_or_default(), proxies }
-}
-
-async fn get<T: for<'d> Deserialize<'d>>(at: &str, path: &str) -> anyhow::Result<T> {
-    let address: SocketAddr = at.trim_start_matches("http://").parse()?;
-    let (status, body) = crate::http::get(address, path, &[], PATIENCE).await?;
-    anyhow::ensure!(status.is_success(), "it answers {status}");
-    Ok(serde_json::from_slice(&body)?)
 }
 
 pub fn table(listing: &Listing) -> String {

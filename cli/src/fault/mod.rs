@@ -10,13 +10,13 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, ensure};
 use clap::Subcommand;
 use serde::{Deserialize, Serialize};
 
 use crate::output::{self, Format};
 use crate::up::MeshReport;
-use crate::up::socket::{self, Answer, Request};
+use crate::up::socket;
 #[cfg(test)]
 pub use listing::Proxy;
 pub use listing::{Listing, ask_all, table};
@@ -72,10 +72,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
 
 async fn report(which: &Which) -> anyhow::Result<MeshReport> {
     let run_dir = socket::choose(which.network, which.manifests.as_deref()).await?;
-    match socket::ask(&run_dir, &Request::Status, |_| {}).await? {
-        Answer::Status(mesh) => Ok(*mesh),
-        _ => bail!("the mesh did not answer with its status"),
-    }
+    socket::status(&run_dir).await
 }
 
 /// As the control plane answers.

@@ -7,18 +7,17 @@ mod edges;
 mod workloads;
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::bail;
 use futures_util::future::join_all;
 use serde::{Deserialize, Serialize};
 
+use crate::http::get_json;
 use crate::output::{self, Format};
 use crate::up::MeshReport;
-use crate::up::socket::{self, Answer, Request};
+use crate::up::socket;
 
 /// Show who every workload is, and whether its calls are protected.
 #[derive(Debug, clap::Args)]
@@ -96,9 +95,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
         let run_dir = socket::choose(args.network, args.manifests.as_deref()).await?;
-        let Answer::Status(mesh) = socket::ask(&run_dir, &Request::Status, |_| {}).await? else {
-            bail!("the mesh did not answer with its status")
-        };
+        let mesh = socket::status(&run_dir).await?;
         let proxies = ask_all(&mesh).await;
         let well = if args.strict_report {
             let refused = edges::refused_by_strict(&proxies);
@@ -132,22 +129,13 @@ async fn ask_all(mesh: &MeshReport) -> Vec<Proxy> {
         (format!("{}/{}", gateway.namespace, gateway.name), address, &gateway.admin)
     });
     let asked = workloads.chain(gateways).map(|(workload, address, admin)| async move {
-        let (said, unreachable) = match ask(admin).await {
+        let (said, unreachable) = match get_json(admin, "/identity", PATIENCE).await {
             Ok(said) => (said, None),
             Err(error) => (Said::default(), Some(format!("{error:#}"))),
         };
         Proxy { workload, address, unreachable, said }
     });
     join_all(asked).await
-}
-
-async fn ask(admin: &str) -> anyhow::Result<Said> {
-    let at: SocketAddr = admin.trim_start_matches("http://").parse()?;
-    let (status, body) = crate::http::get(at, "/identity", &[], PATIENCE).await?;
-    if !status.is_success() {
-        bail!("{at} answered {status}");
-    }
-    Ok(serde_json::from_slice(&body)?)
 }
 
 fn host(url: &str) -> String {

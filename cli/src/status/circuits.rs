@@ -1,7 +1,6 @@
 //! Endpoints that callers have ejected and caps that are reached, as each proxy says it on its admin port.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -9,6 +8,7 @@ use outrigger_config::diagnostic::Severity;
 use serde::Deserialize;
 
 use super::problem::{Kind, Problem};
+use crate::http::get_json;
 use crate::up::MeshReport;
 
 /// A proxy answers from memory. One that does not is among the problems already.
@@ -53,23 +53,13 @@ struct Ejection {
 
 /// What the proxies of a mesh have ejected, and which of their caps are reached.
 pub async fn problems(mesh: &MeshReport) -> Vec<Problem> {
-    let workloads = mesh.workloads.iter().map(|one| (&one.namespace, &one.name, &one.admin));
-    let gateways = mesh.gateways.iter().map(|one| (&one.namespace, &one.name, &one.admin));
-    let asked = workloads.chain(gateways).map(|(namespace, name, admin)| async move {
-        match ask(admin).await {
-            Ok(said) => {
-                said.clusters.iter().flat_map(|c| of_cluster(&format!("{namespace}/{name}"), c)).collect()
-            }
+    let asked = mesh.proxies().map(|(proxy, admin)| async move {
+        match get_json::<Said>(admin, "/clusters", PATIENCE).await {
+            Ok(said) => said.clusters.iter().flat_map(|cluster| of_cluster(&proxy, cluster)).collect(),
             Err(_) => Vec::new(),
         }
     });
     join_all(asked).await.into_iter().flatten().collect()
-}
-
-async fn ask(admin: &str) -> anyhow::Result<Said> {
-    let at: SocketAddr = admin.trim_start_matches("http://").parse()?;
-    let (_, body) = crate::http::get(at, "/clusters", &[], PATIENCE).await?;
-    Ok(serde_json::from_slice(&body)?)
 }
 
 fn of_cluster(caller: &str, cluster: &Cluster) -> Vec<Problem> {

@@ -11,14 +11,12 @@ pub fn problems(listing: &Listing) -> Vec<Problem> {
         |severity, place: String, message| Problem { severity, kind: Kind::Experiment, place, message };
     let mut problems = Vec::new();
     for known in &listing.experiments {
-        let (severity, message) = match known.state.as_str() {
-            "active" => (Severity::Note, "makes calls go wrong on purpose (outrigger fault list)"),
-            "stopped" => {
-                (Severity::Note, "was stopped (outrigger fault stop); it begins again when its fault changes")
-            }
-            _ => (Severity::Note, "is over by activeFor; it begins again when its fault changes"),
+        let message = match known.state.as_str() {
+            "active" => "makes calls go wrong on purpose (outrigger fault list)",
+            "stopped" => "was stopped (outrigger fault stop); it begins again when its fault changes",
+            _ => "is over by activeFor; it begins again when its fault changes",
         };
-        problems.push(problem(severity, format!("TrafficPolicy {}", known.policy), message.to_owned()));
+        problems.push(problem(Severity::Note, format!("TrafficPolicy {}", known.policy), message.to_owned()));
     }
     for proxy in &listing.proxies {
         // By its time it ends everywhere, which stands above.

@@ -11,13 +11,13 @@ mod problem;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{anyhow, bail};
+use anyhow::anyhow;
 use comfy_table::{ContentArrangement, Table, presets};
 use outrigger_config::diagnostic::Severity;
 use serde::Serialize;
 
 use crate::output::{self, Format};
-use crate::up::socket::{self, Answer, Request};
+use crate::up::socket;
 use crate::up::{MeshReport, table};
 use plane::Plane;
 use problem::{Problem, problems};
@@ -57,9 +57,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
 
 /// Prints the status of the mesh of `run_dir`.
 pub async fn show(run_dir: &Path, format: Format) -> anyhow::Result<ExitCode> {
-    let Answer::Status(mesh) = socket::ask(run_dir, &Request::Status, |_| {}).await? else {
-        bail!("the mesh did not answer with its status")
-    };
+    let mesh = Box::new(socket::status(run_dir).await?);
     let asked = match &mesh.control {
         Some(control) => plane::ask(&control.api).await,
         None => Err(anyhow!("it has ended")),

@@ -90,6 +90,15 @@ impl MeshReport {
             && self.workloads.iter().all(|workload| workload.state == "Ready")
             && self.gateways.iter().all(|gateway| gateway.state == "Ready")
     }
+
+    /// `NAMESPACE/NAME` and admin URL of each sidecar and gateway.
+    pub fn proxies(&self) -> impl Iterator<Item = (String, &str)> {
+        let workloads = self.workloads.iter().map(|one| (&one.namespace, &one.name, &one.admin));
+        let gateways = self.gateways.iter().map(|one| (&one.namespace, &one.name, &one.admin));
+        workloads
+            .chain(gateways)
+            .map(|(namespace, name, admin)| (format!("{namespace}/{name}"), admin.as_str()))
+    }
 }
 
 impl Mesh {

@@ -102,6 +102,14 @@ pub async fn ended(run_dir: &Path) {
     }
 }
 
+/// What runs in the mesh of `run_dir`.
+pub async fn status(run_dir: &Path) -> anyhow::Result<MeshReport> {
+    match ask(run_dir, &Request::Status, |_| {}).await? {
+        Answer::Status(mesh) => Ok(*mesh),
+        _ => bail!("the mesh did not answer with its status"),
+    }
+}
+
 /// The run folders of the meshes that can be asked now.
 pub fn running() -> anyhow::Result<Vec<PathBuf>> {
     let root = run_root()?;
