@@ -394,8 +394,8 @@ struct Latency {
 /// design.md section 5.
 pub(super) const DECAY: Duration = Duration::from_secs(10);
 
-/// How long an estimate decides alone. By its decay one of half a second would keep an endpoint behind others of a millisecond for a minute, and all the requests
-/// of a caller that sends few.
+/// How long an estimate decides alone, and weighs in the next. By its decay one of half a second would keep an endpoint behind others of a millisecond for a minute,
+/// and all the requests of a caller that sends few.
 const FORGOTTEN: Duration = Duration::from_secs(20);
 
 impl Latency {
@@ -415,7 +415,7 @@ impl Latency {
     }
 
     fn is_forgotten(&self, now: Instant) -> bool {
-        age(self.unpacked().1, self.stamp(now)).is_some_and(|age| u128::from(age) >= FORGOTTEN.as_millis())
+        is_forgotten(self.unpacked().1, self.stamp(now))
     }
 
     fn observe(&self, latency: Duration, now: Instant, success: bool) {
@@ -425,7 +425,7 @@ impl Latency {
             let next = if sample > estimate {
                 sample
             } else if success {
-                let remains = remains(at, stamp);
+                let remains = if is_forgotten(at, stamp) { 0.0 } else { remains(at, stamp) };
                 estimate * remains + sample * (1.0 - remains)
             } else {
                 // An endpoint that fails fast must not look like a fast one.
@@ -448,6 +448,10 @@ fn remains(at: u32, now: u32) -> f32 {
         None | Some(0) => 1.0,
         Some(age) => (-(age as f32) / DECAY.as_millis() as f32).exp(),
     }
+}
+
+fn is_forgotten(at: u32, now: u32) -> bool {
+    age(at, now).is_some_and(|age| u128::from(age) >= FORGOTTEN.as_millis())
 }
 
 /// Milliseconds from `at` to `now`; `None` for what another worker saw a moment later than `now`.

@@ -194,6 +194,21 @@ async fn an_estimate_rises_at_once_sinks_slowly_and_is_forgotten() {
     assert!(endpoint.estimate(Instant::now()) < Duration::from_millis(1));
 }
 
+/// One that was silent once, and was asked again 20 s later, is not held back by what it was.
+#[tokio::test(start_paused = true)]
+async fn what_was_not_asked_for_long_is_what_it_shows_next() {
+    let cluster = cluster(vec![endpoint(address(1))]);
+    let picked = cluster.pick(Instant::now(), &mut rng(), &[]).expect("there is one");
+    let endpoint = Arc::clone(picked.endpoint());
+    picked.failed(Duration::from_secs(1), Instant::now());
+    tokio::time::advance(Duration::from_secs(20)).await;
+    picked.failed(Duration::from_micros(10), Instant::now());
+    assert_eq!(endpoint.estimate(Instant::now()), Duration::from_secs(1), "it failed");
+    tokio::time::advance(Duration::from_secs(20)).await;
+    picked.observe(Duration::from_millis(1), Instant::now());
+    assert_eq!(endpoint.estimate(Instant::now()), Duration::from_millis(1));
+}
+
 /// Where a request may go, by what the endpoints are and which ones are to be avoided.
 #[tokio::test(start_paused = true)]
 async fn only_the_usable_are_picked() {
