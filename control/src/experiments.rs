@@ -15,6 +15,8 @@ use outrigger_config::registry::Registry;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
+use crate::file;
+
 /// What proxies are told beyond the manifests.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Standing(BTreeMap<String, Known>);
@@ -109,15 +111,12 @@ impl Experiments {
         standing.clone()
     }
 
-    /// Renamed into place: after a crash the file says the old or the new, never half of it.
     fn write(&self, standing: &Standing) -> io::Result<()> {
-        let Some(file) = &self.file else { return Ok(()) };
-        if let Some(directory) = file.parent() {
+        let Some(path) = &self.file else { return Ok(()) };
+        if let Some(directory) = path.parent() {
             std::fs::create_dir_all(directory)?;
         }
-        let temporary = file.with_extension("json~");
-        std::fs::write(&temporary, serde_json::to_vec_pretty(&standing.0).map_err(io::Error::other)?)?;
-        std::fs::rename(&temporary, file)
+        file::replace(path, 0o644, &serde_json::to_vec_pretty(&standing.0).map_err(io::Error::other)?)
     }
 }
 

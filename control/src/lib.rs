@@ -12,6 +12,7 @@ pub mod ads;
 pub mod api;
 pub mod ca;
 pub mod experiments;
+pub mod file;
 pub mod inject;
 pub mod metrics;
 pub mod proxies;

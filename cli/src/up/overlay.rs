@@ -9,6 +9,7 @@ use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+use outrigger_control::file::replace;
 use serde_json::{Value, json};
 
 use super::plan::InstanceSpec;
@@ -74,10 +75,7 @@ impl Entry {
     pub fn write(&self, state: State, app_ports: &[u16]) -> anyhow::Result<u64> {
         self.generation.set(self.generation.get() + 1);
         let text = serde_json::to_vec_pretty(&self.object(state, app_ports))?;
-        // Renamed into place: whoever reads sees the old object or the new one, never half of it.
-        let temporary = self.path.with_extension("json~");
-        fs::write(&temporary, text).with_context(|| format!("writing {}", temporary.display()))?;
-        fs::rename(&temporary, &self.path).with_context(|| format!("writing {}", self.path.display()))?;
+        replace(&self.path, 0o644, &text).with_context(|| format!("writing {}", self.path.display()))?;
         Ok(self.generation.get())
     }
 

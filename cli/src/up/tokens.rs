@@ -5,14 +5,13 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
 use outrigger_control::ca::{Caller, Directory, TokenSigner};
+use outrigger_control::file::replace;
 
 use super::output::Log;
 
@@ -78,11 +77,7 @@ impl Tokens {
 
     fn write(&self, file: &Path, caller: &Caller) -> io::Result<()> {
         let token = self.signer.sign(caller, LIFE)?;
-        let beside = file.with_extension("new");
-        let _ = fs::remove_file(&beside);
-        let mut out = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?;
-        out.write_all(token.as_bytes())?;
-        fs::rename(&beside, file)
+        replace(file, 0o600, token.as_bytes())
     }
 }
 
@@ -102,7 +97,7 @@ mod tests {
             service_account: "echo".into(),
         };
         tokens.hand_out(file.clone(), caller.clone()).expect("written");
-        let read = || fs::read_to_string(&file).expect("a token");
+        let read = || std::fs::read_to_string(&file).expect("a token");
         let first = read();
         // The control plane judges by the same key.
         let reviewer = TokenSigner::open(&ca.join("token.key")).expect("the key").reviewer();

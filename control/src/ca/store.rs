@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,6 +10,7 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 
 use super::state::State;
+use crate::file;
 
 /// A state, and what tells it from the next.
 #[derive(Clone, Debug)]
@@ -123,22 +124,9 @@ impl Directory {
         Ok(true)
     }
 
-    /// Readers see the old file or the new one. Called under the lock.
+    /// Called under the lock.
     fn put(&self, name: &str, mode: u32, content: &[u8]) -> io::Result<()> {
-        let beside = self.path.join(format!("{name}.new"));
-        match fs::remove_file(&beside) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(named(&beside, &error)),
-            _ => {}
-        }
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(mode)
-            .open(&beside)
-            .map_err(|error| named(&beside, &error))?;
-        file.write_all(content)?;
-        file.sync_all()?;
-        fs::rename(&beside, self.path.join(name))
+        file::replace(&self.path.join(name), mode, content)
     }
 }
 
