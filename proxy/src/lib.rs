@@ -25,6 +25,7 @@ pub mod options;
 pub mod policy;
 pub mod route;
 pub mod runtime;
+mod socket;
 pub mod storage;
 pub mod telemetry;
 pub mod upgrade;

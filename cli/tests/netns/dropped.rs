@@ -32,7 +32,7 @@ impl Drop for Started {
     }
 }
 
-/// Requirements 2.9. The kernel gives up what is not acknowledged for 30 s (TCP_USER_TIMEOUT): so long takes this test, once.
+/// Requirements 2.9. The kernel gives up what is not acknowledged, after at most 30 s: so long takes this test.
 #[test]
 fn others_take_over_from_an_instance_whose_packets_are_lost_and_its_connections_end() {
     let Some(network) = Network::new("dropped") else { return };
@@ -88,15 +88,26 @@ fn others_take_over_from_an_instance_whose_packets_are_lost_and_its_connections_
         rounds.len() == 3
     });
     eprintln!("the other instance serves all after {:?}; promised 10 s", rounds[0]);
-    await_that("the connections to the lost one end", || !connected());
+    await_within(ENDED, lost, "the connections to the lost one end", || !connected());
     eprintln!("its connections ended after {:?}; promised 30 s", lost.elapsed());
 }
 
 /// The same for connections that carry nothing at that time: what is kept for the next HTTP/1 request, an HTTP/2 connection without streams, a tunnel nobody
-/// writes to. Keepalive finds each, at the caller's side and at the callee's; it takes this test 30 s.
+/// writes to. Keepalive finds each, at the caller's side and at the callee's.
 #[test]
 fn idle_connections_to_an_instance_whose_packets_are_lost_end() {
-    let Some(network) = Network::new("at-rest") else { return };
+    lost_at_rest("at-rest", None);
+}
+
+/// And for those that are used again just before keepalive would find them: from then on there is something to acknowledge, for which the time begins anew.
+#[test]
+fn connections_used_shortly_before_their_end_end_no_later_than_promised() {
+    lost_at_rest("used-again", Some(Duration::from_secs(12)));
+}
+
+/// Loses the packets of an instance to which connections of each kind are at rest, and uses each once more after `again`.
+fn lost_at_rest(name: &str, again: Option<Duration>) {
+    let Some(network) = Network::new(name) else { return };
     let (client, one) = (network.pod(), network.pod());
     let folder = tempfile::Builder::new().prefix("outrigger-netns").tempdir().expect("a folder");
     std::os::unix::fs::chown(folder.path(), Some(PROXY), Some(PROXY)).expect("root may");
@@ -118,7 +129,8 @@ fn idle_connections_to_an_instance_whose_packets_are_lost_end() {
     ];
     started.start(&one, PROXY, &callee);
     let services = PORTS.map(|(_, port, _)| format!("127.0.0.9:{port}=one:{port}"));
-    let mut args = vec!["proxy", "--manifests", &manifests, "--workload", "client"];
+    // One worker, so that whoever asks again does it over the same connection.
+    let mut args = vec!["proxy", "--manifests", &manifests, "--workload", "client", "--workers", "1"];
     for service in &services {
         args.extend(["--service-address", service]);
     }
@@ -132,9 +144,9 @@ fn idle_connections_to_an_instance_whose_packets_are_lost_end() {
             .namespace
             .enter(|| TcpStream::connect(http2).is_ok() && TcpStream::connect((one.v4, PORTS[0].1)).is_ok())
     });
-    let _kept = [PORTS[0].1, PORTS[2].1].map(|port| client.namespace.enter(|| ask(entrance(port))));
-    let shape = Shape { version: Version::Http2, pause: 4 * PATIENCE, ..Shape::get(http2, "/", 1) };
-    let load = client.namespace.enter(|| Load::start(shape));
+    let kept = [PORTS[0].1, PORTS[2].1].map(|port| client.namespace.enter(|| ask(entrance(port))));
+    let shape = || Shape { version: Version::Http2, pause: 4 * PATIENCE, ..Shape::get(http2, "/", 1) };
+    let load = client.namespace.enter(|| Load::start(shape()));
     await_that("HTTP/2 is answered", || load.so_far().ok == 1);
     let (to, from) = (one.v4.to_string(), client.v4.to_string());
     let left = |port: u16| {
@@ -157,8 +169,18 @@ fn idle_connections_to_an_instance_whose_packets_are_lost_end() {
         one.namespace.run("nft", &[rule]);
     }
     let lost = Instant::now();
+    let mut again = again;
+    let mut loads = vec![load];
     let mut ended = [[None; 2]; 3];
-    await_that("all of them end at both sides", || {
+    await_within(ENDED, lost, "all of them end at both sides", || {
+        if again.take_if(|again| lost.elapsed() >= *again).is_some() {
+            // A machine that stands still here may have lost them by now: then this is the test before it.
+            for mut stream in &kept {
+                let _ = stream.write_all(REQUEST);
+            }
+            // Another client of the proxy, whose request goes over the same connection to the instance.
+            loads.push(client.namespace.enter(|| Load::start(shape())));
+        }
         for ((_, port, _), ended) in PORTS.iter().zip(&mut ended) {
             for (open, ended) in left(*port).into_iter().zip(ended) {
                 if !open {
@@ -179,10 +201,12 @@ fn idle_connections_to_an_instance_whose_packets_are_lost_end() {
 const PORTS: [(&str, u16, &str); 3] =
     [("http", 8081, "kept HTTP/1"), ("kubernetes.io/h2c", 8082, "HTTP/2"), ("tcp", 8083, "a tunnel")];
 
+const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nhost: one\r\n\r\n";
+
 /// Asks the app once, over a connection that stays open.
 fn ask(at: SocketAddr) -> TcpStream {
     let mut stream = TcpStream::connect(at).expect("the proxy listens");
-    stream.write_all(b"GET / HTTP/1.1\r\nhost: one\r\n\r\n").expect("it reads");
+    stream.write_all(REQUEST).expect("it reads");
     let mut answer = [0; 4096];
     let length = stream.read(&mut answer).expect("it answers");
     assert!(answer[..length].starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&answer[..length]));
@@ -210,12 +234,20 @@ fn three_ports(client: &Pod, one: &Pod) -> String {
     )
 }
 
+/// Until a connection to an instance that is gone has ended: the 30 s that are promised, and 10 s in which a busy machine gets round to it. Where nothing but
+/// TCP_USER_TIMEOUT is set to 30 s it takes up to 60 s.
+const ENDED: Duration = Duration::from_secs(40);
+
 /// Ten times what is promised at most.
 #[track_caller]
-fn await_that(what: &str, mut condition: impl FnMut() -> bool) {
-    let begun = Instant::now();
+fn await_that(what: &str, condition: impl FnMut() -> bool) {
+    await_within(2 * PATIENCE, Instant::now(), what, condition);
+}
+
+#[track_caller]
+fn await_within(limit: Duration, begun: Instant, what: &str, mut condition: impl FnMut() -> bool) {
     while !condition() {
-        assert!(begun.elapsed() < 2 * PATIENCE, "not seen: {what}");
+        assert!(begun.elapsed() < limit, "not seen within {limit:?}: {what}");
         std::thread::sleep(Duration::from_millis(20));
     }
 }

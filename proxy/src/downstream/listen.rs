@@ -7,8 +7,10 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 
-use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::TcpStream;
+
+use crate::socket;
 
 /// Waiting connections the kernel holds for one socket; bounded again by `net.core.somaxconn`.
 pub(super) const BACKLOG: i32 = 4096;
@@ -42,20 +44,11 @@ fn listening(address: SocketAddr, shared: bool) -> io::Result<TcpListener> {
     socket.set_reuse_port(shared)?;
     socket.set_nonblocking(true)?;
     // Accepted connections inherit these.
-    socket.set_tcp_nodelay(true)?;
-    socket.set_tcp_keepalive(&KEEPALIVE)?;
-    socket.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
+    socket::set_options(&SockRef::from(&socket))?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
 }
-
-/// A dead peer is found in 30 s, with unacknowledged data and without (design.md section 5).
-const KEEPALIVE: TcpKeepalive = TcpKeepalive::new()
-    .with_time(Duration::from_secs(15))
-    .with_interval(Duration::from_secs(5))
-    .with_retries(3);
-const USER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Makes closing a connection a reset: its peer learns that what it sent was not taken.
 pub fn reset_on_close(stream: &TcpStream) {
@@ -87,8 +80,8 @@ mod tests {
         let (accepted, _) = listener.accept().await.unwrap();
         let socket = SockRef::from(&accepted);
         assert!(socket.tcp_nodelay().unwrap() && socket.keepalive().unwrap());
-        assert_eq!(socket.tcp_keepalive_time().unwrap(), Duration::from_secs(15));
-        assert_eq!(socket.tcp_user_timeout().unwrap(), Some(USER_TIMEOUT));
+        assert_eq!(socket.tcp_keepalive_time().unwrap(), Duration::from_secs(8));
+        assert_eq!(socket.tcp_user_timeout().unwrap(), Some(socket::UNANSWERED));
         drop(client);
     }
 }

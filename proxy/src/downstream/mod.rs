@@ -29,7 +29,6 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
 
 pub use connection::{Arrival, Connection, Towards};
 pub use patience::InFlight;
@@ -39,6 +38,7 @@ pub use tls::Configurations;
 use crate::canary::Canary;
 use crate::identity::Peer;
 use crate::mesh::GatewayPortSlot;
+use crate::socket::Socket;
 use crate::telemetry::{Direction, Tls};
 use crate::upstream::relay::Resettable;
 use crate::worker::Worker;
@@ -91,6 +91,7 @@ pub async fn serve(accepted: Accepted<Role>, worker: Rc<Worker>) {
     {
         return Box::pin(canary.meet(stream, direction, original)).await;
     }
+    let stream = Socket::new(stream);
     // Boxed: it is handed on several times, and each who has had it keeps its room.
     let arrival = |port| {
         Box::new(Arrival {
@@ -185,7 +186,7 @@ impl<T: Resettable> Resettable for replay::Replay<T> {
     }
 }
 
-const _: fn(TcpStream) = |stream| {
+const _: fn(Socket) = |stream| {
     fn is_stream(_: impl Stream) {}
     is_stream(stream);
 };

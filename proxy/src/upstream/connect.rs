@@ -14,13 +14,14 @@ use tokio_rustls::client::TlsStream;
 
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
-use socket2::{SockRef, TcpKeepalive};
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::Instant;
 
 use super::caps::Place;
 use crate::failure::{Failure, Reason};
+use crate::socket::{self, Socket};
 
 /// What bytes travel over. Counts as a connection of its cluster until it is dropped.
 #[derive(Debug)]
@@ -31,17 +32,17 @@ pub struct Transport {
 
 #[derive(Debug)]
 enum Io {
-    Plain(TcpStream),
+    Plain(Socket),
     /// Of the mesh. Boxed: it is a thousand bytes larger.
-    Tls(Box<TlsStream<TcpStream>>),
+    Tls(Box<TlsStream<Socket>>),
 }
 
 impl Transport {
     pub(super) fn plain(stream: TcpStream, place: Place) -> Self {
-        Self { io: Io::Plain(stream), place: Some(place) }
+        Self { io: Io::Plain(Socket::new(stream)), place: Some(place) }
     }
 
-    pub(super) fn tls(stream: TlsStream<TcpStream>, place: Place) -> Self {
+    pub(super) fn tls(stream: TlsStream<Socket>, place: Place) -> Self {
         Self { io: Io::Tls(Box::new(stream)), place: Some(place) }
     }
 
@@ -53,8 +54,8 @@ impl Transport {
     /// The socket below.
     pub fn socket(&self) -> &TcpStream {
         match &self.io {
-            Io::Plain(stream) => stream,
-            Io::Tls(stream) => stream.get_ref().0,
+            Io::Plain(socket) => socket.stream(),
+            Io::Tls(stream) => stream.get_ref().0.stream(),
         }
     }
 
@@ -171,22 +172,8 @@ async fn open(source: Option<IpAddr>, address: SocketAddr) -> io::Result<TcpStre
         socket.bind((source, 0).into())?;
     }
     let stream = socket.connect(address).await?;
-    set_options(&stream)?;
+    socket::set_options(&SockRef::from(&stream))?;
     Ok(stream)
-}
-
-/// For accepted connections as for opened ones: a peer that vanished is found within 30 s instead of 15 minutes.
-pub fn set_options(stream: &TcpStream) -> io::Result<()> {
-    stream.set_nodelay(true)?;
-    let socket = SockRef::from(stream);
-    let keepalive = TcpKeepalive::new()
-        .with_time(Duration::from_secs(15))
-        .with_interval(Duration::from_secs(5))
-        .with_retries(3);
-    socket.set_tcp_keepalive(&keepalive)?;
-    // Keepalive does not run while data is unacknowledged; this does, and ends an idle connection, too, at the first probe after that time: with probes
-    // from 30 s on that was measured to be 40 s.
-    socket.set_tcp_user_timeout(Some(Duration::from_secs(30)))
 }
 
 fn failed(address: SocketAddr, error: &io::Error) -> Failure {

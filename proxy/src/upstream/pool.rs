@@ -184,7 +184,7 @@ impl Pools {
         // Boxed, because most connections that are opened for TCP are not of this kind and a handshake is large.
         match Box::pin(tls::open(stream, &self.identity, id, inside)).await {
             Ok((stream, negotiated)) => {
-                self.note(cluster, endpoint, stream.get_ref().0, Some(negotiated));
+                self.note(cluster, endpoint, stream.get_ref().0.stream(), Some(negotiated));
                 Ok(Transport::tls(stream, place))
             }
             Err(failure) => {

@@ -15,6 +15,7 @@ use outrigger_config::model::SpiffeId;
 
 use crate::identity::edges::Negotiated;
 use crate::identity::{Cause, HandshakeFailure, Identity, Token, verify};
+use crate::socket::Socket;
 
 /// From an open connection to the end of the handshake. Longer than a connect timeout: the other side may have many to do at once.
 pub const HANDSHAKE: Duration = Duration::from_secs(5);
@@ -25,11 +26,11 @@ pub async fn open(
     identity: &Identity,
     id: &SpiffeId,
     inside: Token,
-) -> Result<(TlsStream<TcpStream>, Negotiated), HandshakeFailure> {
+) -> Result<(TlsStream<Socket>, Negotiated), HandshakeFailure> {
     let config = identity.client(id).map_err(|why| HandshakeFailure::new(Cause::NoIdentity, why))?;
     let name = session_name(stream.peer_addr()?);
     let connector = TlsConnector::from(config);
-    let handshake = connector.with_alpn(vec![inside.name().to_vec()]).connect(name, stream);
+    let handshake = connector.with_alpn(vec![inside.name().to_vec()]).connect(name, Socket::new(stream));
     let stream = match timeout(HANDSHAKE, handshake).await {
         Ok(done) => done?,
         Err(_) => {

@@ -62,10 +62,10 @@ async fn sockets_have_their_options() {
     let socket = socket2::SockRef::from(&stream);
     assert!(socket.tcp_nodelay().expect("readable"));
     assert!(socket.keepalive().expect("readable"));
-    assert_eq!(socket.tcp_keepalive_time().expect("readable"), Duration::from_secs(15));
+    assert_eq!(socket.tcp_keepalive_time().expect("readable"), Duration::from_secs(8));
     assert_eq!(socket.tcp_keepalive_interval().expect("readable"), Duration::from_secs(5));
     assert_eq!(socket.tcp_keepalive_retries().expect("readable"), 3);
-    assert_eq!(socket.tcp_user_timeout().expect("readable"), Some(Duration::from_secs(30)));
+    assert_eq!(socket.tcp_user_timeout().expect("readable"), Some(crate::socket::UNANSWERED));
 }
 
 #[tokio::test]
