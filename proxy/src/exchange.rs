@@ -129,7 +129,7 @@ async fn run(
     route::apply_header_edits(&backend.request_headers, request.headers_mut());
     headers::rewrite(&mut request, &backend.rewrite)?;
     let tunnel = Tunnel::asked(&mut request, protocols, client);
-    received::watch(&mut request, held);
+    received::watch(&mut request, held, &connection.worker.timers);
     mirror::send(&mut request, &route.mirrors, connection);
 
     let mut response = {
@@ -145,7 +145,7 @@ async fn run(
     if let Some((rule, Some(allowed))) = &cors {
         rule.answer(allowed, response.headers_mut());
     }
-    held.limit(&response, route.timeouts.stream_idle, &deadline);
+    held.limit(&response, route.timeouts.stream_idle, &deadline, &connection.worker.timers);
     let idle = route.timeouts.stream_idle;
     if held.repeatable.is_some() {
         held.route = Some((route, drawn));

@@ -2,7 +2,7 @@
 //!
 //! The modules read in the order of a request: `downstream` (a connection arrives, its protocol is found, requests are
 //! read) → `exchange` (one request, whole) → `route` (which cluster) → `upstream` (which endpoint, which connection).
-//! Beside them: `mesh` (what is known, live), `discovery` (how it becomes known), `storage` (what is kept of it), `coalesce` (how HTTP/2 is written), `canary` (whether traffic is redirected here),
+//! Beside them: `mesh` (what is known, live), `discovery` (how it becomes known), `storage` (what is kept of it), `coalesce` (how HTTP/2 is written), `timers` (who waits how long), `canary` (whether traffic is redirected here),
 //! `telemetry`, `admin`, `drain`, `failure`.
 
 pub mod admin;
@@ -28,6 +28,7 @@ pub mod runtime;
 mod socket;
 pub mod storage;
 pub mod telemetry;
+pub mod timers;
 pub mod upgrade;
 pub mod upstream;
 pub mod worker;

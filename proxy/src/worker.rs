@@ -21,8 +21,10 @@ use crate::drain::Drain;
 use crate::identity::Identity;
 use crate::mesh::{Backends, Destination, Inbound, Mesh};
 use crate::policy::access::Access;
+use crate::policy::deadline::Written;
 use crate::route::{Table, Upstream};
 use crate::telemetry::{self, Direction, ServiceMetrics, Telemetry};
+use crate::timers::Timers;
 use crate::upstream::{Cluster, Pools};
 
 /// One a proxy.
@@ -48,6 +50,10 @@ pub struct Worker {
     pub pools: Rc<Pools>,
     /// Writes the HTTP/2 connections out at the end of a turn.
     pub flusher: Rc<Flusher>,
+    /// Of connections and exchanges.
+    pub timers: Rc<Timers>,
+    /// Of deadlines.
+    pub written: Written,
     rng: RefCell<SmallRng>,
     outside: RefCell<HashMap<(Direction, DestinationName), Outside>>,
     pub inbound: watch::Receiver<Option<Arc<Inbound>>>,
@@ -76,6 +82,8 @@ impl Worker {
                 flusher.clone(),
             ),
             flusher,
+            timers: Timers::new(),
+            written: Written::default(),
             shared,
             id: telemetry::Worker(id),
             rng: RefCell::new(SmallRng::from_rng(&mut rand::rng())),

@@ -59,7 +59,7 @@ async fn serve_http1(io: Box<dyn Stream>, connection: Rc<Connection>) {
 
 /// One request after the other, until the connection ends.
 async fn exchanges(codec: &mut Codec, connection: &Rc<Connection>) -> End {
-    let mut timer = Timer::start();
+    let mut timer = Timer::start(&connection.worker.timers);
     loop {
         let next = poll_fn(|cx| {
             if let Poll::Ready(next) = codec.poll_request(cx) {
@@ -191,7 +191,7 @@ async fn serve_http2(io: Box<dyn Stream>, connection: Rc<Connection>) {
     let io = Coalesced::new(io, connection.worker.flusher.clone());
     let io = TokioIo::new(io);
     let mut codec = pin!(http2(connection.direction).serve_connection(io, service));
-    let mut timer = Timer::start();
+    let mut timer = Timer::start(&connection.worker.timers);
     let mut drained = pin!(drained(&connection));
     let mut leaving = false;
     poll_fn(|cx| {

@@ -4,13 +4,15 @@
 //! also ends connections that are merely idle. Here a head that is there in part notes the time, and a timer is only moved when that head was
 //! not complete by the end of the same turn: a client that sends its requests whole costs none.
 
-use std::pin::Pin;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::time::Instant;
+
+use crate::timers::{Sleep, Timers};
 
 /// From the first byte of a request to the end of its head, and from the handshake to the first byte (design.md section 5).
 pub const HEAD: Duration = Duration::from_secs(10);
@@ -114,39 +116,29 @@ impl Drop for InFlight {
 
 /// The timer of a connection, moved as seldom as possible.
 #[derive(Debug)]
-pub struct Timer {
-    sleep: Pin<Box<tokio::time::Sleep>>,
-    /// It will wake the connection's task, which is always the same one: nothing is to be done before that.
-    set: bool,
-}
+pub struct Timer(Sleep);
 
 impl Timer {
-    pub fn start() -> Self {
-        Self { sleep: Box::pin(tokio::time::sleep(HEAD)), set: false }
+    pub fn start(timers: &Rc<Timers>) -> Self {
+        Self(timers.sleep(HEAD))
     }
 
     /// To be polled after everything else of the turn, by one task. Ready when the client is late.
     pub fn poll(&mut self, cx: &mut Context<'_>, pulse: &Pulse) -> Poll<Late> {
         if let Some((deadline, _)) = pulse.deadline()
-            && deadline < self.sleep.deadline()
+            && deadline < self.0.deadline()
         {
-            self.sleep.as_mut().reset(deadline);
-            self.set = false;
+            self.0.reset(deadline);
         }
-        if self.set && !self.sleep.is_elapsed() {
-            return Poll::Pending;
-        }
-        while self.sleep.as_mut().poll(cx).is_ready() {
+        while self.0.poll(cx).is_ready() {
             let now = Instant::now();
             match pulse.deadline() {
                 Some((deadline, late)) if deadline <= now => return Poll::Ready(late),
-                Some((deadline, _)) => self.sleep.as_mut().reset(deadline),
+                Some((deadline, _)) => self.0.reset(deadline),
                 // An exchange goes on: whatever comes after it is noticed by its own end.
-                None => self.sleep.as_mut().reset(now + IDLE),
+                None => self.0.reset(now + IDLE),
             }
         }
-        // Out of budget, the task runs again at once, and nothing was set.
-        self.set = tokio::task::coop::has_budget_remaining();
         Poll::Pending
     }
 }
@@ -163,17 +155,17 @@ mod tests {
         (late, begun.elapsed())
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test(flavor = "local", start_paused = true)]
     async fn a_client_that_sends_nothing_is_late_with_its_head() {
         let pulse = Pulse::new(true);
-        let (what, after) = late(&mut Timer::start(), &pulse).await;
+        let (what, after) = late(&mut Timer::start(&Timers::new()), &pulse).await;
         assert_eq!((what, after.as_secs()), (Late::Head, HEAD.as_secs()));
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test(flavor = "local", start_paused = true)]
     async fn between_requests_it_may_take_longer_but_a_head_that_began_must_end() {
         let pulse = Pulse::new(true);
-        let mut timer = Timer::start();
+        let mut timer = Timer::start(&Timers::new());
         drop(pulse.begin());
         tokio::time::sleep(Duration::from_secs(60)).await;
         let mut waiting = std::pin::pin!(late(&mut timer, &pulse));
@@ -183,10 +175,10 @@ mod tests {
         assert_eq!((what, after.as_secs()), (Late::Head, HEAD.as_secs()));
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test(flavor = "local", start_paused = true)]
     async fn an_idle_client_has_a_bound_and_a_busy_one_has_none() {
         let pulse = Pulse::new(true);
-        let mut timer = Timer::start();
+        let mut timer = Timer::start(&Timers::new());
         let busy = pulse.begin();
         let mut waiting = std::pin::pin!(async { poll_fn(|cx| timer.poll(cx, &pulse)).await });
         tokio::select! {

@@ -20,7 +20,7 @@ use http_body::{Body as _, Frame};
 use http_body_util::BodyExt as _;
 use outrigger_config::model::{self, HashOn, Retry, RetryBudget, UpstreamHttp};
 use smallvec::SmallVec;
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::outgoing::Held;
 use super::replay::Replay;
@@ -283,16 +283,16 @@ impl<'a> Attempts<'a> {
     ) -> Result<Response<Body>, SendError> {
         let (cluster, worker) = (&self.upstream.cluster, &self.connection.worker);
         let watched = self.watched(&request, begun);
-        self.deadline.write(request.headers_mut(), begun + LEAST_TAKEN, self.limit);
+        self.deadline.write(request.headers_mut(), begun + LEAST_TAKEN, self.limit, &worker.written);
         let idle_timeout = self.settings.idle_timeout;
         let returned = self.original.as_ref().map(|_| &self.returned);
         let to = To { cluster, endpoint: picked.endpoint(), route: self.caps, idle_timeout, returned };
-        let sending = pin!(worker.pools.send_at(begun, to, version, request));
+        let mut sending = pin!(worker.pools.send_at(begun, to, version, request));
         let sent = match self.until(begun - waited) {
-            None => sending.await,
-            Some((at, late)) => match timeout_at(at, sending).await {
-                Ok(sent) => sent,
-                Err(_) => Err(late.error(picked)),
+            None => sending.as_mut().await,
+            Some((at, late)) => match worker.timers.before(at, sending.as_mut()).await {
+                Some(sent) => sent,
+                None => Err(late.error(picked)),
             },
         };
         let now = Instant::now();

@@ -132,6 +132,10 @@ fn strip(headers: &mut HeaderMap, known: &mut Known, request: bool) -> Option<He
         let mut upgrades = false;
         for line in headers.get_all(CONNECTION) {
             for token in line.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
+                // What most of them say, and no name of a field that is not looked for below in any case.
+                if token.eq_ignore_ascii_case(b"keep-alive") {
+                    continue;
+                }
                 upgrades |= token.eq_ignore_ascii_case(b"upgrade");
                 named.extend(HeaderName::from_bytes(token).ok().filter(may_be_named));
             }
@@ -140,11 +144,13 @@ fn strip(headers: &mut HeaderMap, known: &mut Known, request: bool) -> Option<He
             upgrade = protocols(headers);
         }
         headers.remove(CONNECTION);
-        for name in &named {
-            headers.remove(name);
+        if !named.is_empty() {
+            for name in &named {
+                headers.remove(name);
+            }
+            // Any of them may have been one of the others.
+            *known = Known::of(headers);
         }
-        // Any of them may have been one of the others.
-        *known = Known::of(headers);
     }
     if known.has(Known::HOP) {
         for name in HOP {

@@ -13,7 +13,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response, header};
 use http_body::{Body as _, Frame, SizeHint};
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::Instant;
 
 use super::received::Fate;
 use super::tunnel::Opened;
@@ -29,6 +29,7 @@ use crate::policy::rate_limit::Counted;
 use crate::policy::retry::{Eligible, Failed, RetryPolicy, Suppressed};
 use crate::route::{Action, Route, Target};
 use crate::telemetry::{Record, Way, Worker};
+use crate::timers::{Sleep, Timers};
 use crate::upstream::{Admission, Part, Picked};
 
 /// A response's body with everything its end is told to.
@@ -122,7 +123,13 @@ impl Held {
     }
 
     /// The limits that go on behind the head: of the pauses of a stream, and of the whole.
-    pub(super) fn limit(&mut self, response: &Response<Body>, idle: Option<Duration>, deadline: &Deadline) {
+    pub(super) fn limit(
+        &mut self,
+        response: &Response<Body>,
+        idle: Option<Duration>,
+        deadline: &Deadline,
+        timers: &Rc<Timers>,
+    ) {
         if response.body().is_end_stream() {
             return;
         }
@@ -130,7 +137,7 @@ impl Held {
         let (pause, end) = (idle.filter(|_| stream), deadline.of_body(stream));
         if pause.is_some() || end.is_some() {
             let grpc = is_grpc(response.headers());
-            self.limits = Some(Limits { pause, end, grpc, timers: None, moved: false });
+            self.limits = Some(Limits { pause, end, grpc, timers: timers.clone(), set: None, moved: false });
         }
     }
 
@@ -191,43 +198,44 @@ struct Limits {
     end: Option<Bound>,
     /// Its end can be told by trailers.
     grpc: bool,
+    timers: Rc<Timers>,
     /// There once the body was waited for: most come with their head, and none of them costs a timer.
-    timers: Option<Box<Timers>>,
+    set: Option<Box<Set>>,
     /// A frame came since then.
     moved: bool,
 }
 
 #[derive(Debug)]
-struct Timers {
-    pause: Option<Pin<Box<Sleep>>>,
-    end: Option<Pin<Box<Sleep>>>,
+struct Set {
+    pause: Option<Sleep>,
+    end: Option<Sleep>,
 }
 
 impl Limits {
     /// `moved`: the body gave a frame, rather than nothing. Ready when a limit is exceeded.
     fn poll(&mut self, cx: &mut Context<'_>, moved: bool) -> Poll<Failure> {
-        if moved && self.timers.is_none() {
+        if moved && self.set.is_none() {
             return Poll::Pending;
         }
-        let Self { pause, end, .. } = *self;
-        let timers = self.timers.get_or_insert_with(|| {
-            let pause = pause.map(|after| Box::pin(sleep_until(Instant::now() + after)));
-            Box::new(Timers { pause, end: end.map(|bound| Box::pin(sleep_until(bound.at()))) })
+        let Self { pause, end, ref timers, .. } = *self;
+        let set = self.set.get_or_insert_with(|| {
+            let pause = pause.map(|after| timers.sleep(after));
+            Box::new(Set { pause, end: end.map(|bound| timers.sleep_until(bound.at())) })
         });
-        if let (Some(sleep), Some(bound)) = (&mut timers.end, end)
-            && sleep.as_mut().poll(cx).is_ready()
+        if let (Some(sleep), Some(bound)) = (&mut set.end, end)
+            && sleep.poll(cx).is_ready()
         {
             return Poll::Ready(bound.failure("end of the response"));
         }
-        let (Some(sleep), Some(after)) = (&mut timers.pause, pause) else { return Poll::Pending };
+        let (Some(sleep), Some(after)) = (&mut set.pause, pause) else { return Poll::Pending };
         // Moved once for all frames that came together.
         if std::mem::replace(&mut self.moved, moved) && !moved {
-            sleep.as_mut().reset(Instant::now() + after);
+            sleep.reset(Instant::now() + after);
         }
         if moved {
             return Poll::Pending;
         }
-        std::task::ready!(sleep.as_mut().poll(cx));
+        std::task::ready!(sleep.poll(cx));
         let detail = format!("the response did not go on within {after:?}");
         Poll::Ready(Failure::new(Reason::RequestTimeout, detail))
     }

@@ -9,12 +9,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::Request;
 use http_body::{Body as _, Frame, SizeHint};
-use tokio::time::{Instant, Sleep, sleep};
+use tokio::time::Instant;
 
 use super::outgoing::Held;
 use crate::body::{Body, BodyError};
 use crate::failure::{Reason, is_grpc};
 use crate::telemetry::{ByteCount, Way};
+use crate::timers::{Sleep, Timers};
 
 /// What became of a request's body so far.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,7 +34,7 @@ pub enum Fate {
 const NO_PROGRESS: Duration = Duration::from_secs(60);
 
 /// Puts a watch on the request's body, if it has one.
-pub fn watch(request: &mut Request<Body>, held: &mut Held) {
+pub fn watch(request: &mut Request<Body>, held: &mut Held, timers: &Rc<Timers>) {
     if request.body().is_end_stream() {
         return;
     }
@@ -44,7 +45,7 @@ pub fn watch(request: &mut Request<Body>, held: &mut Held) {
         body: std::mem::take(request.body_mut()),
         count: held.record.count(Way::Request),
         fate,
-        stall: (!stream).then(Stall::default),
+        stall: (!stream).then(|| Stall::of(timers)),
     };
     *request.body_mut() = Body::wrapped(received);
 }
@@ -58,21 +59,27 @@ struct Received {
 }
 
 /// Waits for what does not come. The timer is made when the client is first waited for; most bodies come with their head.
-#[derive(Default)]
-struct Stall(Option<Pin<Box<Sleep>>>);
+struct Stall {
+    timers: Rc<Timers>,
+    sleep: Option<Sleep>,
+}
 
 impl Stall {
+    fn of(timers: &Rc<Timers>) -> Self {
+        Self { timers: timers.clone(), sleep: None }
+    }
+
     /// Nothing came. Ready when that is so for too long.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        self.0.get_or_insert_with(|| Box::pin(sleep(NO_PROGRESS))).as_mut().poll(cx)
+        self.sleep.get_or_insert_with(|| self.timers.sleep(NO_PROGRESS)).poll(cx)
     }
 
     fn moved(&mut self) {
         // Moving a timer costs more than letting it be a second early.
-        if let Some(sleep) = &mut self.0 {
+        if let Some(sleep) = &mut self.sleep {
             let deadline = Instant::now() + NO_PROGRESS;
             if deadline.duration_since(sleep.deadline()) >= Duration::from_secs(1) {
-                sleep.as_mut().reset(deadline);
+                sleep.reset(deadline);
             }
         }
     }
@@ -129,9 +136,9 @@ mod tests {
 
     use super::*;
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test(flavor = "local", start_paused = true)]
     async fn a_body_that_trickles_is_awaited_and_one_that_stopped_is_not() {
-        let (mut stall, begun) = (Stall::default(), Instant::now());
+        let (mut stall, begun) = (Stall::of(&Timers::new()), Instant::now());
         for _ in 0..1000 {
             let pause = tokio::time::sleep(NO_PROGRESS - Duration::from_secs(2));
             tokio::select! {

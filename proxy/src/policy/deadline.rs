@@ -5,6 +5,7 @@
 //! left at its own attempt, so that a deadline becomes shorter with every hop and every attempt, and nobody works for a caller who has gone.
 //! Never waits and never cancels: that is `exchange`.
 
+use std::cell::RefCell;
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -82,17 +83,31 @@ impl Deadline {
     }
 
     /// Tells the next hop how much time is left of this and of the attempt's own `limit`.
-    pub fn write(&self, headers: &mut HeaderMap, now: Instant, limit: Option<Duration>) {
+    pub fn write(&self, headers: &mut HeaderMap, now: Instant, limit: Option<Duration>, written: &Written) {
         let left = |bound: Bound| bound.at.saturating_duration_since(now);
         let response = self.of_response().map(left).into_iter().chain(limit).min();
         if let Some(left) = response {
             let milliseconds = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
-            headers.insert(TIMEOUT, HeaderValue::from(milliseconds));
+            headers.insert(TIMEOUT, written.number(milliseconds));
         }
         if self.grpc
             && let Some(whole) = self.whole
         {
             headers.insert(GRPC_TIMEOUT, grpc(left(whole)));
+        }
+    }
+}
+
+/// The number a worker wrote last. Most attempts have the same limit, and begin before a millisecond of it is over.
+#[derive(Debug, Default)]
+pub struct Written(RefCell<Option<(u64, HeaderValue)>>);
+
+impl Written {
+    fn number(&self, number: u64) -> HeaderValue {
+        let last = &mut *self.0.borrow_mut();
+        match last {
+            Some((same, value)) if *same == number => value.clone(),
+            _ => last.insert((number, HeaderValue::from(number))).1.clone(),
         }
     }
 }
