@@ -66,8 +66,10 @@ impl Wheel {
 
     /// Also returns when it has to be looked after, which is not later than `at`, unless that has passed.
     pub fn insert(&mut self, at: Tick, waker: Waker) -> (Key, Tick) {
-        let entry = Entry { at: at.min(LAST), waker: Some(waker), before: NONE, after: NONE, level: 0, place: 0 };
-        let key = u32::try_from(self.entries.insert(entry)).expect("so many timers would not fit into memory");
+        let entry =
+            Entry { at: at.min(LAST), waker: Some(waker), before: NONE, after: NONE, level: 0, place: 0 };
+        let key =
+            u32::try_from(self.entries.insert(entry)).expect("so many timers would not fit into memory");
         (Key(key), self.link(key))
     }
 

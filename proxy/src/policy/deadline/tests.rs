@@ -94,7 +94,12 @@ async fn the_next_hop_is_told_what_is_left() {
     let begun = Instant::now();
     let write = |received: HeaderMap, limits: Timeouts, later: u64, attempt: Option<Duration>| {
         let mut headers = received;
-        Deadline::of(&headers, begun, limits).write(&mut headers, begun + ms(later), attempt, &Written::default());
+        Deadline::of(&headers, begun, limits).write(
+            &mut headers,
+            begun + ms(later),
+            attempt,
+            &Written::default(),
+        );
         (text(&headers, &TIMEOUT), text(&headers, &GRPC_TIMEOUT))
     };
     let (no, limits) = (Timeouts::default(), Timeouts { request: Some(ms(500)), ..Timeouts::default() });

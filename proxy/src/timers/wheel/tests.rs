@@ -60,7 +60,8 @@ fn what_is_due_is_what_a_plain_list_says() {
                         1 => wheel.next().unwrap_or(now).max(now),
                         _ => now + rng.random_range(0..most),
                     };
-                    let due: Vec<_> = list.iter().filter(|(_, (_, at))| *at <= now).map(|(n, _)| *n).collect();
+                    let due: Vec<_> =
+                        list.iter().filter(|(_, (_, at))| *at <= now).map(|(n, _)| *n).collect();
                     assert_eq!(woken(&mut wheel, now), due.len(), "seed {seed} at {now}");
                     for number in due {
                         let (key, _) = list.remove(&number).expect("it is there");
