@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::process::{Child, Stdio};
 use std::time::Duration;
 
@@ -44,6 +44,8 @@ fn others_take_over_from_an_instance_whose_packets_are_lost_and_its_connections_
     let mut started = Started(Vec::new());
     for pod in [&one, &other] {
         started.start(pod, APP, &["sample", "echo", "--host", &pod.v4.to_string(), "--port", "8080"]);
+        // Else the first requests fail there, and it gets none for a while.
+        await_that("the app listens", || pod.namespace.enter(|| TcpStream::connect((pod.v4, 8080)).is_ok()));
     }
     let manifests = folder.path().display().to_string();
     let service = "127.0.0.9:8080=echo:80";
@@ -115,6 +117,9 @@ fn lost_at_rest(name: &str, again: Option<Duration>) {
 
     let mut started = Started(Vec::new());
     started.start(&one, APP, &["sample", "echo", "--host", "127.0.0.1", "--port", "8080"]);
+    await_that("the app listens", || {
+        one.namespace.enter(|| TcpStream::connect((Ipv4Addr::LOCALHOST, 8080)).is_ok())
+    });
     let manifests = folder.path().display().to_string();
     let address = one.v4.to_string();
     let callee = [
