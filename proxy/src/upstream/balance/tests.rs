@@ -13,6 +13,7 @@ use crate::upstream::Circuit;
 
 mod affinity;
 mod hashing;
+mod peak_ewma;
 
 fn address(n: u16) -> SocketAddr {
     SocketAddr::from(([10, 0, (n >> 8) as u8, n as u8], 8080))
