@@ -95,14 +95,17 @@ impl Counts {
     }
 }
 
+/// With what those who wait count as pending.
+type Queue = Gate<Option<Part>>;
+
 /// The counts of a cluster.
 #[derive(Debug, Default)]
 pub(super) struct InUse {
     counts: Counts,
     /// HTTP/1 exchanges, each of which has a connection to itself. Idle connections have no place here.
-    pub exchanges: Gate,
+    pub exchanges: Queue,
     /// Open connections.
-    pub sockets: Gate,
+    pub sockets: Queue,
 }
 
 /// One cap of a cluster, for those who watch.
@@ -212,7 +215,7 @@ impl Drop for Part {
 #[derive(Debug)]
 pub(super) struct Place {
     circuit: Arc<Circuit>,
-    gate: fn(&InUse) -> &Gate,
+    gate: fn(&InUse) -> &Queue,
     /// Whether it is taken.
     counts: Cell<bool>,
 }
@@ -226,7 +229,7 @@ impl Place {
         Self::of(circuit, |in_use| &in_use.sockets)
     }
 
-    fn of(circuit: &Arc<Circuit>, gate: fn(&InUse) -> &Gate) -> Self {
+    fn of(circuit: &Arc<Circuit>, gate: fn(&InUse) -> &Queue) -> Self {
         Self { circuit: Arc::clone(circuit), gate, counts: Cell::new(true) }
     }
 

@@ -204,7 +204,7 @@ impl Pools {
         if let Some(place) = circuit.socket() {
             return place;
         }
-        let waiting = circuit.in_use.sockets.join(most);
+        let waiting = circuit.in_use.sockets.join(most, None);
         if !self.close_one(circuit) {
             circuit.reclaim();
         }
@@ -557,8 +557,8 @@ async fn queue(
     route: Option<&Arc<RouteLimits>>,
     most: u32,
 ) -> Result<Place, Failure> {
-    let _pending = Part::take(Kind::Pending, circuit, route)?;
-    circuit.in_use.exchanges.join(most).await;
+    let pending = Part::take(Kind::Pending, circuit, route)?;
+    circuit.in_use.exchanges.join(most, Some(pending)).await;
     Ok(Place::of_exchange(circuit))
 }
 
