@@ -21,7 +21,7 @@ use crate::canary::{self, Canary};
 use crate::discovery::{self, Cache, Own, Source};
 use crate::dns::Resolver;
 use crate::downstream::accept::{Handed, Lanes};
-use crate::downstream::{self, Listening, Role, listen};
+use crate::downstream::{self, Door, Listening, Role, listen};
 use crate::drain::{self, Drain};
 use crate::identity::{Identity, Provision};
 use crate::mesh::Mesh;
@@ -305,9 +305,9 @@ impl Bound {
 /// A worker's thread before it runs.
 struct Lane {
     index: usize,
-    handed: mpsc::Receiver<Handed<Role>>,
+    handed: mpsc::Receiver<Handed<Door>>,
     commands: mpsc::UnboundedReceiver<Command>,
-    lanes: Lanes<Role>,
+    lanes: Lanes<Door>,
     stopping: watch::Receiver<bool>,
     to_check: Option<health::Watched>,
 }
@@ -316,6 +316,7 @@ impl Lane {
     async fn run(mut self, shared: Arc<Shared>) {
         let worker = Worker::new(shared, self.index);
         tokio::task::spawn_local(worker.access.clone().follow());
+        tokio::task::spawn_local(worker.drained.clone().follow(worker.shared.drain.watch()));
         if let Some(watched) = self.to_check.take() {
             tokio::task::spawn_local(health::run(worker.clone(), watched));
         }
@@ -332,7 +333,8 @@ impl Lane {
                                 continue;
                             }
                         };
-                        let (worker, served) = (worker.clone(), role.clone());
+                        let port = socket.local_addr().map_or(0, |at| at.port());
+                        let (worker, served) = (worker.clone(), Door { role: role.clone(), port });
                         let serve = move |accepted| { tokio::task::spawn_local(downstream::serve(accepted, worker.clone())); };
                         let (open, closed) = oneshot::channel();
                         let closed = async move { _ = closed.await };

@@ -4,12 +4,16 @@
 //! itself; nothing here touches a connection, so nothing here can fail half-way: a driver that is dropped or stuck leaves the phase as
 //! it is, and the process waits for the deadline. Outbound connections never look at it: an app may call others while it finishes.
 
+mod seen;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout_at};
+
+pub use seen::{Place, Seen};
 
 /// What the inbound side (and a gateway) does now. Only ever moves forward.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -200,6 +204,16 @@ pub struct Watch(watch::Receiver<Phase>);
 impl Watch {
     pub fn phase(&self) -> Phase {
         *self.0.borrow()
+    }
+
+    /// The phase it is now; the next change is from there.
+    fn phase_and_seen(&mut self) -> Phase {
+        *self.0.borrow_and_update()
+    }
+
+    /// Resolves when it has changed. False if the drain itself is gone.
+    async fn changed(&mut self) -> bool {
+        self.0.changed().await.is_ok()
     }
 
     /// Resolves once the phase is `phase` or later; never, if the drain itself is gone.

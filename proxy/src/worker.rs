@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use crate::canary::Canary;
 use crate::coalesce::Flusher;
 use crate::dns::Resolver;
-use crate::drain::Drain;
+use crate::drain::{self, Drain};
 use crate::identity::Identity;
 use crate::mesh::{Backends, Destination, Inbound, Mesh};
 use crate::policy::access::Access;
@@ -50,6 +50,8 @@ pub struct Worker {
     pub pools: Rc<Pools>,
     /// Writes the HTTP/2 connections out at the end of a turn.
     pub flusher: Rc<Flusher>,
+    /// How far a drain is.
+    pub drained: Rc<drain::Seen>,
     /// Of connections and exchanges.
     pub timers: Rc<Timers>,
     /// Of deadlines.
@@ -82,6 +84,7 @@ impl Worker {
                 flusher.clone(),
             ),
             flusher,
+            drained: drain::Seen::new(),
             timers: Timers::new(),
             written: Written::default(),
             shared,

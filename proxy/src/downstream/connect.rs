@@ -73,7 +73,11 @@ pub async fn answer(
 impl Far {
     async fn carry(self, io: impl Stream, arrival: Box<Arrival>) {
         match self {
-            Self::Mesh(name, slot) => outbound::destination(io, arrival, name, Some(slot)).await,
+            Self::Mesh(name, slot) => {
+                if let Some(http) = Box::pin(outbound::destination(io, arrival, name, Some(slot))).await {
+                    http.serve().await;
+                }
+            }
             Self::Outside(destination, dialled) => {
                 let dialled = Box::new(Replay::new(Default::default(), dialled));
                 tcp::carry(io, &arrival, &destination, &destination.tcp, Some(dialled)).await;

@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use http::header::{CONNECTION, HeaderValue};
@@ -13,13 +14,14 @@ use outrigger_config::model::{DestinationName, Egress};
 use super::mtls::Caller;
 use super::patience::{InFlight, Pulse};
 use crate::body::Body;
-use crate::drain::Active;
+use crate::drain::{self, Active, Phase};
 use crate::exchange::{Authority, address_value};
 use crate::failure::{Failure, Reason};
 use crate::identity::Peer;
 use crate::mesh::{Destination, GatewayPortSlot, ListenerTls, Lookup, Slot};
 use crate::policy::access::Admitted;
 use crate::telemetry::{Direction, OpenConnection, Record, ServiceMetrics, Tls};
+use crate::timers::Sleep;
 use crate::worker::Worker;
 
 /// Where a connection came in.
@@ -91,13 +93,49 @@ pub struct Connection {
     pub(super) draining: Cell<bool>,
     closing: Cell<bool>,
     /// The destination named last: a client that uses us as its proxy seldom changes it from one request to the next.
-    named: RefCell<Option<(Box<str>, Named)>>,
+    named: RefCell<Option<Box<Last>>>,
     /// Watched over while its requests are judged one by one.
     admitted: Option<Admitted>,
 }
 
 /// From the end of a peer's access to that of its connection: its exchanges end by themselves, each in its own way.
 const LAST_WORDS: Duration = Duration::from_millis(500);
+
+/// The end of a connection that is neither its client's doing nor its own.
+pub(super) struct Over<'a> {
+    connection: &'a Connection,
+    /// Outbound connections do not take part in one.
+    drain: Option<drain::Place>,
+    /// Set when its peer's access has ended.
+    last_words: Option<Box<Sleep>>,
+}
+
+impl Over<'_> {
+    /// Ready when a drain is over; or when its peer may do nothing here any more, and what it was doing had a moment to end by itself. Before that the peer
+    /// is told that the connection ends, so that what it asks next comes on another one and is answered there.
+    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let connection = self.connection;
+        if let Some(drain) = &self.drain {
+            let phase = drain.poll(cx);
+            if phase == Phase::Ended {
+                return Poll::Ready(());
+            }
+            if phase == Phase::Draining {
+                connection.draining.set(true);
+            }
+        }
+        if let Some(last_words) = &mut self.last_words {
+            return last_words.poll(cx);
+        }
+        let Some(admitted) = &connection.admitted else { return Poll::Pending };
+        ready!(admitted.poll_revoked(cx));
+        connection.draining.set(true);
+        self.last_words.insert(Box::new(connection.worker.timers.sleep(LAST_WORDS))).poll(cx)
+    }
+}
+
+/// A destination as it was written, and what it is.
+type Last = (Box<str>, Named);
 
 #[derive(Clone, Debug)]
 enum Named {
@@ -163,13 +201,15 @@ impl Connection {
         self.worker.access.admit(&self.peer, self.port, request, record).map(Some)
     }
 
-    /// Resolves when its peer may do nothing here any more, and what it was doing had a moment to end by itself. The peer is told at once that the
-    /// connection ends, so that what it asks next comes on another one and is answered there.
-    pub(super) async fn revoked(&self) {
-        let Some(admitted) = &self.admitted else { return std::future::pending().await };
-        admitted.revoked().await;
-        self.draining.set(true);
-        tokio::time::sleep(LAST_WORDS).await;
+    /// What ends it whatever is going on.
+    pub(super) fn over(&self) -> Over<'_> {
+        let drain = self.drains().then(|| self.worker.drained.enter());
+        Over { connection: self, drain, last_words: None }
+    }
+
+    /// Whether there is nothing between it and its client but TCP, so that to close it says all there is to say. False says that it is not known.
+    pub(super) fn is_bare(&self) -> bool {
+        self.direction == Direction::Gateway && !self.secure
     }
 
     /// The next response is the last one (HTTP/1).
@@ -222,8 +262,11 @@ impl Connection {
             return None;
         }
         match &*self.named.borrow() {
-            Some((last, Named::Mesh(slot))) if **last == *Authority::of(request).as_str() => slot.current(),
-            _ => None,
+            Some(named) => match &**named {
+                (last, Named::Mesh(slot)) if **last == *Authority::of(request).as_str() => slot.current(),
+                _ => None,
+            },
+            None => None,
         }
     }
 
@@ -236,7 +279,7 @@ impl Connection {
         let known = self
             .named
             .borrow()
-            .as_ref()
+            .as_deref()
             .and_then(|(last, named)| (**last == *authority.as_str()).then(|| named.clone()));
         let named = match known {
             Some(named) => named,
@@ -254,7 +297,7 @@ impl Connection {
                     }
                     None => Named::Outside(name),
                 };
-                *self.named.borrow_mut() = Some((authority.as_str().into(), named.clone()));
+                *self.named.borrow_mut() = Some(Box::new((authority.as_str().into(), named.clone())));
                 named
             }
         };

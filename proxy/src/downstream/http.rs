@@ -21,33 +21,52 @@ use super::patience::{Late, Timer};
 use super::{Connection, Stream, connect};
 use crate::body::Body;
 use crate::coalesce::Coalesced;
-use crate::drain::Phase;
 use crate::exchange::{self, Outgoing};
 use crate::failure::{Asker, Failure, Reason};
 use crate::policy::fault::Reset;
 use crate::runtime::LocalExecutor;
-use crate::telemetry::{Direction, Record};
+use crate::telemetry::{Direction, OpenConnection, Record};
 use crate::upgrade::{Socket, Upgrade};
 
-/// Serves requests until either side ends the connection.
-pub async fn serve(io: impl Stream, connection: Rc<Connection>) {
-    // One kind of stream for the codecs: the program has each of them once, and the call costs nothing beside a system call.
-    let io: Box<dyn Stream> = Box::new(io);
-    // Boxed, so that what lasts is not as large as the largest thing that may come before it.
-    if connection.http2 {
-        Box::pin(serve_http2(io, connection)).await;
-    } else {
-        Box::pin(serve_http1(io, connection)).await;
+/// A connection that is found to carry HTTP, with all that lasts as long as it does. What found it out is over: a connection at rest does not hold it.
+pub struct Http {
+    io: Box<dyn Stream>,
+    connection: Rc<Connection>,
+    /// As open.
+    counted: Option<OpenConnection>,
+}
+
+/// Requests are served until either side ends the connection.
+pub type Served = Pin<Box<dyn Future<Output = ()>>>;
+
+impl Http {
+    /// One kind of stream for the codecs: the program has each of them once, and the call costs nothing beside a system call.
+    pub fn new(io: impl Stream, connection: Rc<Connection>) -> Self {
+        Self { io: Box::new(io), connection, counted: None }
+    }
+
+    /// Counted as open as long as it lasts.
+    pub fn counted(self, counted: OpenConnection) -> Self {
+        Self { counted: Some(counted), ..self }
+    }
+
+    pub fn serve(self) -> Served {
+        let Self { io, connection, counted } = self;
+        if connection.http2 {
+            Box::pin(serve_http2(io, connection, counted))
+        } else {
+            Box::pin(serve_http1(io, connection, counted))
+        }
     }
 }
 
-async fn serve_http1(io: Box<dyn Stream>, connection: Rc<Connection>) {
+async fn serve_http1(io: Box<dyn Stream>, connection: Rc<Connection>, _counted: Option<OpenConnection>) {
     let mut codec = Codec::new(io, connection.worker.pools.spare().clone(), LIMITS);
     let end = {
-        let mut drained = pin!(drained(&connection));
+        let mut over = connection.over();
         let mut exchanges = pin!(exchanges(&mut codec, &connection));
         poll_fn(|cx| {
-            if drained.as_mut().poll(cx).is_ready() {
+            if over.poll(cx).is_ready() {
                 return Poll::Ready(End::Drained);
             }
             exchanges.as_mut().poll(cx)
@@ -162,6 +181,9 @@ async fn take_leave(end: End, mut codec: Codec, connection: &Connection) {
         }
     };
     let Some((mut io, _)) = codec.take() else { return };
+    if !unread && connection.is_bare() {
+        return;
+    }
     if io.shutdown().await.is_ok() && unread {
         linger(&mut io).await;
     }
@@ -186,16 +208,16 @@ fn reason(refusal: Refusal) -> Reason {
     }
 }
 
-async fn serve_http2(io: Box<dyn Stream>, connection: Rc<Connection>) {
+async fn serve_http2(io: Box<dyn Stream>, connection: Rc<Connection>, _counted: Option<OpenConnection>) {
     let service = service_fn(|request| handle_http2(request, connection.clone()));
     let io = Coalesced::new(io, connection.worker.flusher.clone());
     let io = TokioIo::new(io);
     let mut codec = pin!(http2(connection.direction).serve_connection(io, service));
     let mut timer = Timer::start(&connection.worker.timers);
-    let mut drained = pin!(drained(&connection));
+    let mut over = connection.over();
     let mut leaving = false;
     poll_fn(|cx| {
-        if drained.as_mut().poll(cx).is_ready() {
+        if over.poll(cx).is_ready() {
             return ().into();
         }
         let late = timer.poll(cx, &connection.pulse).is_ready();
@@ -210,26 +232,6 @@ async fn serve_http2(io: Box<dyn Stream>, connection: Rc<Connection>) {
         })
     })
     .await;
-}
-
-/// Resolves when the connection has to end, whatever is going on: a drain is over, or its peer may do nothing here any more.
-async fn drained(connection: &Connection) {
-    tokio::select! {
-        biased;
-        () = connection.revoked() => {}
-        () = drain_over(connection) => {}
-    }
-}
-
-/// Resolves when a drain is over; notes when it begins. Outbound connections do not take part in one.
-async fn drain_over(connection: &Connection) {
-    if !connection.drains() {
-        return std::future::pending().await;
-    }
-    let mut watch = connection.worker.shared.drain.watch();
-    watch.reached(Phase::Draining).await;
-    connection.draining.set(true);
-    watch.reached(Phase::Ended).await;
 }
 
 /// Boxed: a codec moves it about.

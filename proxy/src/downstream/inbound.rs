@@ -14,7 +14,7 @@ use super::connection::Arrival;
 use super::detect::Spoken;
 use super::mtls::{self, Inside};
 use super::sniff::{self, Opening};
-use super::{Connection, Stream, Towards, http, outbound, tcp};
+use super::{Connection, Http, Stream, Towards, outbound, tcp};
 use crate::canary;
 use crate::failure::{Failure, Reason};
 use crate::identity::edges::{Edge, Why};
@@ -23,17 +23,18 @@ use crate::mesh::{Destination, InboundPort, Slot};
 use crate::telemetry::{Direction, Tls};
 use crate::worker::Worker;
 
-/// A connection to `port`, if the workload declares it; `original` is where it was going.
+/// A connection to `port`, if the workload declares it; `original` is where it was going. Returns what turns out to be HTTP; everything else is served.
 pub async fn serve(
     io: impl Stream,
     arrival: Box<Arrival>,
     port: Option<Arc<InboundPort>>,
     original: Option<SocketAddr>,
-) {
+) -> Option<Http> {
     let worker = &arrival.worker;
     if worker.shared.canary.is_some() && canary::OWN_PORTS.contains(&arrival.port) {
         let why = format!("port {} is the proxy's own", arrival.port);
-        return tcp::refuse(io, &arrival, &Failure::new(Reason::LoopDetected, why));
+        tcp::refuse(io, &arrival, &Failure::new(Reason::LoopDetected, why));
+        return None;
     }
     // Our own ports are no ports of the app: from outside they are redirected here like any other.
     let original = original.filter(|original| !worker.shared.listening.is_ours(*original));
@@ -46,7 +47,8 @@ pub async fn serve(
             },
             None => {
                 let why = format!("port {} was removed from the workload", port.port);
-                return tcp::refuse(io, &arrival, &Failure::new(Reason::UnknownDestination, why));
+                tcp::refuse(io, &arrival, &Failure::new(Reason::UnknownDestination, why));
+                return None;
             }
         },
         // A port nobody declared is none of the mesh's business: what is in it goes on to the app as it is.
@@ -56,14 +58,15 @@ pub async fn serve(
         }
         (None, None) => {
             let why = format!("the workload declares no port {}", arrival.port);
-            return tcp::refuse(io, &arrival, &Failure::new(Reason::UnknownDestination, why));
+            tcp::refuse(io, &arrival, &Failure::new(Reason::UnknownDestination, why));
+            return None;
         }
     };
     if let Some(slow) = target.destination.tcp.faults().and_then(|faults| faults.accept(&arrival)) {
         tracing::debug!(client = %arrival.peer.address, fault = %slow.name, wait = ?slow.wait, "a connection waits");
         // Boxed: hardly any connection has such a wait.
         if !Box::pin(slow.over(arrival.worker.shared.drain.watch())).await {
-            return;
+            return None;
         }
     }
     match mode(&arrival.worker, port.as_deref()) {
@@ -97,28 +100,31 @@ impl Target {
     }
 }
 
-async fn strict(io: impl Stream, arrival: Box<Arrival>, target: Target) {
-    let Some(Opening { spoken, io, .. }) = Box::pin(sniff::look(io)).await else { return };
+async fn strict(io: impl Stream, arrival: Box<Arrival>, target: Target) -> Option<Http> {
+    let Opening { spoken, io, .. } = Box::pin(sniff::look(io)).await?;
     let why = "the port takes mTLS of the mesh only, and this was sent without";
     let failure = || Failure::new(Reason::MtlsRequired, why);
     match spoken {
         Spoken::Tls { offered, .. } => Box::pin(open(io, arrival, target, offered)).await,
         Spoken::Http1 | Spoken::Http2 => {
-            let _counted = arrival.count(Tls::None);
             let http2 = spoken == Spoken::Http2;
-            http::serve(io, Connection::new(&arrival, Towards::Nowhere(failure()), http2)).await;
+            let http = Http::new(io, Connection::new(&arrival, Towards::Nowhere(failure()), http2));
+            Some(http.counted(arrival.count(Tls::None)))
         }
-        Spoken::Opaque => tcp::refuse(io, &arrival, &failure()),
+        Spoken::Opaque => {
+            tcp::refuse(io, &arrival, &failure());
+            None
+        }
     }
 }
 
-async fn permissive(io: impl Stream, arrival: Box<Arrival>, target: Target) {
+async fn permissive(io: impl Stream, arrival: Box<Arrival>, target: Target) -> Option<Http> {
     let declared = target.protocol();
     // A caller of the mesh speaks first whatever is inside, so that an opaque port is listened to for a moment, too; and that a server was
     // heard to speak first says nothing about the next caller.
     let looked_for = if declared == Protocol::Tcp { Protocol::Detect } else { declared };
     let found = outbound::find_as(io, looked_for, &arrival, &target.destination, None).await;
-    let Some(Opening { spoken, io, dialled }) = found else { return };
+    let Opening { spoken, io, dialled } = found?;
     let why = match &spoken {
         Spoken::Tls { offered, .. } if offered.mesh => {
             return Box::pin(open(io, arrival, target, *offered)).await;
@@ -126,28 +132,37 @@ async fn permissive(io: impl Stream, arrival: Box<Arrival>, target: Target) {
         Spoken::Tls { .. } => Why::CallerOwnTls,
         Spoken::Http1 | Spoken::Http2 | Spoken::Opaque => Why::CallerPlaintext,
     };
-    let _counted = arrival.count(Tls::None);
+    let counted = arrival.count(Tls::None);
     note(&arrival, why);
     let spoken = if declared == Protocol::Tcp { Spoken::Opaque } else { spoken };
     let found = Opening { spoken, io, dialled };
-    outbound::carry(Some(found), arrival, &target.destination, target.towards()).await;
+    let http = outbound::carry(Some(found), arrival, &target.destination, target.towards()).await;
+    http.map(|http| http.counted(counted))
 }
 
-async fn plaintext(io: impl Stream, arrival: Box<Arrival>, target: Target, why: Why) {
-    let _counted = arrival.count(Tls::None);
+async fn plaintext(io: impl Stream, arrival: Box<Arrival>, target: Target, why: Why) -> Option<Http> {
+    let counted = arrival.count(Tls::None);
     note(&arrival, why);
-    inside(io, arrival, target, None).await;
+    inside(io, arrival, target, None).await.map(|http| http.counted(counted))
 }
 
 /// Opens TLS of the mesh, and serves what is inside.
-async fn open(io: impl Stream, mut arrival: Box<Arrival>, target: Target, offered: Offered) {
+async fn open(
+    io: impl Stream,
+    mut arrival: Box<Arrival>,
+    target: Target,
+    offered: Offered,
+) -> Option<Http> {
     let worker = arrival.worker.clone();
     let shared = &worker.shared;
     let (io, caller, inner) = match Box::pin(mtls::open(io, shared, offered)).await {
         Ok(opened) => opened,
-        Err(failure) => return refused(&arrival, &failure),
+        Err(failure) => {
+            refused(&arrival, &failure);
+            return None;
+        }
     };
-    let _counted = arrival.count(Tls::Mutual);
+    let counted = arrival.count(Tls::Mutual);
     shared.identity.edges.note(edge(&arrival, Some(&caller), None), Some(caller.negotiated));
     arrival.peer.identity = Some(caller.leaf.id.clone());
     arrival.caller = Some(Rc::new(caller));
@@ -155,24 +170,30 @@ async fn open(io: impl Stream, mut arrival: Box<Arrival>, target: Target, offere
         Inside::Agreed(token) => Some(token),
         Inside::Unsaid => None,
     };
-    inside(io, arrival, target, agreed).await;
+    inside(io, arrival, target, agreed).await.map(|http| http.counted(counted))
 }
 
 /// What a connection carries, once nothing protects it any more. `agreed`: between the proxies; else it is found out.
-async fn inside(io: impl Stream, arrival: Box<Arrival>, target: Target, agreed: Option<Token>) {
+async fn inside(
+    io: impl Stream,
+    arrival: Box<Arrival>,
+    target: Target,
+    agreed: Option<Token>,
+) -> Option<Http> {
     let towards = target.towards();
     let Target { destination, name, .. } = &target;
     match agreed {
-        Some(Token::Http2) => http::serve(io, Connection::new(&arrival, towards, true)).await,
+        Some(Token::Http2) => Some(Http::new(io, Connection::new(&arrival, towards, true))),
         Some(Token::Http11 | Token::Http10) => {
-            http::serve(io, Connection::new(&arrival, towards, false)).await;
+            Some(Http::new(io, Connection::new(&arrival, towards, false)))
         }
         Some(Token::Tcp) => {
             Box::pin(tcp::carry(io, &arrival, destination, &destination.tcp, None)).await;
+            None
         }
         None => {
             let found = outbound::find_as(io, target.protocol(), &arrival, destination, Some(name)).await;
-            outbound::carry(found, arrival, destination, towards).await;
+            outbound::carry(found, arrival, destination, towards).await
         }
     }
 }

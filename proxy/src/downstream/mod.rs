@@ -29,6 +29,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
 
 pub use connection::{Arrival, Connection, Towards};
 pub use patience::InFlight;
@@ -43,6 +44,7 @@ use crate::telemetry::{Direction, Tls};
 use crate::upstream::relay::Resettable;
 use crate::worker::Worker;
 use accept::Accepted;
+use http::Http;
 use outrigger_config::model::DestinationName;
 
 /// What a listening socket is for.
@@ -55,6 +57,14 @@ pub enum Role {
     InboundPort(u16),
     /// One port of the gateway.
     Gateway(u16, Arc<GatewayPortSlot>),
+}
+
+/// A listening socket.
+#[derive(Clone, Debug)]
+pub struct Door {
+    pub role: Role,
+    /// That it listens on.
+    pub port: u16,
 }
 
 impl PartialEq for Role {
@@ -79,17 +89,31 @@ impl Role {
     }
 }
 
-/// Serves one accepted connection to its end. Whatever is larger than a few words, and is over before the connection is at rest or belongs to few of them, is
-/// boxed by whoever waits for it: the task of each connection is as large as the largest thing in it that is not.
-pub async fn serve(accepted: Accepted<Role>, worker: Rc<Worker>) {
-    let Accepted { stream, peer, listener: role, open: _open } = accepted;
-    let Ok(local) = stream.local_addr() else { return };
+/// Serves one accepted connection to its end. Until it is found to carry HTTP, and while it carries anything else, it is a box of its own, so that a
+/// connection that waits for its next request holds no room for what came before.
+pub fn serve(accepted: Accepted<Door>, worker: Rc<Worker>) -> impl Future<Output = ()> {
+    let Accepted { stream, peer, listener, open } = accepted;
+    let begun = Box::pin(begin(stream, peer, listener, worker));
+    async move {
+        let _open = open;
+        if let Some(http) = begun.await {
+            http.serve().await;
+        }
+    }
+}
+
+/// Finds out what a connection carries; returns it if that is HTTP, and else serves it.
+async fn begin(stream: TcpStream, peer: SocketAddr, door: Door, worker: Rc<Worker>) -> Option<Http> {
+    let Door { role, port } = door;
     let direction = role.direction();
-    let original = original_dst::original_dst(&stream);
+    // Not asked of the kernel where it would be of no use.
+    let redirects = matches!(role, Role::Outbound | Role::Inbound) || worker.shared.canary.is_some();
+    let original = if redirects { original_dst::original_dst(&stream) } else { None };
     if let (Some(canary), Some(original)) = (&worker.shared.canary, original)
         && Canary::is_called(direction, original)
     {
-        return Box::pin(canary.meet(stream, direction, original)).await;
+        Box::pin(canary.meet(stream, direction, original)).await;
+        return None;
     }
     let stream = Socket::new(stream);
     // Boxed: it is handed on several times, and each who has had it keeps its room.
@@ -104,24 +128,28 @@ pub async fn serve(accepted: Accepted<Role>, worker: Rc<Worker>) {
         })
     };
     // On the other two sides it is only known once its first bytes are whether it is TLS.
-    let _counted = match direction {
+    let counted = match direction {
         Direction::Outbound => Some(arrival(0).count(Tls::None)),
         Direction::Inbound | Direction::Gateway => None,
     };
-    match role {
+    let http = match role {
         Role::Outbound => match original {
             Some(original) => outbound::redirected(stream, arrival(original.port()), original).await,
-            None => outbound::proxied(stream, arrival(local.port())).await,
+            None => outbound::proxied(stream, arrival(port)).await,
         },
         Role::ServiceAddress(name) => outbound::service_address(stream, arrival(name.port()), name).await,
         Role::Inbound => {
-            let port = original.unwrap_or(local).port();
-            inbound::serve(stream, arrival(port), inbound::port(&worker, port), original).await;
+            let port = original.map_or(port, |original| original.port());
+            inbound::serve(stream, arrival(port), inbound::port(&worker, port), original).await
         }
         Role::InboundPort(port) => {
-            inbound::serve(stream, arrival(port), inbound::port(&worker, port), None).await;
+            inbound::serve(stream, arrival(port), inbound::port(&worker, port), None).await
         }
-        Role::Gateway(_, slot) => gateway::serve(stream, arrival(local.port()), slot).await,
+        Role::Gateway(_, slot) => gateway::serve(stream, arrival(port), slot).await,
+    };
+    match counted {
+        Some(counted) => http.map(|http| http.counted(counted)),
+        None => http,
     }
 }
 
@@ -195,7 +223,7 @@ const _: fn(Socket) = |stream| {
 mod tests {
     use super::*;
 
-    fn size<F: Future>(_: impl FnOnce(Accepted<Role>, Rc<Worker>) -> F) -> usize {
+    fn size<F: Future>(_: impl FnOnce(Accepted<Door>, Rc<Worker>) -> F) -> usize {
         size_of::<F>()
     }
 
@@ -205,6 +233,6 @@ mod tests {
         let bytes = size(serve);
         println!("the task of a connection: {bytes} bytes");
         // In a debug build; what ships is smaller.
-        assert!(bytes <= 3072, "{bytes} bytes");
+        assert!(bytes <= 128, "{bytes} bytes");
     }
 }

@@ -1,6 +1,7 @@
 //! The app's connections: redirected ones, those to a service address, and those that use us as an HTTP proxy.
 //!
-//! Owns how a connection finds its destination. From there on all three are the same: [`destination`].
+//! Owns how a connection finds its destination. From there on all three are the same: [`destination`]. What turns out to be HTTP is returned, everything
+//! else served.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -10,13 +11,13 @@ use outrigger_config::model::{DestinationName, Protocol};
 use super::connection::{Arrival, look_up, outside};
 use super::detect::Spoken;
 use super::sniff::{self, Opening};
-use super::{Connection, Stream, Towards, http, tcp};
+use super::{Connection, Http, Stream, Towards, tcp};
 use crate::failure::{Failure, Reason};
 use crate::mesh::{Destination, Lookup, Slot};
 use crate::telemetry::Record;
 
 /// A connection the kernel sent here that was going to `original`.
-pub async fn redirected(io: impl Stream, arrival: Box<Arrival>, original: SocketAddr) {
+pub async fn redirected(io: impl Stream, arrival: Box<Arrival>, original: SocketAddr) -> Option<Http> {
     let name = DestinationName::ip(original.ip(), original.port());
     let worker = &arrival.worker;
     let slot = match Box::pin(worker.shared.mesh.destination(&name)).await {
@@ -36,7 +37,11 @@ pub async fn redirected(io: impl Stream, arrival: Box<Arrival>, original: Socket
 }
 
 /// A connection to the loopback address that stands for one service.
-pub async fn service_address(io: impl Stream, arrival: Box<Arrival>, name: DestinationName) {
+pub async fn service_address(
+    io: impl Stream,
+    arrival: Box<Arrival>,
+    name: DestinationName,
+) -> Option<Http> {
     match Box::pin(look_up(&arrival.worker, &name)).await {
         Ok(slot) => destination(io, arrival, name, slot).await,
         Err(failure) => refused(io, arrival, failure).await,
@@ -44,17 +49,18 @@ pub async fn service_address(io: impl Stream, arrival: Box<Arrival>, name: Desti
 }
 
 /// A connection to the outbound port itself: the client uses us as its HTTP proxy.
-pub async fn proxied(io: impl Stream, arrival: Box<Arrival>) {
-    let Some(Opening { spoken, io, .. }) = Box::pin(sniff::look(io)).await else { return };
+pub async fn proxied(io: impl Stream, arrival: Box<Arrival>) -> Option<Http> {
+    let Opening { spoken, io, .. } = Box::pin(sniff::look(io)).await?;
     match spoken {
         Spoken::Http1 | Spoken::Http2 => {
             let http2 = spoken == Spoken::Http2;
-            http::serve(io, Connection::new(&arrival, Towards::Asked, http2)).await;
+            Some(Http::new(io, Connection::new(&arrival, Towards::Asked, http2)))
         }
         Spoken::Tls { .. } | Spoken::Opaque => {
             let why =
                 "only HTTP can be spoken to the outbound port, unless the connection was redirected to it";
             tcp::refuse(io, &arrival, &Failure::new(Reason::BadRequest, why));
+            None
         }
     }
 }
@@ -65,18 +71,19 @@ pub async fn destination(
     arrival: Box<Arrival>,
     name: DestinationName,
     slot: Option<Arc<Slot>>,
-) {
+) -> Option<Http> {
     let Some(slot) = slot else {
         // Beyond the mesh: untouched.
         let destination = arrival.worker.outside(&name);
-        return Box::pin(tcp::carry(io, &arrival, &destination, &destination.tcp, None)).await;
+        Box::pin(tcp::carry(io, &arrival, &destination, &destination.tcp, None)).await;
+        return None;
     };
     let Some(destination) = slot.current() else {
         let failure = Failure::new(Reason::UnknownDestination, format!("{name} was removed from the mesh"));
         return refused(io, arrival, failure).await;
     };
     let found = find(io, &arrival, &destination, Some(&name)).await;
-    carry(found, arrival, &destination, Towards::Slot(slot)).await;
+    carry(found, arrival, &destination, Towards::Slot(slot)).await
 }
 
 /// Finds out what the connection carries.
@@ -119,12 +126,12 @@ pub(super) async fn carry(
     arrival: Box<Arrival>,
     destination: &Destination,
     towards: Towards,
-) {
-    let Some(Opening { spoken, io, dialled }) = found else { return };
+) -> Option<Http> {
+    let Opening { spoken, io, dialled } = found?;
     match spoken {
         Spoken::Http1 | Spoken::Http2 => {
             let connection = Connection::new(&arrival, towards, spoken == Spoken::Http2);
-            http::serve(io, connection).await;
+            return Some(Http::new(io, connection));
         }
         Spoken::Tls { sni, .. } => {
             Box::pin(tcp::carry(io, &arrival, destination, destination.tls(sni.as_deref()), dialled)).await;
@@ -133,17 +140,21 @@ pub(super) async fn carry(
             Box::pin(tcp::carry(io, &arrival, destination, &destination.tcp, dialled)).await;
         }
     }
+    None
 }
 
 /// Tells a client that speaks HTTP why its requests go nowhere, and resets any other.
-async fn refused(io: impl Stream, arrival: Box<Arrival>, failure: Failure) {
+async fn refused(io: impl Stream, arrival: Box<Arrival>, failure: Failure) -> Option<Http> {
     let found = Box::pin(sniff::find(io, Protocol::Detect, None, || async { None })).await;
-    let Some(Opening { spoken, io, .. }) = found else { return };
+    let Opening { spoken, io, .. } = found?;
     match spoken {
         Spoken::Http1 | Spoken::Http2 => {
             let http2 = spoken == Spoken::Http2;
-            http::serve(io, Connection::new(&arrival, Towards::Nowhere(failure), http2)).await;
+            Some(Http::new(io, Connection::new(&arrival, Towards::Nowhere(failure), http2)))
         }
-        Spoken::Tls { .. } | Spoken::Opaque => tcp::refuse(io, &arrival, &failure),
+        Spoken::Tls { .. } | Spoken::Opaque => {
+            tcp::refuse(io, &arrival, &failure);
+            None
+        }
     }
 }
