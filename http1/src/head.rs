@@ -78,8 +78,7 @@ pub(crate) fn request(
     *request.uri_mut() = uri;
     *request.version_mut() = version(http10);
     *request.headers_mut() = headers;
-    *request.extensions_mut() = spare.extensions();
-    request.extensions_mut().insert(spelling);
+    *request.extensions_mut() = spare.extensions(spelling);
     Ok(Some(RequestHead { request, framing, said, http10 }))
 }
 
@@ -139,8 +138,7 @@ pub(crate) fn response(
     *response.status_mut() = status;
     *response.version_mut() = version(http10);
     *response.headers_mut() = headers;
-    *response.extensions_mut() = spare.extensions();
-    response.extensions_mut().insert(spelling);
+    *response.extensions_mut() = spare.extensions(spelling);
     Ok(Some(ResponseHead { response, framing, keeps }))
 }
 

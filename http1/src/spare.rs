@@ -12,6 +12,8 @@ use bytes::BytesMut;
 use http::{Extensions, HeaderMap};
 use slab::Slab;
 
+use crate::spelling::Spelling;
+
 /// One a worker.
 #[derive(Default)]
 pub struct Spare {
@@ -77,8 +79,14 @@ impl Spare {
         self.maps.borrow_mut().pop().unwrap_or_default()
     }
 
-    pub(crate) fn extensions(&self) -> Extensions {
-        self.extensions.borrow_mut().pop().unwrap_or_default()
+    /// Those of a head that is spelled so, and nothing else.
+    pub(crate) fn extensions(&self, spelling: Spelling) -> Extensions {
+        let mut extensions = self.extensions.borrow_mut().pop().unwrap_or_default();
+        match extensions.get_mut() {
+            Some(room) => *room = spelling,
+            None => drop(extensions.insert(spelling)),
+        }
+        extensions
     }
 
     /// A head that was written is of no more use; its maps are.
@@ -90,7 +98,12 @@ impl Spare {
         }
         let mut kept = self.extensions.borrow_mut();
         if !extensions.is_empty() && kept.len() < KEPT {
-            extensions.clear();
+            // Where there is nothing else in it, the room of its spelling is the next one's.
+            let alone = extensions.len() == 1;
+            match extensions.get_mut::<Spelling>() {
+                Some(spelling) if alone => *spelling = Spelling::default(),
+                _ => extensions.clear(),
+            }
             kept.push(extensions);
         }
     }

@@ -67,8 +67,34 @@ impl Spelling {
 
     /// Where `name` was written first, from `from` on.
     fn find(&self, name: &[u8], from: usize) -> Option<usize> {
-        (from..self.names.len()).find(|at| self.spelled(*at).eq_ignore_ascii_case(name))
+        (from..self.names.len()).find(|at| is_spelling(self.spelled(*at), name))
     }
+}
+
+/// Whether `spelled` is `name`, which is in lower case: eight letters at a time, because this is asked of every field of every head.
+fn is_spelling(spelled: &[u8], name: &[u8]) -> bool {
+    if spelled.len() != name.len() {
+        return false;
+    }
+    let same = |(spelled, name): (&[u8; 8], &[u8; 8])| {
+        lower_case(u64::from_ne_bytes(*spelled)) == u64::from_ne_bytes(*name)
+    };
+    match (spelled.last_chunk(), name.last_chunk()) {
+        (Some(end), Some(end_of_name)) => {
+            let (words, of_name) = (spelled.as_chunks().0, name.as_chunks().0);
+            same((end, end_of_name)) && words.iter().zip(of_name).all(same)
+        }
+        _ => spelled.eq_ignore_ascii_case(name),
+    }
+}
+
+/// Of eight bytes those that are capital letters of ASCII made small.
+const fn lower_case(word: u64) -> u64 {
+    const EACH: u64 = 0x0101_0101_0101_0101;
+    let seven = word & (0x7f * EACH);
+    // The highest bit of each byte says: from A on; beyond Z; not of ASCII. None carries into the next.
+    let (from_a, beyond_z) = (seven + (0x80 - b'A' as u64) * EACH, seven + (0x7f - b'Z' as u64) * EACH);
+    word | (from_a & !beyond_z & !word & (0x80 * EACH)) >> 2
 }
 
 /// Writes all fields but the skipped ones, each as `Name: value`, CR LF.
@@ -142,4 +168,34 @@ fn write_value(out: &mut Vec<u8>, value: &HeaderValue) {
     out.extend_from_slice(b": ");
     out.extend_from_slice(value.as_bytes());
     out.extend_from_slice(b"\r\n");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_known_in_any_case_and_no_other_for_it() {
+        for byte in 0..=u8::MAX {
+            let word = [byte; 8];
+            let lower = lower_case(u64::from_ne_bytes(word)).to_ne_bytes();
+            assert_eq!(lower, [byte.to_ascii_lowercase(); 8], "{byte}");
+        }
+        for name in
+            ["te", "host", "expect", "trailers", "x-request", "content-length", "x-forwarded-client-cert"]
+        {
+            let name = name.as_bytes();
+            for at in 0..name.len() {
+                let (mut spelled, mut other) = (name.to_vec(), name.to_vec());
+                spelled[at].make_ascii_uppercase();
+                other[at] ^= 0x01;
+                assert!(is_spelling(&spelled, name));
+                assert!(!is_spelling(&other, name));
+                // The other case of what is no letter is another name.
+                other[at] = name[at] ^ 0x20;
+                assert_eq!(is_spelling(&other, name), name[at].is_ascii_alphabetic());
+            }
+            assert!(!is_spelling(&name[1..], name));
+        }
+    }
 }

@@ -147,12 +147,7 @@ async fn plaintext(io: impl Stream, arrival: Box<Arrival>, target: Target, why: 
 }
 
 /// Opens TLS of the mesh, and serves what is inside.
-async fn open(
-    io: impl Stream,
-    mut arrival: Box<Arrival>,
-    target: Target,
-    offered: Offered,
-) -> Option<Http> {
+async fn open(io: impl Stream, mut arrival: Box<Arrival>, target: Target, offered: Offered) -> Option<Http> {
     let worker = arrival.worker.clone();
     let shared = &worker.shared;
     let (io, caller, inner) = match Box::pin(mtls::open(io, shared, offered)).await {
@@ -184,9 +179,7 @@ async fn inside(
     let Target { destination, name, .. } = &target;
     match agreed {
         Some(Token::Http2) => Some(Http::new(io, Connection::new(&arrival, towards, true))),
-        Some(Token::Http11 | Token::Http10) => {
-            Some(Http::new(io, Connection::new(&arrival, towards, false)))
-        }
+        Some(Token::Http11 | Token::Http10) => Some(Http::new(io, Connection::new(&arrival, towards, false))),
         Some(Token::Tcp) => {
             Box::pin(tcp::carry(io, &arrival, destination, &destination.tcp, None)).await;
             None

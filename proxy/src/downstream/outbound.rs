@@ -37,11 +37,7 @@ pub async fn redirected(io: impl Stream, arrival: Box<Arrival>, original: Socket
 }
 
 /// A connection to the loopback address that stands for one service.
-pub async fn service_address(
-    io: impl Stream,
-    arrival: Box<Arrival>,
-    name: DestinationName,
-) -> Option<Http> {
+pub async fn service_address(io: impl Stream, arrival: Box<Arrival>, name: DestinationName) -> Option<Http> {
     match Box::pin(look_up(&arrival.worker, &name)).await {
         Ok(slot) => destination(io, arrival, name, slot).await,
         Err(failure) => refused(io, arrival, failure).await,

@@ -524,14 +524,13 @@ fn explained(failure: Failure, why: Suppressed) -> Failure {
 }
 
 fn version(request: &Request<Body>, http: UpstreamHttp) -> HttpVersionChoice {
-    // An upgrade is a thing of HTTP/1, an extended CONNECT one of HTTP/2.
-    if request.version() < Version::HTTP_2 && request.headers().contains_key(http::header::UPGRADE) {
-        return HttpVersionChoice::Http1;
-    }
     let two = match http {
         UpstreamHttp::Http2 => true,
         UpstreamHttp::AsReceived => is_http2(request.version()),
         UpstreamHttp::Http1 => is_extended_connect(request) || is_grpc(request.headers()),
     };
-    if two { HttpVersionChoice::Http2 } else { HttpVersionChoice::Http1 }
+    // An upgrade is a thing of HTTP/1, an extended CONNECT one of HTTP/2.
+    let upgrades =
+        || request.version() < Version::HTTP_2 && request.headers().contains_key(http::header::UPGRADE);
+    if two && !upgrades() { HttpVersionChoice::Http2 } else { HttpVersionChoice::Http1 }
 }

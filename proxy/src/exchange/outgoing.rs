@@ -133,10 +133,11 @@ impl Held {
         if response.body().is_end_stream() {
             return;
         }
-        let stream = is_stream(response.headers());
+        let grpc = is_grpc(response.headers());
+        // Nobody knows beforehand when it ends: events, gRPC, anything without a length.
+        let stream = grpc || !response.headers().contains_key(header::CONTENT_LENGTH);
         let (pause, end) = (idle.filter(|_| stream), deadline.of_body(stream));
         if pause.is_some() || end.is_some() {
-            let grpc = is_grpc(response.headers());
             self.limits = Some(Limits { pause, end, grpc, timers: timers.clone(), set: None, moved: false });
         }
     }
@@ -183,11 +184,6 @@ impl Drop for Held {
         self.record.ends(now);
         self.in_flight.ends(now);
     }
-}
-
-/// A response whose end nobody knows beforehand: events, gRPC, anything without a length.
-fn is_stream(headers: &HeaderMap) -> bool {
-    !headers.contains_key(header::CONTENT_LENGTH) || is_grpc(headers)
 }
 
 /// What holds for a body.

@@ -13,7 +13,6 @@ use outrigger_config::model::Timeouts;
 use tokio::time::Instant;
 
 use crate::failure::{Failure, Reason, is_grpc};
-use crate::field;
 
 /// Milliseconds until the response's headers have to be there and, where the response says how long it is, until its end. Received from a
 /// caller it is obeyed; it is written on every attempt that has a limit.
@@ -56,8 +55,16 @@ impl Deadline {
     /// Of a request that arrived at `begun`.
     pub fn of(headers: &HeaderMap, begun: Instant, limits: Timeouts) -> Self {
         let bound = |limit, by| Some(Bound { at: begun + limit, limit, by });
-        let caller = field::find(headers, TIMEOUT.as_str()).and_then(milliseconds);
-        let call = field::find(headers, GRPC_TIMEOUT.as_str());
+        let (mut caller, mut call) = (None, None);
+        // Both in one go: most requests have neither.
+        for (name, value) in headers {
+            match name.as_str() {
+                "x-outrigger-timeout-ms" => _ = caller.get_or_insert(value),
+                "grpc-timeout" => _ = call.get_or_insert(value),
+                _ => {}
+            }
+        }
+        let caller = caller.and_then(milliseconds);
         let call = call.filter(|_| is_grpc(headers)).and_then(parse_grpc);
         Self {
             response: earlier(

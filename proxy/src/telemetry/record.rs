@@ -33,6 +33,9 @@ pub struct Record {
     failure: Option<Failure>,
     complete: bool,
     attempts: u32,
+    /// Bytes each way that are counted here.
+    bytes: [u64; 2],
+    /// Those that are counted elsewhere.
     seen: Option<Rc<Seen>>,
     /// A policy in mode Audit or Observe would have refused it, or a fault hit it.
     audited: bool,
@@ -113,6 +116,7 @@ impl Record {
             failure: None,
             complete: false,
             attempts: 0,
+            bytes: [0; 2],
             seen: None,
             audited: false,
             noted: telemetry.access_log.is_on().then(Box::default),
@@ -221,16 +225,13 @@ impl Record {
 
     pub fn bytes(&mut self, way: Way, n: u64) {
         self.service.bytes(self.worker, way, n);
-        self.seen().of(way, n);
+        self.bytes[way as usize] += n;
     }
 
     /// Counts one way on, apart from this record: a body that is read elsewhere, one half of a relay.
     pub fn count(&mut self, way: Way) -> ByteCount {
-        ByteCount { service: self.service.clone(), worker: self.worker, way, seen: self.seen().clone() }
-    }
-
-    fn seen(&mut self) -> &Rc<Seen> {
-        self.seen.get_or_insert_with(Rc::default)
+        let seen = self.seen.get_or_insert_with(Rc::default).clone();
+        ByteCount { service: self.service.clone(), worker: self.worker, way, seen }
     }
 
     fn note(&mut self, note: impl FnOnce(&mut Noted)) {
@@ -282,8 +283,9 @@ impl Drop for Record {
             }
         }
         let Some(noted) = self.noted.take() else { return };
-        let (request_bytes, response_bytes) =
-            self.seen.as_ref().map_or((0, 0), |seen| (seen.request.get(), seen.response.get()));
+        let seen = self.seen.as_ref().map_or((0, 0), |seen| (seen.request.get(), seen.response.get()));
+        let [request, response] = self.bytes;
+        let (request_bytes, response_bytes) = (request + seen.0, response + seen.1);
         self.telemetry.access_log.offer(self.worker, reason.is_some() || self.audited, || Line {
             time: std::time::SystemTime::now(),
             duration,

@@ -204,8 +204,8 @@ impl Drop for Received {
 /// Makes a request HTTP/1.1: origin-form with `Host`, but for CONNECT (RFC 9112 §3.2).
 pub(super) fn frame(request: &mut Request<Body>) {
     *request.version_mut() = Version::HTTP_11;
-    if !request.headers().contains_key(HOST)
-        && let Some(authority) = request.uri().authority()
+    if let Some(authority) = request.uri().authority()
+        && !request.headers().contains_key(HOST)
         && let Ok(host) = HeaderValue::from_str(authority.as_str())
     {
         request.headers_mut().insert(HOST, host);

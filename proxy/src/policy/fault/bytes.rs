@@ -33,7 +33,7 @@ impl Faults {
     ) -> Result<Option<Box<Connected>>, Failure> {
         let headers = HeaderMap::new();
         let asked = Asked {
-            head: None,
+            request: None,
             headers: &headers,
             peer: &arrival.peer,
             direction: arrival.direction,

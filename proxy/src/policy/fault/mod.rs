@@ -78,7 +78,7 @@ impl Faults {
 
     fn hit(&self, request: &Request<Body>, connection: &Connection) -> Option<Hit> {
         let asked = Asked {
-            head: Some((request.method(), request.uri().path(), Authority::of(request).host())),
+            request: Some(request),
             headers: request.headers(),
             peer: &connection.peer,
             direction: connection.direction,
@@ -129,8 +129,8 @@ impl Faults {
 
 /// A call that may be hit.
 struct Asked<'a> {
-    /// Method, path and host; `None` for a connection that carries bytes.
-    head: Option<(&'a http::Method, &'a str, &'a str)>,
+    /// `None` for a connection that carries bytes.
+    request: Option<&'a Request<Body>>,
     headers: &'a HeaderMap,
     peer: &'a Peer,
     direction: Direction,
@@ -140,7 +140,7 @@ struct Asked<'a> {
 impl Asked<'_> {
     fn meets(&self, fault: &Fault) -> bool {
         let of_accept = matches!(fault.effect, FaultEffect::SlowAccept(_));
-        if of_accept || (self.head.is_none() && fault.is_http()) {
+        if of_accept || (self.request.is_none() && fault.is_http()) {
             return false;
         }
         let of_grpc =
@@ -159,11 +159,16 @@ impl Asked<'_> {
             }
         };
         let address: IpAddr = self.peer.address.ip().to_canonical();
-        let call = self.head.map(|(method, path, host)| Call {
-            method,
-            path: if path.is_empty() { "/" } else { path },
-            host,
-            headers: Some(self.headers),
+        let call = self.request.map(|request| {
+            // Not looked for where nobody asks for it.
+            let hosts = fault.matches.iter().any(|to| !to.hosts.is_empty());
+            let (path, host) = (request.uri().path(), hosts.then(|| Authority::of(request).host()));
+            Call {
+                method: request.method(),
+                path: if path.is_empty() { "/" } else { path },
+                host: host.unwrap_or_default(),
+                headers: Some(self.headers),
+            }
         });
         fault.concerns(Caller { identity, address }, call.as_ref())
     }

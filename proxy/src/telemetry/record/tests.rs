@@ -125,5 +125,5 @@ fn names_are_copied_only_while_the_log_is_on() {
 /// It stands in the future of every exchange.
 #[test]
 fn a_record_is_small() {
-    assert!(size_of::<Record>() <= 176, "{}", size_of::<Record>());
+    assert!(size_of::<Record>() <= 192, "{}", size_of::<Record>());
 }
