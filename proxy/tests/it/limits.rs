@@ -16,6 +16,8 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use super::harness::*;
 
+mod uploads;
+
 struct Callee {
     running: Running,
     manifests: TempDir,

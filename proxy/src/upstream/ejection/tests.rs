@@ -251,6 +251,12 @@ fn no_history_ejects_too_many_or_probes_twice() {
             consecutive_errors: Some(rng.random_range(1..6)),
             connect_failures: Some(rng.random_range(1..4)),
             success_rate: rng.random_bool(0.5).then(SuccessRate::default),
+            slow_calls: rng.random_bool(0.5).then(|| SlowCalls {
+                longer_than: Duration::from_millis(100),
+                share: percent(rng.random_range(1..=100)),
+                interval: Duration::from_secs(10),
+                min_requests: rng.random_range(1..20),
+            }),
             base: Duration::from_millis(rng.random_range(1..5_000)),
             max_ejected: percent(rng.random_range(0..=100)),
             ..Ejection::default()
@@ -267,7 +273,8 @@ fn no_history_ejects_too_many_or_probes_twice() {
             match rng.random_range(0..10) {
                 0..6 => {
                     let outcome = [Success, Failure, Failure, Unreached][rng.random_range(0..4usize)];
-                    breaker.tell(outcome, false, None, (now, &rules), &places, random);
+                    let slow = rules.slow_calls.is_some() && rng.random_bool(0.5);
+                    breaker.tell(outcome, slow, None, (now, &rules), &places, random);
                 }
                 6 | 7 => {
                     if let Some(probe) = breaker.probe(now, &rules, random) {
