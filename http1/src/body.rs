@@ -92,6 +92,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> http_body::Body for Incoming<T> {
                 Err(error) => Some(Err(error)),
             };
             if channel.decoder.is_ended() {
+                channel.spare.rests(&mut channel.input.flows);
                 // The connection may carry another message before this is asked again.
                 drop(guard);
                 self.channel = None;

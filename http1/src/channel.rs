@@ -61,6 +61,12 @@ impl<T> Channel<T> {
     }
 }
 
+impl<T> Drop for Channel<T> {
+    fn drop(&mut self) {
+        self.spare.rests(&mut self.input.flows);
+    }
+}
+
 impl<T: AsyncRead + Unpin> Channel<T> {
     pub fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let Some(io) = &mut self.io else { return Poll::Ready(Err(io::ErrorKind::NotConnected.into())) };

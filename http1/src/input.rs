@@ -8,7 +8,7 @@ use bytes::{Buf as _, Bytes, BytesMut};
 use tokio::io::AsyncRead;
 use tokio_util::io::poll_read_buf;
 
-use crate::spare::Spare;
+use crate::spare::{LARGEST_READ, Spare};
 
 /// Without memory of its own while it is empty.
 #[derive(Debug, Default)]
@@ -18,6 +18,10 @@ pub(crate) struct Input {
     pub scanned: usize,
     /// The peer has said everything.
     pub ended: bool,
+    /// What was read last was half of the most, or more.
+    filled: bool,
+    /// Counted by [`Spare`].
+    pub flows: bool,
 }
 
 impl Input {
@@ -31,7 +35,8 @@ impl Input {
     ) -> Poll<io::Result<usize>> {
         let io = Pin::new(io);
         let read = if self.buffer.is_empty() {
-            spare.with_space(want, |space| {
+            let most = spare.most(&mut self.flows, self.filled && want > LARGEST_READ);
+            spare.with_space(want, most, |space| {
                 let read = poll_read_buf(io, cx, space);
                 if let Poll::Ready(Ok(1..)) = read {
                     self.buffer = space.split();
@@ -39,11 +44,13 @@ impl Input {
                 read
             })
         } else {
-            self.buffer.reserve(want.clamp(1024, crate::spare::LARGEST_READ));
+            self.buffer.reserve(want.clamp(1024, LARGEST_READ));
             poll_read_buf(io, cx, &mut self.buffer)
         };
-        if let Poll::Ready(Ok(0)) = read {
-            self.ended = true;
+        match read {
+            Poll::Ready(Ok(0)) => self.ended = true,
+            Poll::Ready(Ok(count)) => self.filled = count >= LARGEST_READ / 2,
+            Poll::Ready(Err(_)) | Poll::Pending => {}
         }
         read
     }

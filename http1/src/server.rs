@@ -280,6 +280,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin + 'static> Connection<T> {
         channel.serial = channel.serial.wrapping_add(1);
         channel.answering = false;
         channel.output.begun = false;
+        channel.spare.rests(&mut channel.input.flows);
         let unread = !channel.decoder.is_ended();
         match after {
             After::Next if unread => After::Close { unread },
