@@ -1,16 +1,17 @@
 //! The body of a message on its way through, whichever codec it came from.
 //!
-//! hyper's types end here and in the two codecs: `downstream/` makes a `Body` of what it receives, `upstream/connect` of what it is
-//! answered, and nothing between them knows which codec that was. Streams; never collects.
+//! The codecs' types end here: `downstream/` makes a `Body` of what it receives, `upstream/` of what it is answered, and nothing between them
+//! knows which codec that was. Streams; never collects.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::fmt;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
+use outrigger_http2::RecvStream;
 
 use crate::downstream::Stream;
 use crate::exchange::Attempt;
@@ -25,7 +26,8 @@ pub struct Body(Kind);
 #[derive(Debug)]
 enum Kind {
     Bytes(Option<Bytes>),
-    Hyper(hyper::body::Incoming),
+    /// Of a request over HTTP/2.
+    Stream(RecvStream),
     /// Of a request over HTTP/1.
     Asked(outrigger_http1::Incoming<Box<dyn Stream>>),
     Http1(http1::Received),
@@ -50,8 +52,9 @@ impl Body {
         Self(Kind::Bytes(None))
     }
 
-    pub fn from_incoming(incoming: hyper::body::Incoming) -> Self {
-        Self(Kind::Hyper(incoming))
+    /// Of a request over HTTP/2.
+    pub fn stream(recv: RecvStream) -> Self {
+        Self(Kind::Stream(recv))
     }
 
     /// Of a request over HTTP/1.
@@ -135,9 +138,14 @@ impl http_body::Body for Body {
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match &mut self.0 {
             Kind::Bytes(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
-            Kind::Hyper(incoming) => {
-                Pin::new(incoming).poll_frame(cx).map(|frame| frame.map(|f| f.map_err(BodyError::Codec)))
-            }
+            Kind::Stream(recv) => Poll::Ready(match ready!(recv.poll_data(cx)) {
+                Some(Ok(data)) => {
+                    recv.release(data.len());
+                    Some(Ok(Frame::data(data)))
+                }
+                Some(Err(error)) => Some(Err(BodyError::Stream(error))),
+                None => recv.take_trailers().map(|trailers| Ok(Frame::trailers(trailers))),
+            }),
             Kind::Asked(incoming) => {
                 Pin::new(incoming).poll_frame(cx).map(|frame| frame.map(|f| f.map_err(BodyError::Http1)))
             }
@@ -152,7 +160,7 @@ impl http_body::Body for Body {
     fn is_end_stream(&self) -> bool {
         match &self.0 {
             Kind::Bytes(bytes) => bytes.is_none(),
-            Kind::Hyper(incoming) => incoming.is_end_stream(),
+            Kind::Stream(recv) => recv.is_end_stream(),
             Kind::Asked(incoming) => incoming.is_end_stream(),
             Kind::Http1(received) => received.is_end_stream(),
             Kind::Http2(received) => received.is_end_stream(),
@@ -165,7 +173,7 @@ impl http_body::Body for Body {
     fn size_hint(&self) -> SizeHint {
         match &self.0 {
             Kind::Bytes(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
-            Kind::Hyper(incoming) => incoming.size_hint(),
+            Kind::Stream(recv) => recv.left().map_or_else(SizeHint::default, SizeHint::with_exact),
             Kind::Asked(incoming) => incoming.size_hint(),
             Kind::Http1(received) => received.size_hint(),
             Kind::Http2(received) => received.size_hint(),
@@ -215,11 +223,9 @@ impl http_body::Body for Behind {
 #[derive(Debug, thiserror::Error)]
 pub enum BodyError {
     #[error("{0}")]
-    Codec(hyper::Error),
-    #[error("{0}")]
     Http1(outrigger_http1::BodyError),
     #[error("{0}")]
-    Stream(h2::Error),
+    Stream(outrigger_http2::Error),
     /// No byte moved for as long as it may.
     #[error("the body made no progress for {0:?}")]
     Stalled(std::time::Duration),
@@ -234,7 +240,7 @@ impl BodyError {
         match self {
             // What its client sent is no body.
             Self::Http1(outrigger_http1::BodyError::Refused(_)) => Reason::BadRequest,
-            Self::Codec(_) | Self::Http1(_) | Self::Stream(_) => Reason::ClientClosed,
+            Self::Http1(_) | Self::Stream(_) => Reason::ClientClosed,
             Self::Stalled(_) => Reason::RequestBodyStalled,
             Self::Ended(reason) => *reason,
         }

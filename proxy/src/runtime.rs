@@ -94,20 +94,6 @@ where
     })
 }
 
-/// Lets hyper's HTTP/2 run its streams as tasks of the worker it is called on.
-#[derive(Clone, Copy, Debug)]
-pub struct LocalExecutor;
-
-impl<F> hyper::rt::Executor<F> for LocalExecutor
-where
-    F: Future + 'static,
-    F::Output: 'static,
-{
-    fn execute(&self, future: F) {
-        tokio::task::spawn_local(future);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -8,14 +8,13 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
-use h2::{RecvStream, SendStream};
 use http::Response;
+use outrigger_http2::{Code, Error, RecvStream, SendStream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::oneshot;
 
 use crate::body::Body;
 use crate::downstream::Stream as Connection;
-use crate::downstream::tunnel::ClientTunnel;
 use crate::upstream::http2::Slot;
 use crate::upstream::relay::Resettable;
 
@@ -30,25 +29,33 @@ pub struct Upgrade(Kind);
 enum Kind {
     /// HTTP/1 upstream: the codec has let go of the connection.
     Socket(Box<Socket>),
-    /// HTTP/1 downstream: the codec lets go of the connection when the response's head is written.
-    Promised(oneshot::Receiver<Socket>),
+    /// Downstream: the codec lets go of the connection or stream when the response's head is written.
+    Promised(oneshot::Receiver<Tunnel>),
     /// HTTP/2 upstream: the stream is the tunnel.
     Stream(Box<Stream>),
-    /// HTTP/2 downstream: hyper hands it over when the response's head is written.
-    Client(hyper::upgrade::OnUpgrade),
+}
+
+/// Keeps what was promised.
+pub struct Promise(oneshot::Sender<Tunnel>);
+
+impl Promise {
+    // Nobody waits for it if its exchange was ended meanwhile: then it is dropped.
+
+    pub fn socket(self, io: Box<dyn Connection>, unread: Bytes) {
+        let _ = self.0.send(Tunnel::Socket(Socket { io, unread }));
+    }
+
+    pub fn stream(self, send: SendStream, recv: RecvStream) {
+        let _ =
+            self.0.send(Tunnel::Stream(Box::new(Stream { send, recv, unread: Bytes::new(), _slot: None })));
+    }
 }
 
 /// A connection of which HTTP/1 was spoken.
-pub struct Socket {
+struct Socket {
     io: Box<dyn Connection>,
     /// Came in the same packet as the head.
     unread: Bytes,
-}
-
-impl Socket {
-    pub fn new(io: Box<dyn Connection>, unread: Bytes) -> Self {
-        Self { io, unread }
-    }
 }
 
 impl fmt::Debug for Socket {
@@ -58,22 +65,17 @@ impl fmt::Debug for Socket {
 }
 
 impl Upgrade {
-    /// Of a request that came in through hyper.
-    pub fn downstream(upgrade: hyper::upgrade::OnUpgrade) -> Self {
-        Self(Kind::Client(upgrade))
-    }
-
-    /// Of a request over HTTP/1: the connection comes when its answer is written.
-    pub fn promised() -> (oneshot::Sender<Socket>, Self) {
+    /// Of a client: its connection or stream comes when its answer is written.
+    pub fn promised() -> (Promise, Self) {
         let (promise, promised) = oneshot::channel();
-        (promise, Self(Kind::Promised(promised)))
+        (Promise(promise), Self(Kind::Promised(promised)))
     }
 
     pub(crate) fn socket(io: Box<dyn Connection>, unread: Bytes) -> Self {
         Self(Kind::Socket(Box::new(Socket { io, unread })))
     }
 
-    pub(crate) fn stream(send: SendStream<Bytes>, recv: RecvStream, slot: Slot) -> Self {
+    pub(crate) fn stream(send: SendStream, recv: RecvStream, slot: Option<Slot>) -> Self {
         Self(Kind::Stream(Box::new(Stream { send, recv, unread: Bytes::new(), _slot: slot })))
     }
 
@@ -82,14 +84,10 @@ impl Upgrade {
         let tunnel = match self.0 {
             Kind::Socket(socket) => Tunnel::Socket(*socket),
             Kind::Promised(promised) => match promised.await {
-                Ok(socket) => Tunnel::Socket(socket),
+                Ok(tunnel) => tunnel,
                 Err(_) => return Err(io::ErrorKind::ConnectionReset.into()),
             },
             Kind::Stream(stream) => Tunnel::Stream(stream),
-            Kind::Client(upgrade) => {
-                let upgraded = upgrade.await.map_err(io::Error::other)?;
-                Tunnel::Client(Box::new(ClientTunnel::new(upgraded)))
-            }
         };
         Ok(Upgraded(tunnel))
     }
@@ -109,24 +107,22 @@ pub struct Upgraded(Tunnel);
 enum Tunnel {
     Socket(Socket),
     Stream(Box<Stream>),
-    Client(Box<ClientTunnel>),
 }
 
 /// A stream of an HTTP/2 connection used as a tunnel.
 #[derive(Debug)]
 struct Stream {
-    send: SendStream<Bytes>,
+    send: SendStream,
     recv: RecvStream,
     unread: Bytes,
-    _slot: Slot,
+    _slot: Option<Slot>,
 }
 
 impl Resettable for Upgraded {
     fn reset(&mut self) {
         match &mut self.0 {
             Tunnel::Socket(socket) => socket.io.reset(),
-            Tunnel::Stream(stream) => stream.send.send_reset(h2::Reason::CANCEL),
-            Tunnel::Client(io) => io.reset(),
+            Tunnel::Stream(stream) => stream.send.reset(Code::CANCEL),
         }
     }
 }
@@ -150,7 +146,6 @@ impl AsyncRead for Upgraded {
                 Poll::Ready(Ok(()))
             }
             Tunnel::Stream(stream) => stream.poll_read(cx, buf),
-            Tunnel::Client(io) => Pin::new(io).poll_read(cx, buf),
         }
     }
 }
@@ -160,7 +155,6 @@ impl AsyncWrite for Upgraded {
         match &mut self.0 {
             Tunnel::Socket(Socket { io, .. }) => Pin::new(io).poll_write(cx, buf),
             Tunnel::Stream(stream) => stream.poll_write(cx, buf),
-            Tunnel::Client(io) => Pin::new(io).poll_write(cx, buf),
         }
     }
 
@@ -168,15 +162,13 @@ impl AsyncWrite for Upgraded {
         match &mut self.0 {
             Tunnel::Socket(Socket { io, .. }) => Pin::new(io).poll_flush(cx),
             Tunnel::Stream(_) => Poll::Ready(Ok(())),
-            Tunnel::Client(io) => Pin::new(io).poll_flush(cx),
         }
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.0 {
             Tunnel::Socket(Socket { io, .. }) => Pin::new(io).poll_shutdown(cx),
-            Tunnel::Stream(stream) => Poll::Ready(stream.send.send_data(Bytes::new(), true).map_err(broken)),
-            Tunnel::Client(io) => Pin::new(io).poll_shutdown(cx),
+            Tunnel::Stream(stream) => Poll::Ready(stream.send.end().map_err(broken)),
         }
     }
 }
@@ -192,7 +184,7 @@ impl Stream {
         }
         let taken = move_into(&mut self.unread, buf);
         // Only what was taken: a reader that stalls stalls its peer.
-        let _ = self.recv.flow_control().release_capacity(taken);
+        self.recv.release(taken);
         Poll::Ready(Ok(()))
     }
 
@@ -200,17 +192,14 @@ impl Stream {
         if buf.is_empty() {
             return Poll::Ready(Ok(0));
         }
-        self.send.reserve_capacity(buf.len());
-        while self.send.capacity() == 0 {
-            match ready!(self.send.poll_capacity(cx)) {
-                Some(Ok(_)) => {}
-                Some(Err(error)) => return Poll::Ready(Err(broken(error))),
-                None => return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
-            }
-        }
-        let taken = self.send.capacity().min(buf.len());
-        self.send.send_data(Bytes::copy_from_slice(&buf[..taken]), false).map_err(broken)?;
-        Poll::Ready(Ok(taken))
+        self.send.poll_write(cx, buf).map_err(broken)
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        // The connection's window is for all of its streams.
+        self.recv.release(self.unread.len());
     }
 }
 
@@ -222,9 +211,9 @@ fn move_into(from: &mut Bytes, to: &mut ReadBuf<'_>) -> usize {
 }
 
 /// A reset stream is a reset connection to whoever uses the tunnel.
-fn broken(error: h2::Error) -> io::Error {
-    match error.into_io() {
-        Some(error) => error,
-        None => io::ErrorKind::ConnectionReset.into(),
+fn broken(error: Error) -> io::Error {
+    match error {
+        Error::Io(error) => error.kind().into(),
+        _ => io::ErrorKind::ConnectionReset.into(),
     }
 }

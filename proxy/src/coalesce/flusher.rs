@@ -9,7 +9,10 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
+use outrigger_http2::Space;
 use tokio::time::Sleep;
+
+use super::stream::BUFFER;
 
 /// One a worker. Its task starts with the first mark and ends with the worker.
 #[derive(Default)]
@@ -21,6 +24,7 @@ pub struct Flusher {
     spare: RefCell<Vec<Vec<u8>>>,
     /// Connections that were dropped with bytes in them.
     left: Cell<usize>,
+    space: Rc<Space>,
 }
 
 /// A connection as the flusher sees it.
@@ -60,13 +64,18 @@ impl Flusher {
         }
     }
 
+    /// What the connections of this worker read into.
+    pub fn space(&self) -> Rc<Space> {
+        self.space.clone()
+    }
+
     pub(super) fn buffer(&self) -> Vec<u8> {
         self.spare.borrow_mut().pop().unwrap_or_default()
     }
 
     pub(super) fn give_back(&self, mut buffer: Vec<u8>) {
         let mut spare = self.spare.borrow_mut();
-        if spare.len() < SPARE {
+        if spare.len() < SPARE && buffer.capacity() <= 2 * BUFFER {
             buffer.clear();
             spare.push(buffer);
         }

@@ -7,6 +7,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
+use outrigger_http2::Outlet;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::flusher::{Flusher, Marked};
@@ -79,6 +80,49 @@ impl<T: AsyncWrite + Unpin + 'static> Coalesced<T> {
     fn mark(&self, state: &mut State<T>) {
         if state.blocked.is_none() && !std::mem::replace(&mut state.marked, true) {
             self.flusher.mark(self.shared.clone());
+        }
+    }
+
+    /// For the frames of an HTTP/2 connection. Knows the connection only as long as it lives.
+    pub fn outlet(&self) -> Rc<dyn Outlet> {
+        Rc::new(Frames { shared: Rc::downgrade(&self.shared), flusher: self.flusher.clone() })
+    }
+}
+
+struct Frames<T> {
+    shared: std::rc::Weak<Shared<T>>,
+    flusher: Rc<Flusher>,
+}
+
+impl<T: AsyncWrite + Unpin + 'static> Outlet for Frames<T> {
+    fn write(&self, head: &[u8], data: &[u8]) {
+        let Some(shared) = self.shared.upgrade() else { return };
+        let state = &mut *shared.state.borrow_mut();
+        if !matches!(state.end, End::Open) {
+            return;
+        }
+        if state.buffer.capacity() == 0 {
+            state.buffer = self.flusher.buffer();
+        }
+        state.buffer.extend_from_slice(head);
+        state.buffer.extend_from_slice(data);
+        if state.blocked.is_none() && !std::mem::replace(&mut state.marked, true) {
+            self.flusher.mark(shared.clone());
+        }
+    }
+
+    fn waiting(&self) -> usize {
+        self.shared.upgrade().map_or(0, |shared| shared.state.borrow().waiting())
+    }
+
+    fn want_room(&self, driver: Option<&Waker>) {
+        let Some(shared) = self.shared.upgrade() else { return };
+        let state = &mut *shared.state.borrow_mut();
+        state.waits = true;
+        if let Some(driver) = driver
+            && !state.task.as_ref().is_some_and(|task| task.will_wake(driver))
+        {
+            state.task = Some(driver.clone());
         }
     }
 }

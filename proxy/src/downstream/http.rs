@@ -1,7 +1,7 @@
 //! A connection that speaks HTTP: its codec, with all limits, and each request on its way to the exchange.
 //!
-//! Every server codec is made here, so that none is made without its timer and limits: `outrigger_http1` for HTTP/1, hyper for HTTP/2, whose
-//! types end here. An exchange gets our body, and the client's side of a tunnel if it asks for one.
+//! Every server codec is made here or in `http2`, so that none is made without its timer and limits. An exchange gets our body, and the
+//! client's side of a tunnel if it asks for one.
 
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
@@ -11,22 +11,18 @@ use std::time::Duration;
 
 use http::header::UPGRADE;
 use http::{HeaderMap, Method, Request, Response};
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
 use outrigger_http1::Refusal;
 use outrigger_http1::server::{After, Broken, Next};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::patience::{Late, Timer};
-use super::{Connection, Stream, connect};
+use super::{Connection, Stream, connect, http2};
 use crate::body::Body;
-use crate::coalesce::Coalesced;
 use crate::exchange::{self, Outgoing};
 use crate::failure::{Asker, Failure, Reason};
 use crate::policy::fault::Reset;
-use crate::runtime::LocalExecutor;
-use crate::telemetry::{Direction, OpenConnection, Record};
-use crate::upgrade::{Socket, Upgrade};
+use crate::telemetry::{OpenConnection, Record};
+use crate::upgrade::Upgrade;
 
 /// A connection that is found to carry HTTP, with all that lasts as long as it does. What found it out is over: a connection at rest does not hold it.
 pub struct Http {
@@ -53,7 +49,7 @@ impl Http {
     pub fn serve(self) -> Served {
         let Self { io, connection, counted } = self;
         if connection.http2 {
-            Box::pin(serve_http2(io, connection, counted))
+            Box::pin(http2::serve(io, connection, counted))
         } else {
             Box::pin(serve_http1(io, connection, counted))
         }
@@ -133,8 +129,7 @@ async fn one(codec: &mut Codec, request: Request<Incoming>, connection: &Rc<Conn
         After::Close { unread } => Err(End::Closed { unread }),
         After::Tunnel => {
             if let (Some(promise), Some((io, unread))) = (promise, codec.take()) {
-                // Nobody waits for it if its exchange was ended meanwhile.
-                let _ = promise.send(Socket::new(io, unread));
+                promise.socket(io, unread);
             }
             Err(End::Left)
         }
@@ -208,56 +203,12 @@ fn reason(refusal: Refusal) -> Reason {
     }
 }
 
-async fn serve_http2(io: Box<dyn Stream>, connection: Rc<Connection>, _counted: Option<OpenConnection>) {
-    let service = service_fn(|request| handle_http2(request, connection.clone()));
-    let io = Coalesced::new(io, connection.worker.flusher.clone());
-    let io = TokioIo::new(io);
-    let mut codec = pin!(http2(connection.direction).serve_connection(io, service));
-    let mut timer = Timer::start(&connection.worker.timers);
-    let mut over = connection.over();
-    let mut leaving = false;
-    poll_fn(|cx| {
-        if over.poll(cx).is_ready() {
-            return ().into();
-        }
-        let late = timer.poll(cx, &connection.pulse).is_ready();
-        if (late || connection.draining.get()) && !std::mem::replace(&mut leaving, true) {
-            // Twice GOAWAY, the first without an end, so that what the client sends meanwhile is served (RFC 9113 §6.8).
-            codec.as_mut().graceful_shutdown();
-        }
-        codec.as_mut().poll(cx).map(|result| {
-            if let Err(error) = result {
-                tracing::debug!(%error, client = %connection.peer.address, "an HTTP/2 connection ended");
-            }
-        })
-    })
-    .await;
-}
-
-/// Boxed: a codec moves it about.
-type Answer = Pin<Box<dyn Future<Output = Result<Response<Outgoing>, BrokenOff>>>>;
-
-fn handle_http2(mut request: Request<hyper::body::Incoming>, connection: Rc<Connection>) -> Answer {
-    let tunnel =
-        (*request.method() == Method::CONNECT).then(|| Upgrade::downstream(hyper::upgrade::on(&mut request)));
-    let request = Box::new(request.map(Body::from_incoming));
-    Box::pin(async move {
-        let response = handle(request, tunnel, &connection).await;
-        if is_reset(&response) { Err(BrokenOff) } else { Ok(response) }
-    })
-}
-
 /// Whether the request is given up without an answer: over HTTP/2 its stream, over HTTP/1 its connection.
-fn is_reset(response: &Response<Outgoing>) -> bool {
+pub(super) fn is_reset(response: &Response<Outgoing>) -> bool {
     response.extensions().get::<Reset>().is_some()
 }
 
-/// Makes the HTTP/2 codec reset a stream.
-#[derive(Debug, thiserror::Error)]
-#[error("reset on purpose")]
-struct BrokenOff;
-
-async fn handle(
+pub(super) async fn handle(
     request: Box<Request<Body>>,
     tunnel: Option<Upgrade>,
     connection: &Rc<Connection>,
@@ -275,40 +226,8 @@ async fn handle(
 const LIMITS: outrigger_http1::Limits =
     outrigger_http1::Limits { head: MAX_HEADER_BYTES, fields: exchange::MAX_HEADERS };
 
-/// The HTTP/2 codec. A gateway's clients are further away, so they get larger windows.
-fn http2(direction: Direction) -> hyper::server::conn::http2::Builder<LocalExecutor> {
-    let (stream, connection) = match direction {
-        Direction::Gateway => (256 * 1024, 4 * 1024 * 1024),
-        Direction::Inbound | Direction::Outbound => (64 * 1024, 1024 * 1024),
-    };
-    // Requests cancelled before they were looked at, and frames for streams that are over (in the connection's life): at the figure the codec ends
-    // the connection, with everybody's streams. A caller's sidecar carries many clients on one connection: all its streams may be cancelled at once.
-    let (cancelled, late) = match direction {
-        Direction::Gateway => (20, 1024),
-        Direction::Inbound | Direction::Outbound => (2 * MAX_STREAMS as usize, 16 * 1024),
-    };
-    let mut builder = hyper::server::conn::http2::Builder::new(LocalExecutor);
-    builder
-        .timer(TokioTimer::new())
-        .initial_stream_window_size(stream)
-        .initial_connection_window_size(connection)
-        .adaptive_window(false)
-        .max_concurrent_streams(MAX_STREAMS)
-        .max_header_list_size(MAX_HEADER_BYTES as u32)
-        .max_send_buf_size(64 * 1024)
-        .max_pending_accept_reset_streams(cancelled)
-        .max_local_error_reset_streams(late)
-        .keep_alive_interval(Duration::from_secs(10))
-        .keep_alive_timeout(Duration::from_secs(20))
-        .enable_connect_protocol();
-    builder
-}
-
-/// At a time on one connection.
-const MAX_STREAMS: u32 = 200;
-
 /// Bytes of a head, the same on all four hops.
-const MAX_HEADER_BYTES: usize = 64 * 1024;
+pub(super) const MAX_HEADER_BYTES: usize = 64 * 1024;
 
 /// A request that never became one still counts.
 fn count_refused(connection: &Connection, failure: &Failure) {

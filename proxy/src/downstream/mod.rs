@@ -11,6 +11,7 @@ pub mod counted;
 pub mod detect;
 mod gateway;
 mod http;
+mod http2;
 pub mod inbound;
 pub mod listen;
 mod mtls;
@@ -21,7 +22,6 @@ mod replay;
 mod sniff;
 mod tcp;
 mod tls;
-pub(crate) mod tunnel;
 
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;

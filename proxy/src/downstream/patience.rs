@@ -1,6 +1,6 @@
 //! How long a client may take: for its next request's head, and between two requests.
 //!
-//! Owns the limits and the one timer of a connection. hyper's own header timer is not used: it makes and drops a timer for each request and
+//! Owns the limits and the one timer of a connection. A header timer of a codec's own would be made and dropped for each request and
 //! also ends connections that are merely idle. Here a head that is there in part notes the time, and a timer is only moved when that head was
 //! not complete by the end of the same turn: a client that sends its requests whole costs none.
 

@@ -207,28 +207,17 @@ pub(super) const MAX_HEADERS: usize = 128;
 pub(super) const HTTP1: outrigger_http1::Limits =
     outrigger_http1::Limits { head: MAX_HEADER_BYTES, fields: MAX_HEADERS };
 
-/// The HTTP/2 codec. Windows of design.md section 5; pings and stalls are `http2`'s.
-pub(super) fn http2() -> h2::client::Builder {
-    let mut builder = h2::client::Builder::new();
-    builder
-        .enable_push(false)
-        .initial_window_size(64 * 1024)
-        .initial_connection_window_size(1024 * 1024)
-        .max_frame_size(16 * 1024)
-        .max_send_buffer_size(64 * 1024)
-        // None before the peer's SETTINGS say how many: what it would refuse is not sent.
-        .initial_max_send_streams(0)
-        // `http2` refuses over 64 KiB itself, knowing why. The codec ends the whole connection when a header section has a few frames
-        // more than its limit needs, and the other streams with it; so its limit is for those who mean harm.
-        .max_header_list_size(4 * MAX_HEADER_BYTES as u32)
-        // Frames for streams we cancelled are in flight for a while. The codec counts those it no longer remembers over the life of the
-        // connection and ends it, with everybody's streams, at the second figure.
-        .max_concurrent_reset_streams(4096)
-        .max_local_error_reset_streams(Some(16 * 1024))
-        // Small messages that wait for a slow reader: about 17,000 of them, where the default ends the connection at 2,200.
-        .data_frame_budget(4 * 1024 * 1024);
-    builder
-}
+/// Of the HTTP/2 codec. Windows of design.md section 5; pings and stalls are `http2`'s.
+pub(super) const HTTP2: outrigger_http2::Limits = outrigger_http2::Limits {
+    stream_window: 64 * 1024,
+    connection_window: 1024 * 1024,
+    // An endpoint opens none.
+    streams: 0,
+    // `http2` refuses over 64 KiB itself, knowing why; what is beyond this the codec refuses.
+    header_list: 4 * MAX_HEADER_BYTES,
+    unseen_resets: 0,
+    faulty_streams: 16 * 1024,
+};
 
 impl AsyncRead for Transport {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {

@@ -1,8 +1,7 @@
 //! One HTTP/2 connection to an endpoint: its streams, its keep-alive, its end.
 //!
-//! Works on the `h2` crate itself, not on hyper's client: only here is known whether the endpoint processed a stream (REFUSED_STREAM,
-//! GOAWAY), the request's head is still at hand when it did not, and an exchange needs no task and no channel of its own.
-//! Never queues inside `h2`: a stream is opened only with a [`Slot`], and there are as many as the peer allows.
+//! Here is known whether the endpoint processed a stream (REFUSED_STREAM, GOAWAY), the request's head is still at hand when it did not, and
+//! an exchange needs no task and no channel of its own. A stream is opened only with a [`Slot`], and there are as many as the peer allows.
 
 mod head;
 mod pump;
@@ -10,13 +9,12 @@ mod stream;
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
-use std::future::{Future as _, poll_fn};
-use std::pin::Pin;
+use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
-use bytes::Bytes;
+use outrigger_http2::{Error, Pings, client};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::io::InspectReader;
@@ -113,8 +111,10 @@ impl Http2 {
                 format!("{} does not speak HTTP/2: {why}; is its port declared rightly?", endpoint.address);
             Failure::new(Reason::UpstreamProtocolError, detail)
         };
-        let broken = |error: h2::Error| {
-            if error.get_io().is_some_and(|error| is_refusal(error)) {
+        let broken = |error: Error| {
+            if let Error::Io(error) = &error
+                && is_refusal(&**error)
+            {
                 let detail = format!("{} does not take our certificate: {error}", endpoint.address);
                 return Failure::new(Reason::UpstreamTlsFailed, detail);
             }
@@ -133,15 +133,15 @@ impl Http2 {
         });
         let heard = Rc::clone(&state);
         let transport = InspectReader::new(transport, move |bytes: &[u8]| heard.hear(bytes));
-        let (sender, mut connection) = connect::http2()
-            .handshake::<_, Bytes>(Coalesced::new(transport, flusher))
-            .await
-            .map_err(broken)?;
+        let space = flusher.space();
+        let io = Coalesced::new(transport, flusher);
+        let outlet = io.outlet();
+        let (sender, mut connection) = client::Connection::new(io, outlet, space, connect::HTTP2);
         let settle = poll_fn(|cx| {
-            // Until then no stream may be opened, by the builder's settings.
-            let ended = Pin::new(&mut connection).poll(cx);
+            // Until then no stream may be opened.
+            let ended = connection.poll(cx);
             match ended {
-                _ if connection.max_concurrent_send_streams() > 0 => Poll::Ready(Ok(())),
+                _ if sender.limit() > 0 => Poll::Ready(Ok(())),
                 Poll::Ready(Ok(())) => Poll::Ready(Err(failed(&"it closed the connection"))),
                 Poll::Ready(Err(error)) => Poll::Ready(Err(broken(error))),
                 Poll::Pending => Poll::Pending,
@@ -151,18 +151,18 @@ impl Http2 {
             Ok(settled) => settled?,
             Err(_) => return Err(failed(&format_args!("no SETTINGS within {timeout:?}"))),
         }
-        let pings = connection.ping_pong().filter(|_| endpoint.meshed);
+        let pings = endpoint.meshed.then(|| connection.pings());
         let driven = Rc::clone(&state);
         tokio::task::spawn_local(async move {
             tokio::select! {
-                result = &mut connection => if let Err(error) = result {
+                result = poll_fn(|cx| connection.poll(cx)) => if let Err(error) = result {
                     tracing::debug!(%error, "an upstream HTTP/2 connection ended");
                 },
-                () = keep_alive(pings) => tracing::debug!("an upstream HTTP/2 connection does not answer pings"),
+                () = keep_alive_if(pings) => tracing::debug!("an upstream HTTP/2 connection does not answer pings"),
                 () = listen(&driven) => {}
             }
             driven.closed.set(true);
-            // Streams that nobody reads may keep the state for longer than there is a connection.
+            // What holds an end of a stream may live for longer than there is a connection.
             drop(connection);
             driven.place.take();
             driven.changed.notify_waiters();
@@ -186,7 +186,7 @@ impl Http2 {
 
     /// Streams the peer allows at a time.
     pub(super) fn limit(&self) -> usize {
-        self.sender.current_max_send_streams()
+        self.sender.limit()
     }
 
     pub(super) fn is_closed(&self) -> bool {
@@ -206,7 +206,7 @@ pub(crate) struct Slot {
 }
 
 /// What opens a stream.
-pub(super) type Sender = h2::client::SendRequest<Bytes>;
+pub(super) type Sender = client::Sender;
 
 impl Slot {
     /// Nothing new goes over this connection any more.
@@ -252,13 +252,19 @@ async fn listen(state: &State) {
     }
 }
 
+async fn keep_alive_if(pings: Option<Pings>) {
+    match pings {
+        Some(pings) => keep_alive(pings).await,
+        None => std::future::pending().await,
+    }
+}
+
 /// Ends when the peer stopped answering.
-async fn keep_alive(pings: Option<h2::PingPong>) {
-    let Some(mut pings) = pings else { return std::future::pending().await };
+pub(crate) async fn keep_alive(mut pings: Pings) {
     loop {
         tokio::time::sleep(PING_INTERVAL).await;
-        match tokio::time::timeout(PING_TIMEOUT, pings.ping(h2::Ping::opaque())).await {
-            Ok(Ok(_)) => {}
+        match tokio::time::timeout(PING_TIMEOUT, pings.ping()).await {
+            Ok(Ok(())) => {}
             // The connection ends by itself.
             Ok(Err(_)) => return std::future::pending().await,
             Err(_) => return,

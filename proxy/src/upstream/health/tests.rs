@@ -207,7 +207,7 @@ async fn grpc_server() -> SocketAddr {
                         response.header("grpc-status", "0").body(Full::new(Bytes::from_static(answer)));
                     Ok::<_, hyper::Error>(response.expect("it is valid"))
                 });
-                let _ = hyper::server::conn::http2::Builder::new(crate::runtime::LocalExecutor)
+                let _ = hyper::server::conn::http2::Builder::new(Local)
                     .timer(hyper_util::rt::TokioTimer::new())
                     .serve_connection(hyper_util::rt::TokioIo::new(stream), service)
                     .await;
@@ -215,6 +215,16 @@ async fn grpc_server() -> SocketAddr {
         }
     });
     address
+}
+
+/// Runs streams as tasks of the test.
+#[derive(Clone)]
+struct Local;
+
+impl<F: Future<Output: 'static> + 'static> hyper::rt::Executor<F> for Local {
+    fn execute(&self, future: F) {
+        tokio::task::spawn_local(future);
+    }
 }
 
 #[tokio::test(flavor = "local")]

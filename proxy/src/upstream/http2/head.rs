@@ -2,7 +2,7 @@
 
 use http::header::{self, HeaderValue};
 use http::request::Parts;
-use http::{HeaderMap, Method, Request, Uri, Version, uri};
+use http::{HeaderMap, Method, Uri, Version, uri};
 
 /// Fields and their size as RFC 9113 §6.5.2 counts it.
 pub(super) fn size(headers: &HeaderMap) -> (usize, usize) {
@@ -10,34 +10,13 @@ pub(super) fn size(headers: &HeaderMap) -> (usize, usize) {
     (headers.len(), bytes)
 }
 
-/// Makes a head HTTP/2: all pseudo-headers, no connection-level fields (RFC 9113 §8.2.2, §8.3.1).
-///
-/// Returns what is sent, and a copy: a stream may be refused or cut off by a GOAWAY after it was sent, which is an everyday event, and
-/// its request is then sent elsewhere. This copy is the one allocation of an HTTP/2 request that HTTP/1 does not make.
-pub(super) fn outgoing(mut head: Parts) -> (Request<()>, Parts) {
-    let protocol = head.extensions.get::<hyper::ext::Protocol>();
-    let protocol = protocol.map(|protocol| h2::ext::Protocol::from(protocol.as_str()));
+/// Makes a head HTTP/2: it has all pseudo-header fields (RFC 9113 §8.3.1). Fields of a connection the codec leaves out.
+pub(super) fn make(head: &mut Parts) {
     head.version = Version::HTTP_2;
-    if head.headers.keys().any(|name| CONNECTION_LEVEL.contains(&name.as_str())) {
-        for name in CONNECTION_LEVEL {
-            head.headers.remove(name);
-        }
-    }
-    if head.headers.get(header::TE).is_some_and(|te| te != "trailers") {
-        head.headers.remove(header::TE);
-    }
     let host = head.headers.remove(header::HOST);
     if head.uri.authority().is_none() || (head.uri.scheme().is_none() && head.method != Method::CONNECT) {
         head.uri = absolute(std::mem::take(&mut head.uri), host.as_ref(), head.method == Method::CONNECT);
     }
-    // What hangs on the request belongs to this process and not to the wire; copying it would cost more than the headers.
-    let extensions = std::mem::take(&mut head.extensions);
-    let mut wire = Request::from_parts(head.clone(), ());
-    if let Some(protocol) = protocol {
-        wire.extensions_mut().insert(protocol);
-    }
-    head.extensions = extensions;
-    (wire, head)
 }
 
 fn absolute(uri: Uri, host: Option<&HeaderValue>, connect: bool) -> Uri {
@@ -55,6 +34,3 @@ fn absolute(uri: Uri, host: Option<&HeaderValue>, connect: bool) -> Uri {
     }
     Uri::from_parts(parts).unwrap_or(uri)
 }
-
-const CONNECTION_LEVEL: [&str; 5] =
-    ["connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade"];

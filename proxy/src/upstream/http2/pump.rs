@@ -5,8 +5,8 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use h2::{Reason as Code, SendStream};
 use http_body::Body as _;
+use outrigger_http2::SendStream;
 
 use super::stream::Broken;
 use crate::body::Body;
@@ -15,7 +15,7 @@ use crate::upstream::replay::{Budget, Kept};
 /// Moves a request's body into its stream, no more of it than the peer has room for.
 pub(super) struct Pump {
     pub(super) body: Body,
-    pub(super) stream: SendStream<Bytes>,
+    pub(super) stream: SendStream,
     /// Data taken from the body that has found no room yet.
     held: Bytes,
     /// What was taken, while it is not too much and the response has not begun: the stream may yet be refused.
@@ -24,7 +24,7 @@ pub(super) struct Pump {
 }
 
 impl Pump {
-    pub(super) fn new(body: Body, stream: SendStream<Bytes>, budget: &Rc<Budget>) -> Self {
+    pub(super) fn new(body: Body, stream: SendStream, budget: &Rc<Budget>) -> Self {
         // Who can begin it again need not keep it a second time.
         let kept = (!body.is_replayed()).then(|| Kept::new(budget));
         Self { body, stream, held: Bytes::new(), kept, done: false }
@@ -39,23 +39,19 @@ impl Pump {
     fn advance(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
         loop {
             if !self.held.is_empty() {
-                ready!(self.poll_room(cx))?;
-                let room = self.stream.capacity().min(self.held.len());
-                let data = self.held.split_to(room);
-                let end = self.held.is_empty() && self.body.is_end_stream();
-                self.stream.send_data(data, end).map_err(Broken::Stream)?;
+                let end = self.body.is_end_stream();
+                ready!(self.stream.poll_send(cx, &mut self.held, end)).map_err(Broken::Stream)?;
                 if end {
                     return Poll::Ready(Ok(()));
                 }
                 continue;
             }
             // Also while the body has nothing to give: an endpoint that does not want the rest says so here.
-            if let Poll::Ready(reset) = self.stream.poll_reset(cx) {
-                let error = reset.map_or_else(|error| error, h2::Error::from);
+            if let Poll::Ready(error) = self.stream.poll_reset(cx) {
                 return Poll::Ready(Err(Broken::Stream(error)));
             }
             let Some(frame) = ready!(Pin::new(&mut self.body).poll_frame(cx)) else {
-                self.stream.send_data(Bytes::new(), true).map_err(Broken::Stream)?;
+                self.stream.end().map_err(Broken::Stream)?;
                 return Poll::Ready(Ok(()));
             };
             let frame = frame.map_err(Broken::Body)?;
@@ -64,30 +60,17 @@ impl Pump {
             }
             match frame.into_data() {
                 Ok(data) if data.is_empty() && self.body.is_end_stream() => {
-                    self.stream.send_data(data, true).map_err(Broken::Stream)?;
+                    self.stream.end().map_err(Broken::Stream)?;
                     return Poll::Ready(Ok(()));
                 }
                 Ok(data) => self.held = data,
                 Err(frame) => {
                     if let Ok(trailers) = frame.into_trailers() {
-                        self.stream.send_trailers(trailers).map_err(Broken::Stream)?;
+                        self.stream.trailers(&trailers).map_err(Broken::Stream)?;
                         return Poll::Ready(Ok(()));
                     }
                 }
             }
         }
-    }
-
-    /// Waits until the peer has room for some of what is held.
-    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
-        self.stream.reserve_capacity(self.held.len());
-        while self.stream.capacity() == 0 {
-            match ready!(self.stream.poll_capacity(cx)) {
-                Some(Ok(_)) => {}
-                Some(Err(error)) => return Poll::Ready(Err(Broken::Stream(error))),
-                None => return Poll::Ready(Err(Broken::Stream(Code::STREAM_CLOSED.into()))),
-            }
-        }
-        Poll::Ready(Ok(()))
     }
 }

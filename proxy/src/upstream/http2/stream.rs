@@ -3,16 +3,15 @@
 //! Runs in the task of whoever sends: no task, channel or queue of its own, but for a request's body that is still on its way when the response
 //! begins. Owns the judgement whether an endpoint processed a request that failed.
 
-use std::future::{Future as _, poll_fn};
-use std::pin::Pin;
+use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use h2::{Reason as Code, RecvStream, SendStream};
 use http::{Method, Request, Response, header};
 use http_body::{Body as _, Frame, SizeHint};
+use outrigger_http2::{Code, Error, RecvStream, SendStream};
 use tokio::task::AbortHandle;
 
 use super::pump::Pump;
@@ -39,12 +38,13 @@ pub(in crate::upstream) async fn send(
     endpoint: &Endpoint,
     budget: &Rc<Budget>,
 ) -> Sent {
-    if poll_fn(|cx| sender.poll_ready(cx)).await.is_err() {
+    if !is_ready(&mut sender, endpoint).await {
+        // It was never sent; the connection takes nobody else down with it.
         slot.close_connection();
         return Sent::Gone(request.take());
     }
-    let extended = request.extensions().get::<hyper::ext::Protocol>().is_some();
-    if extended && !sender.is_extended_connect_protocol_enabled() {
+    let protocol = request.extensions().get::<hyper::ext::Protocol>();
+    if protocol.is_some() && !sender.takes_extended_connect() {
         let detail = format!("{} does not offer extended CONNECT (RFC 8441)", endpoint.address);
         return Sent::Done(Err(SendError::unsent(
             Failure::new(Reason::UpgradeFailed, detail),
@@ -52,47 +52,32 @@ pub(in crate::upstream) async fn send(
         )));
     }
     let returned = request.returned();
-    let (head, body) = request.take().into_parts();
+    let (mut head, body) = request.take().into_parts();
+    head::make(&mut head);
     let connect = head.method == Method::CONNECT;
     let bodiless = body.is_end_stream();
-    let (wire, head) = head::outgoing(head);
+    let protocol = head.extensions.get::<hyper::ext::Protocol>().map(|protocol| protocol.as_ref());
+    let (stream, recv) = sender.send(&head.method, &head.uri, protocol, &head.headers, bodiless && !connect);
+    drop(sender);
     let head = LentHead::new(head, returned);
-    let (response, stream) = match sender.send_request(wire, bodiless && !connect) {
-        Ok(sent) => sent,
-        Err(error) if error.is_go_away() || error.is_io() => {
-            slot.close_connection();
-            return Sent::Gone(head.with(body));
-        }
-        Err(error) => {
-            let detail = format!("the request cannot be sent as HTTP/2: {error}");
-            return Sent::Done(Err(SendError::lost(Reason::BadRequest, detail)));
-        }
-    };
-    let mut exchange = Exchange { response, pump: None, tunnel: None };
-    if connect {
-        exchange.tunnel = Some(stream);
-    } else if !bodiless {
+    let mut exchange = Exchange { recv, pump: None, stream: None };
+    if connect || bodiless {
+        exchange.stream = Some(stream);
+    } else {
         exchange.pump = Some(Pump::new(body, stream, budget));
-    }
-    if !is_opened(&mut sender).await {
-        // It was never sent, so that nothing was processed; the connection takes nobody else down with it.
-        slot.close_connection();
-        tracing::warn!(endpoint = %endpoint.address, "an HTTP/2 connection opens no stream any more, and is left");
-        let body = exchange.into_body().expect("nothing was taken from the body yet");
-        return Sent::Gone(head.with(body));
     }
     let waiting = slot.waiting();
     let answer = poll_fn(|cx| exchange.poll(cx)).await;
     drop(waiting);
     let error = match answer {
-        Ok(response) => return Sent::Done(receive(response, exchange, slot, endpoint)),
+        Ok(response) => return Sent::Done(receive(response, exchange, connect, slot, endpoint)),
         Err(Broken::Body(error)) => {
             return Sent::Done(Err(SendError::lost(error.reason(), error.to_string())));
         }
         Err(Broken::Stream(error)) => error,
     };
     let (reason, detail) = (reason(&error), format!("{}: {error}", endpoint.address));
-    if !unprocessed(&error) {
+    if !error.is_unprocessed() {
         return Sent::Done(Err(SendError::lost(reason, detail)));
     }
     let Some(body) = exchange.into_body() else {
@@ -100,7 +85,7 @@ pub(in crate::upstream) async fn send(
         return Sent::Done(Err(SendError { unprocessed: true, blame: Blame::Nothing, ..error }));
     };
     let request = head.with(body);
-    if error.is_go_away() {
+    if let Error::GoneAway(_) = error {
         slot.close_connection();
         return Sent::Gone(request);
     }
@@ -108,18 +93,25 @@ pub(in crate::upstream) async fn send(
     Sent::Done(Err(SendError { blame: Blame::Nothing, ..error }))
 }
 
-/// Waits until the stream is open, should the peer have lowered its limit just now. Almost always it is.
-async fn is_opened(sender: &mut Sender) -> bool {
+/// Waits until a stream may be opened, should the peer have lowered its limit just now, or not read what it is sent. Almost always it may. `false`: not on
+/// this connection any more.
+async fn is_ready(sender: &mut Sender, endpoint: &Endpoint) -> bool {
     match poll_fn(|cx| Poll::Ready(sender.poll_ready(cx))).await {
-        // The connection's end is told by the response.
-        Poll::Ready(_) => true,
-        Poll::Pending => tokio::time::timeout(STUCK, poll_fn(|cx| sender.poll_ready(cx))).await.is_ok(),
+        Poll::Ready(ready) => ready.is_ok(),
+        Poll::Pending => match tokio::time::timeout(STUCK, poll_fn(|cx| sender.poll_ready(cx))).await {
+            Ok(ready) => ready.is_ok(),
+            Err(_) => {
+                tracing::warn!(endpoint = %endpoint.address, "an HTTP/2 connection opens no stream any more, and is left");
+                false
+            }
+        },
     }
 }
 
 fn receive(
-    response: Response<RecvStream>,
+    response: Response<()>,
     exchange: Exchange,
+    connect: bool,
     slot: Slot,
     endpoint: &Endpoint,
 ) -> Result<Response<Body>, SendError> {
@@ -131,14 +123,15 @@ fn receive(
         );
         return Err(SendError::lost(Reason::ResponseHeadersTooLarge, detail));
     }
-    let Exchange { pump, tunnel, .. } = exchange;
-    if let Some(stream) = tunnel
-        && response.status().is_success()
-    {
-        return Ok(response.map(|recv| Body::upgrade(Upgrade::stream(stream, recv, slot))));
-    }
+    let Exchange { pump, stream, recv } = exchange;
+    let stream = match stream {
+        Some(stream) if connect && response.status().is_success() => {
+            return Ok(response.map(|()| Body::upgrade(Upgrade::stream(stream, recv, Some(slot)))));
+        }
+        stream => stream,
+    };
     let left = response.headers().get(header::CONTENT_LENGTH).and_then(|n| n.to_str().ok()?.parse().ok());
-    Ok(response.map(|recv| {
+    Ok(response.map(|()| {
         if recv.is_end_stream() && pump.is_none() {
             return Body::empty();
         }
@@ -146,27 +139,27 @@ fn receive(
         let upload = pump.map(|mut pump| {
             tokio::task::spawn_local(async move {
                 if let Err(Broken::Body(_)) = poll_fn(|cx| pump.poll(cx)).await {
-                    pump.stream.send_reset(Code::CANCEL);
+                    pump.stream.reset(Code::CANCEL);
                 }
             })
             .abort_handle()
         });
-        Body::http2(Received { recv, ended: false, left, upload, _slot: slot })
+        Body::http2(Received { recv, ended: false, left, upload, _stream: stream, _slot: slot })
     }))
 }
 
 /// Both directions of a stream until the response's headers.
 struct Exchange {
-    response: h2::client::ResponseFuture,
+    recv: RecvStream,
     pump: Option<Pump>,
-    /// The sending half of a CONNECT.
-    tunnel: Option<SendStream<Bytes>>,
+    /// The sending half, where there is no body: of a CONNECT, or of what has ended already.
+    stream: Option<SendStream>,
 }
 
 pub(super) enum Broken {
     /// The request's body failed: the client is gone.
     Body(BodyError),
-    Stream(h2::Error),
+    Stream(Error),
 }
 
 impl Exchange {
@@ -181,7 +174,7 @@ impl Exchange {
         }
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Response<RecvStream>, Broken>> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Response<()>, Broken>> {
         if let Some(pump) = &mut self.pump
             && !pump.done
             && let Poll::Ready(result) = pump.poll(cx)
@@ -189,19 +182,19 @@ impl Exchange {
             match result {
                 Ok(()) => {}
                 Err(Broken::Body(error)) => {
-                    pump.stream.send_reset(Code::CANCEL);
+                    pump.stream.reset(Code::CANCEL);
                     return Poll::Ready(Err(Broken::Body(error)));
                 }
                 // The response says better what happened: the endpoint may have answered and then reset the rest (RFC 9113 §8.1).
                 Err(Broken::Stream(_)) => {}
             }
         }
-        let response = ready!(Pin::new(&mut self.response).poll(cx));
+        let response = ready!(self.recv.poll_response(cx));
         if let (Some(pump), Ok(_)) = (&mut self.pump, &response) {
             // Whatever happens now, the endpoint has begun to process it: only a policy may send it again.
             pump.kept = None;
             if pump.done {
-                self.pump = None;
+                self.stream = self.pump.take().map(|pump| pump.stream);
             }
         }
         Poll::Ready(response.map_err(Broken::Stream))
@@ -216,6 +209,8 @@ pub(crate) struct Received {
     /// From `Content-Length`, so that the next hop can announce it too.
     left: Option<u64>,
     upload: Option<AbortHandle>,
+    /// The sending half, which has nothing to send any more.
+    _stream: Option<SendStream>,
     _slot: Slot,
 }
 
@@ -230,16 +225,15 @@ impl Received {
         match ready!(self.recv.poll_data(cx)) {
             Some(Ok(data)) => {
                 // Room is given back as data is taken: it is taken only as fast as it goes on.
-                let _ = self.recv.flow_control().release_capacity(data.len());
+                self.recv.release(data.len());
                 self.left = self.left.map(|left| left.saturating_sub(data.len() as u64));
                 Poll::Ready(Some(Ok(Frame::data(data))))
             }
             Some(Err(error)) => self.end(Some(Err(BodyError::Stream(error)))),
-            None => match ready!(self.recv.poll_trailers(cx)) {
-                Ok(Some(trailers)) => self.end(Some(Ok(Frame::trailers(trailers)))),
-                Ok(None) => self.end(None),
-                Err(error) => self.end(Some(Err(BodyError::Stream(error)))),
-            },
+            None => {
+                let trailers = self.recv.take_trailers();
+                self.end(trailers.map(|trailers| Ok(Frame::trailers(trailers))))
+            }
         }
     }
 
@@ -268,14 +262,14 @@ impl Drop for Received {
     }
 }
 
-/// Whether the endpoint certainly did nothing with the stream: it refused it (RFC 9113 §8.7), or went away before it (§6.8).
-/// `h2` reports a peer's GOAWAY only to streams beyond the last one it names.
-fn unprocessed(error: &h2::Error) -> bool {
-    error.is_remote() && (error.is_go_away() || error.reason() == Some(Code::REFUSED_STREAM))
-}
-
-fn reason(error: &h2::Error) -> Reason {
-    if error.is_library() && error.is_reset() { Reason::UpstreamProtocolError } else { Reason::UpstreamReset }
+fn reason(error: &Error) -> Reason {
+    match error {
+        // What came is no HTTP/2.
+        Error::Refused(_) => Reason::UpstreamProtocolError,
+        Error::Reset(_) | Error::GoneAway(_) | Error::Connection(..) | Error::Io(_) | Error::Closed => {
+            Reason::UpstreamReset
+        }
+    }
 }
 
 /// A stream that cannot be opened for this long, although there was a slot for it, means that the connection is stuck.
