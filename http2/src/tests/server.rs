@@ -232,6 +232,23 @@ fn a_body_is_as_long_as_it_said() {
 }
 
 #[test]
+fn nothing_comes_behind_the_end_of_a_request() {
+    for trailers in [false, true] {
+        let mut server = Server::new();
+        server.request(1, true, &GET);
+        let requests = server.turn();
+        if trailers {
+            server.request(1, true, &[("x-late", "trailers")]);
+        } else {
+            server.wire.put(kind::DATA, 0, 1, b"late");
+        }
+        assert!(server.turn().is_empty());
+        assert_eq!(server.wire.resets(), [(1, Code::STREAM_CLOSED)]);
+        drop(requests);
+    }
+}
+
+#[test]
 fn padding_and_priority_are_read_over() {
     let mut server = Server::new();
     let fields = block(&mut server.encoder, &POST);
