@@ -109,3 +109,10 @@ fn report(name: &str, most: f64, mut once: impl FnMut()) {
         each(change.bytes_allocated)
     );
 }
+
+/// What the tests count, they count for the whole process: one at a time.
+#[cfg(test)]
+fn alone() -> std::sync::MutexGuard<'static, ()> {
+    static ALONE: std::sync::Mutex<()> = std::sync::Mutex::new(());
+    ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}

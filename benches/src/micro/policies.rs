@@ -78,6 +78,7 @@ mod tests {
 
     #[test]
     fn each_lets_requests_through() {
+        let _alone = crate::alone();
         for (name, _) in POLICIES {
             let mut through = under(name).unwrap();
             for _ in 0..3 {
