@@ -59,7 +59,8 @@ pub struct Core {
     pub send_window: i64,
     /// Bytes of bodies the peer may send.
     pub receive_window: i64,
-    taken: u32,
+    /// Bytes of bodies that were taken, and of which the peer was not told yet.
+    pub taken: u32,
     /// Of a client: the next one it opens. Of a server: the last one its client opened.
     pub last: u32,
     /// Requests nobody looked at yet.
@@ -239,6 +240,10 @@ impl Core {
             let unread = stream.body.clear();
             (stream.head, stream.trailers) = (None, None);
             self.give_back(unread);
+        } else if stream.handles > 0 {
+            // It has no use for room any more, neither for what it waits for nor for what it was woken for.
+            stream.sender = None;
+            self.leave_line(key);
         }
         let stream = &mut self.streams[key];
         if stream.handles > 0 {
@@ -288,7 +293,13 @@ impl Core {
             self.write(&frame::go_away(last, code));
         }
         self.ended = Some(error.clone());
-        self.accepted.clear();
+        for (key, _) in std::mem::take(&mut self.accepted) {
+            // Nobody will hold it.
+            self.streams[key].handles = 0;
+            if !self.streams[key].is_open() {
+                self.forget(key);
+            }
+        }
         for key in self.streams.keys() {
             self.fail(key, error.clone());
         }

@@ -158,6 +158,8 @@ impl Core {
             return Err((Code::FLOW_CONTROL_ERROR, "more data than the connection's window"));
         }
         self.receive_window -= length as i64;
+        // What was taken may be half of what is left only now, and whose streams wait for it may not be who reads next.
+        self.give_back(0);
         let Some(key) = found.filter(|key| self.streams[*key].error.is_none()) else {
             self.give_back(length);
             return Ok(());

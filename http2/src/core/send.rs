@@ -233,7 +233,29 @@ impl Core {
         let stream = &mut self.streams[key];
         if (full || self.send_window <= 0) && !std::mem::replace(&mut stream.queued, true) {
             self.line.push_back((key, stream.id));
+            if self.line.len() > 2 * self.open + 16 {
+                // Most ended in line, and nothing moves that would pass them over.
+                self.line.retain(|(key, id)| {
+                    self.streams.try_get(*key, *id).is_some_and(|stream| stream.is_open())
+                });
+            }
         }
+    }
+
+    /// How many are in line, or were.
+    #[cfg(test)]
+    pub fn line(&self) -> usize {
+        self.line.len()
+    }
+
+    /// Takes a stream out of line; should it be its turn already, the next one has it.
+    pub fn leave_line(&mut self, key: usize) {
+        let stream = &mut self.streams[key];
+        if std::mem::take(&mut stream.queued) {
+            let place = (key, stream.id);
+            self.line.retain(|other| *other != place);
+        }
+        self.advance_line();
     }
 
     /// Wakes as many of those that wait for the connection as there may be room for. Whoever is woken sends, or ends; both come here again.

@@ -166,3 +166,40 @@ fn ten_thousand_streams_come_and_go() {
     server.request(20_001, true, &GET);
     assert_eq!(server.turn().len(), 1);
 }
+
+/// Nothing moves that would pass them over: what is left of those that ended while they waited for the connection's window is not kept.
+#[test]
+fn streams_that_end_in_line_leave_nothing_behind() {
+    let mut server = Server::new();
+    server.request(1, true, &GET);
+    let (_filled, mut filler) = server.turn().pop().expect("a request");
+    filler.respond(&mut http::Response::new(()).into_parts().0, false).expect("open");
+    assert!(filler.poll_send(&mut cx(), &mut Bytes::from(vec![0; 65_535]), false).is_ready());
+    for n in 1..5_000 {
+        let stream = 2 * n + 1;
+        server.request(stream, true, &GET);
+        let (_recv, mut send) = server.turn().pop().expect("a request");
+        send.respond(&mut http::Response::new(()).into_parts().0, false).expect("open");
+        assert!(send.poll_send(&mut cx(), &mut Bytes::from_static(b"late"), true).is_pending());
+        server.wire.put(kind::RST_STREAM, 0, stream, &Code::CANCEL.0.to_be_bytes());
+        server.turn();
+    }
+    let shared = server.connection.pings().0;
+    let waiting = shared.borrow().line();
+    assert!(waiting < 50, "{waiting}");
+}
+
+/// Nobody will ever hold those that were not handed out.
+#[test]
+fn requests_nobody_saw_end_with_their_connection() {
+    let mut server = Server::new();
+    let shared = server.connection.pings().0;
+    server.request(1, false, &POST);
+    server.request(3, true, &GET);
+    // Refused before anybody saw it.
+    server.wire.put(kind::WINDOW_UPDATE, 0, 1, &[0; 4]);
+    server.wire.0.borrow_mut().incoming.extend(b"\0\0\x01\x06\0\0\0\0\0\0");
+    assert!(server.turn().is_empty());
+    assert_eq!(server.wire.gone(), Some(Code::FRAME_SIZE_ERROR));
+    assert!(shared.borrow().streams.keys().is_empty());
+}

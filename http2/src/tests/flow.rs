@@ -185,6 +185,28 @@ fn what_nobody_reads_is_given_back() {
     assert!(updates.iter().all(|frame| frame.stream == 0), "its own stays closed: {updates:?}");
 }
 
+/// One that is not read holds most of the connection's window: what was taken of the others before that is still told, or they would wait for its reader.
+#[test]
+fn what_was_taken_is_told_when_the_window_closes() {
+    let mut server = Server::with(Limits { stream_window: 100_000, connection_window: 100_000, ..LIMITS });
+    server.request(1, false, &POST);
+    server.request(3, false, &POST);
+    let mut requests = server.turn();
+    server.wire.written();
+    server.wire.put(kind::DATA, 0, 1, &[0; 10_000]);
+    server.turn();
+    assert_eq!(read(requests[0].0.body_mut()).0.len(), 10_000);
+    assert_eq!(server.wire.written(), [], "too little to be worth an update yet");
+    for _ in 0..9 {
+        server.wire.put(kind::DATA, 0, 3, &[0; 10_000]);
+    }
+    server.turn();
+    let updates = server.wire.written();
+    let of = |update: &&Written| (update.kind, update.stream) == (kind::WINDOW_UPDATE, 0);
+    let told: u32 = updates.iter().filter(of).map(|frame| frame::bits(&frame.payload)).sum();
+    assert_eq!(told, 10_000, "{updates:?}");
+}
+
 /// A hundred wait for the connection's window: each gets its share, nobody is forgotten, whoever is cancelled meanwhile.
 #[test]
 fn the_line_for_the_connections_window_moves() {
@@ -219,18 +241,28 @@ fn who_does_not_use_the_room_hands_it_on() {
             self.0.fetch_add(1, Ordering::Relaxed);
         }
     }
-    for by_trailers in [true, false] {
+    #[derive(Debug, PartialEq)]
+    enum Way {
+        Trailers,
+        NoWindow,
+        /// Its end was woken, and is let go of.
+        Dropped,
+        /// Let go of while it waits.
+        DroppedBefore,
+    }
+    for way in [Way::Trailers, Way::NoWindow, Way::Dropped, Way::DroppedBefore] {
         let mut client = Client::new();
         let (mut filler, _filled) = client.send("POST", false);
         assert!(filler.poll_send(&mut cx(), &mut Bytes::from(vec![0; 65_535]), false).is_ready());
-        let (mut first, _one) = client.send("POST", false);
+        let (first, _one) = client.send("POST", false);
         let (mut second, _two) = client.send("POST", false);
+        let mut first = Some(first);
         let (mut a, mut b) = (Bytes::from_static(b"a"), Bytes::from_static(b"b"));
-        assert!(first.poll_send(&mut cx(), &mut a, false).is_pending());
+        assert!(first.as_mut().expect("held").poll_send(&mut cx(), &mut a, false).is_pending());
         let count = Arc::new(Count(AtomicUsize::new(0)));
         let waker = Waker::from(count.clone());
         assert!(second.poll_send(&mut Context::from_waker(&waker), &mut b, false).is_pending());
-        if !by_trailers {
+        if way == Way::NoWindow {
             client.wire.put(kind::SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0]);
             assert!(client.turn().is_pending());
             client.wire.put(kind::WINDOW_UPDATE, 0, 5, &[0, 0, 0, 9]);
@@ -238,15 +270,20 @@ fn who_does_not_use_the_room_hands_it_on() {
             assert!(second.poll_send(&mut Context::from_waker(&waker), &mut b, false).is_pending());
             count.0.store(0, Ordering::Relaxed);
         }
+        if way == Way::DroppedBefore {
+            first = None;
+        }
         client.wire.put(kind::WINDOW_UPDATE, 0, 0, &[0, 0, 0, 1]);
         assert!(client.turn().is_pending());
-        assert_eq!(count.0.load(Ordering::Relaxed), 0, "it is the first one's turn");
-        if by_trailers {
-            first.end().expect("open");
-        } else {
-            assert!(first.poll_room(&mut cx()).is_pending());
+        if let Some(mut first) = first {
+            assert_eq!(count.0.load(Ordering::Relaxed), 0, "it is the first one's turn");
+            match way {
+                Way::Trailers => first.end().expect("open"),
+                Way::NoWindow => assert!(first.poll_room(&mut cx()).is_pending()),
+                Way::Dropped | Way::DroppedBefore => drop(first),
+            }
         }
-        assert_eq!(count.0.load(Ordering::Relaxed), 1, "by trailers: {by_trailers}");
+        assert_eq!(count.0.load(Ordering::Relaxed), 1, "{way:?}");
         assert!(second.poll_send(&mut cx(), &mut b, false).is_ready());
     }
 }
