@@ -3,6 +3,7 @@
 mod bounds;
 mod client;
 mod flow;
+mod histories;
 mod server;
 
 use std::cell::RefCell;
