@@ -33,11 +33,11 @@ struct Command {
 
 impl Through {
     pub fn start() -> anyhow::Result<Self> {
-        Self::with(1, None)
+        Self::with(1, "")
     }
 
-    /// The app has so many endpoints, at 127.0.0.1 and the addresses behind it; `policy` is what a TrafficPolicy says of its Service.
-    pub fn with(endpoints: u8, policy: Option<&str>) -> anyhow::Result<Self> {
+    /// The app has so many endpoints, at 127.0.0.1 and the addresses behind it; `policies` are manifests.
+    pub fn with(endpoints: u8, policies: &str) -> anyhow::Result<Self> {
         let mut failed = None;
         let through = Self::run(|at, app, _| {
             let addresses: Vec<_> = (1..=endpoints).map(|n| Ipv4Addr::new(127, 0, 0, n)).collect();
@@ -47,13 +47,7 @@ impl Through {
                     Err(error) => failed = Some(error),
                 }
             }
-            let mut mesh = mesh(at.port(), &addresses, app.port());
-            if let Some(policy) = policy {
-                mesh.push_str(&format!(
-                    "---\napiVersion: outrigger.dev/v1alpha1\nkind: TrafficPolicy\nmetadata: {{name: app}}\n\
-                     spec: {{targetRefs: [{{kind: Service, name: app}}], {policy}}}\n"
-                ));
-            }
+            let mesh = mesh(at.port(), &addresses, app.port()) + "---\n" + policies;
             (mesh, vec!["--gateway".to_owned(), "front".to_owned()])
         });
         match failed {

@@ -30,6 +30,9 @@ struct Cli {
     /// What a TrafficPolicy of the service says, such as `retry: {}`; for --exchanges.
     #[arg(long, value_name = "SECTIONS", requires = "exchanges")]
     policy: Option<String>,
+    /// Of these exchanges: under all policies of the column `ours-in-use` of the comparison, through a gateway or (`--under none`) a callee's sidecar.
+    #[arg(long, requires = "exchanges", conflicts_with = "policy")]
+    in_use: bool,
     /// Endpoints of the service, of which one is chosen each time; for --exchanges.
     #[arg(long, value_name = "N", default_value_t = 1, requires = "exchanges", value_parser = clap::value_parser!(u8).range(1..=50))]
     endpoints: u8,
@@ -44,9 +47,13 @@ const TIME: Duration = Duration::from_millis(500);
 fn main() -> anyhow::Result<()> {
     let cli = Cli::parse();
     if let Some(exchanges) = cli.exchanges {
+        let mut more = if cli.in_use { policies::IN_USE.to_owned() } else { String::new() };
+        if let Some(sections) = &cli.policy {
+            more.push_str(&policies::of_app(sections));
+        }
         let mut through = match &cli.under {
-            Some(policy) => policies::under(policy)?,
-            None => exchange::Through::with(cli.endpoints, cli.policy.as_deref())?,
+            Some(policy) => policies::under(policy, &more)?,
+            None => exchange::Through::with(cli.endpoints, &more)?,
         };
         return (0..exchanges).try_for_each(|_| through.once());
     }
@@ -74,7 +81,7 @@ fn main() -> anyhow::Result<()> {
     let each = (exchange::wakeups()? - before) as f64 / 1_000.0;
     println!("{:44} {each:10.2} wake-ups of the worker", "exchange: one at a time");
     for (policy, _) in policies::POLICIES {
-        let mut through = policies::under(policy)?;
+        let mut through = policies::under(policy, "")?;
         for _ in 0..1_000 {
             through.once()?;
         }

@@ -31,8 +31,19 @@ pub const POLICIES: [(&str, &str); 10] = [
     ),
 ];
 
-/// A callee's sidecar before an app, under the policy of this name.
-pub fn under(name: &str) -> anyhow::Result<Through> {
+/// All that stand in the column `ours-in-use` of the comparison.
+pub const IN_USE: &str = include_str!("../compare/proxies/policies.yaml");
+
+/// A TrafficPolicy for the app.
+pub fn of_app(sections: &str) -> String {
+    format!(
+        "---\napiVersion: outrigger.dev/v1alpha1\nkind: TrafficPolicy\nmetadata: {{name: app}}\n\
+         spec: {{targetRefs: [{{kind: Service, name: app}}], {sections}}}\n"
+    )
+}
+
+/// A callee's sidecar before an app, under the policy of this name and what `more` manifests say.
+pub fn under(name: &str, more: &str) -> anyhow::Result<Through> {
     let known = || POLICIES.map(|(name, _)| name).join(", ");
     let (_, section) = POLICIES
         .iter()
@@ -40,7 +51,7 @@ pub fn under(name: &str) -> anyhow::Result<Through> {
         .with_context(|| format!("there are {}", known()))?;
     Through::run(|at, app, _| {
         let line = ["--workload", "callee", "--inbound-listen", "--pod-address", &at.ip().to_string()];
-        (mesh(at, app, section), line.map(str::to_owned).to_vec())
+        (mesh(at, app, section) + "---\n" + more, line.map(str::to_owned).to_vec())
     })
 }
 
@@ -65,11 +76,7 @@ fn mesh(at: SocketAddr, app: SocketAddr, section: &str) -> String {
     if section.is_empty() {
         return callee;
     }
-    callee
-        + &format!(
-            "---\napiVersion: outrigger.dev/v1alpha1\nkind: TrafficPolicy\nmetadata: {{name: app}}\n\
-             spec: {{targetRefs: [{{kind: Service, name: app}}], {section}}}\n"
-        )
+    callee + &of_app(section)
 }
 
 #[cfg(test)]
@@ -80,10 +87,11 @@ mod tests {
     fn each_lets_requests_through() {
         let _alone = crate::alone();
         for (name, _) in POLICIES {
-            let mut through = under(name).unwrap();
+            let mut through = under(name, "").unwrap();
             for _ in 0..3 {
                 through.once().unwrap_or_else(|error| panic!("{name}: {error}"));
             }
         }
+        under("none", IN_USE).unwrap().once().unwrap();
     }
 }
