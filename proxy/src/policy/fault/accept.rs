@@ -34,7 +34,7 @@ impl Faults {
     pub fn accept(&self, arrival: &Arrival) -> Option<Slow> {
         let caller = Caller { identity: None, address: arrival.peer.address.ip().to_canonical() };
         let mut slow: Option<Slow> = None;
-        for experiment in self.0.iter().filter(|experiment| experiment.is_active()) {
+        for experiment in self.experiments.iter().filter(|experiment| experiment.is_active()) {
             for (index, fault) in experiment.model.faults.iter().enumerate() {
                 let FaultEffect::SlowAccept(delay) = &fault.effect else { continue };
                 if !fault.concerns(caller, None) {

@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::dice::{Dice, Throw};
+use super::glance::Glance;
 use crate::telemetry::{FaultMetrics, Metrics, Worker};
 
 /// What is done to a call.
@@ -68,6 +69,7 @@ pub struct Experiment {
 /// Of one fault.
 #[derive(Debug)]
 struct State {
+    glance: Glance,
     dice: Dice,
     /// Calls that met its conditions.
     met: AtomicU64,
@@ -115,6 +117,7 @@ impl Experiment {
         let policy = model.policy();
         let seed = model.seed.unwrap_or_else(rand::random);
         let state = |(index, fault): (usize, &model::Fault)| State {
+            glance: Glance::of(fault),
             dice: Dice::new(seed, index),
             met: AtomicU64::new(0),
             busy: AtomicU32::new(0),
@@ -146,6 +149,11 @@ impl Experiment {
             return false;
         }
         true
+    }
+
+    /// Of a fault, by its place.
+    pub(super) fn glance(&self, fault: usize) -> &Glance {
+        &self.faults[fault].glance
     }
 
     /// For the next call that meets the conditions of a fault, by its place.

@@ -9,6 +9,7 @@ mod answer;
 mod bytes;
 mod dice;
 mod experiment;
+mod glance;
 mod shape;
 
 use std::net::IpAddr;
@@ -17,9 +18,7 @@ use std::time::Duration;
 
 use http::{HeaderMap, Request, Response};
 use outrigger_config::model::access::{Call, Caller};
-use outrigger_config::model::{
-    Fault, FaultAt, FaultEffect, FaultEnd, Fraction, GivenFault, Origin, SpiffeId,
-};
+use outrigger_config::model::{Fault, FaultAt, FaultEffect, FaultEnd, GivenFault, Origin, SpiffeId};
 use smallvec::SmallVec;
 use tokio::time::{Instant, sleep_until};
 
@@ -35,24 +34,35 @@ use crate::worker::Worker;
 pub use answer::Reset;
 use answer::{Injected, grpc_status};
 pub use bytes::Connected;
+use dice::Throw;
 pub use experiment::{Busy, Done, Ending, Experiment, Experiments, Kind};
+use glance::Glance;
 use shape::Shape;
 pub use shape::{Flow, Pass, were_corrupted};
 
-/// The experiments that concern one route or port: one, or at a port those of several Services.
+/// The experiments that concern one route or port.
 #[derive(Debug)]
-pub struct Faults(SmallVec<[Arc<Experiment>; 1]>);
+pub struct Faults {
+    /// One, or at a port those of several Services.
+    experiments: SmallVec<[Arc<Experiment>; 1]>,
+    behind_retries: bool,
+    /// One of them wants to know how calls end.
+    watches: bool,
+}
 
 impl Faults {
     /// `None` where there are none.
     pub fn new(experiments: impl IntoIterator<Item = Arc<Experiment>>) -> Option<Arc<Self>> {
-        let experiments: SmallVec<_> = experiments.into_iter().collect();
-        (!experiments.is_empty()).then(|| Arc::new(Self(experiments)))
+        let experiments: SmallVec<[Arc<Experiment>; 1]> = experiments.into_iter().collect();
+        let behind_retries =
+            experiments.iter().any(|experiment| experiment.model.at == FaultAt::CallerBehindRetries);
+        let watches = experiments.iter().any(|experiment| experiment.watches());
+        (!experiments.is_empty()).then(|| Arc::new(Self { experiments, behind_retries, watches }))
     }
 
     /// Whether attempts are hit instead of requests.
     pub fn is_behind_retries(&self) -> bool {
-        self.0.iter().any(|experiment| experiment.model.at == FaultAt::CallerBehindRetries)
+        self.behind_retries
     }
 
     /// What a request is to be hit by before anything is done about it; almost always nothing, and then nothing waits and nothing is allocated. `held` is
@@ -63,67 +73,59 @@ impl Faults {
         connection: &Connection,
         held: &mut Option<Box<Held>>,
     ) -> Option<Box<Hit>> {
-        let behind = self.is_behind_retries();
-        let hit = if behind { None } else { self.hit(request, connection) };
-        if behind || hit.is_some() || self.0.iter().any(|experiment| experiment.watches()) {
+        let hit = if self.behind_retries { None } else { self.attempt(request, connection) };
+        if self.behind_retries || self.watches || hit.is_some() {
             *held = Some(Box::new(Held::new(self)));
         }
-        hit.map(Box::new)
+        hit
     }
 
     /// What happens to one attempt, where attempts are hit.
     pub fn attempt(&self, request: &Request<Body>, connection: &Connection) -> Option<Box<Hit>> {
-        self.hit(request, connection).map(Box::new)
-    }
-
-    fn hit(&self, request: &Request<Body>, connection: &Connection) -> Option<Hit> {
-        let asked = Asked {
+        self.throw(&Asked {
             request: Some(request),
             headers: request.headers(),
             peer: &connection.peer,
             direction: connection.direction,
             worker: &connection.worker,
-        };
-        self.throw(&asked)
+        })
     }
 
-    fn throw(&self, asked: &Asked<'_>) -> Option<Hit> {
-        let mut hit = Hit::default();
-        for experiment in self.0.iter().filter(|experiment| experiment.is_active()) {
+    fn throw(&self, asked: &Asked<'_>) -> Option<Box<Hit>> {
+        let mut hit = None;
+        for experiment in self.experiments.iter().filter(|experiment| experiment.is_active()) {
             for (index, fault) in experiment.model.faults.iter().enumerate() {
-                if !asked.meets(fault) {
+                if !asked.meets(fault, experiment.glance(index)) {
                     continue;
                 }
-                let mut throw = experiment.throw(index);
-                let mut entered = None;
-                let mut hits = |share: Fraction, given: &GivenFault| {
-                    if throw.hits(share) {
-                        if entered.is_none() {
-                            entered = experiment.enter(index);
-                        }
-                        if entered.is_none() {
-                            return;
-                        }
-                        let delay = given.delay.map(|delay| throw.delay(delay));
-                        hit.add(experiment, index, given, delay.unwrap_or_default(), asked.worker);
-                    }
-                };
+                // First whether: there is nothing to prepare for what is not hit.
+                let (mut throw, mut entered) = (experiment.throw(index), None);
                 match &fault.effect {
-                    FaultEffect::Given(given) => hits(fault.share, given),
+                    FaultEffect::Given(given) => {
+                        if throw.hits(fault.share) {
+                            let thrown = (&mut throw, &mut entered);
+                            Hit::strike(&mut hit, experiment, index, given, thrown, asked.worker);
+                        }
+                    }
                     FaultEffect::ByHeaders(ceiling) => {
                         for (share, given) in answer::asked(asked.headers, ceiling, fault.share) {
-                            hits(share, &given);
+                            if throw.hits(share) {
+                                let thrown = (&mut throw, &mut entered);
+                                Hit::strike(&mut hit, experiment, index, &given, thrown, asked.worker);
+                            }
                         }
                     }
                     FaultEffect::SlowAccept(_) => {}
                 }
-                hit.busy.extend(entered);
-                if hit.end.is_some() {
-                    return Some(hit);
+                if let (Some(hit), Some(entered)) = (&mut hit, entered) {
+                    hit.busy.push(entered);
+                }
+                if hit.as_ref().is_some_and(|hit| hit.end.is_some()) {
+                    return hit;
                 }
             }
         }
-        (!hit.is_nothing()).then_some(hit)
+        hit.filter(|hit| !hit.is_nothing())
     }
 }
 
@@ -138,10 +140,15 @@ struct Asked<'a> {
 }
 
 impl Asked<'_> {
-    fn meets(&self, fault: &Fault) -> bool {
-        let of_accept = matches!(fault.effect, FaultEffect::SlowAccept(_));
-        if of_accept || (self.request.is_none() && fault.is_http()) {
-            return false;
+    fn meets(&self, fault: &Fault, glance: &Glance) -> bool {
+        match self.request {
+            Some(_) => {
+                if let Some(told) = glance.meets(self.headers) {
+                    return told;
+                }
+            }
+            None if *glance == Glance::None || fault.is_http() => return false,
+            None => {}
         }
         let of_grpc =
             matches!(&fault.effect, FaultEffect::Given(GivenFault { end: Some(FaultEnd::Grpc(_)), .. }));
@@ -198,6 +205,25 @@ pub struct Hit {
 }
 
 impl Hit {
+    /// Adds what is given to `hit`, unless the fault has its hand in as many calls as it may.
+    #[cold]
+    fn strike(
+        hit: &mut Option<Box<Self>>,
+        experiment: &Arc<Experiment>,
+        index: usize,
+        given: &GivenFault,
+        (throw, entered): (&mut Throw, &mut Option<Busy>),
+        worker: &Worker,
+    ) {
+        if entered.is_none() {
+            *entered = experiment.enter(index);
+        }
+        if entered.is_some() {
+            let delay = given.delay.map(|delay| throw.delay(delay)).unwrap_or_default();
+            hit.get_or_insert_default().add(experiment, index, given, delay, worker);
+        }
+    }
+
     fn add(
         &mut self,
         experiment: &Experiment,
@@ -396,7 +422,7 @@ impl Held {
         if std::mem::replace(&mut self.told, Told::All) == Told::All || !real {
             return;
         }
-        for experiment in self.faults.0.iter().filter(|experiment| experiment.watches()) {
+        for experiment in self.faults.experiments.iter().filter(|experiment| experiment.watches()) {
             experiment.saw(succeeded, Instant::now());
         }
     }
