@@ -64,11 +64,17 @@ impl Said {
                 };
             }
             header::CONNECTION => {
+                let mut more = false;
                 for token in tokens(value) {
-                    self.close |= token.eq_ignore_ascii_case(b"close");
-                    self.keep_alive |= token.eq_ignore_ascii_case(b"keep-alive");
+                    let close = token.eq_ignore_ascii_case(b"close");
+                    let keep_alive = token.eq_ignore_ascii_case(b"keep-alive");
+                    self.close |= close;
+                    self.keep_alive |= keep_alive;
                     self.upgrade |= token.eq_ignore_ascii_case(b"upgrade");
+                    more |= !(close || keep_alive);
                 }
+                // Whether the connection goes on is all that most of them say, and known by that.
+                return Ok(more);
             }
             header::HOST => {
                 if !is_host(value.as_bytes()) {

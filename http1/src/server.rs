@@ -205,7 +205,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin + 'static> Connection<T> {
         (channel.answering, channel.expects) = (true, false);
         let Parts { status, headers, extensions, .. } = parts;
         let leaves = status == StatusCode::SWITCHING_PROTOCOLS || asked.connect && status.is_success();
-        let (said, once) = length_of(&headers);
+        let OwnFields { length: (said, once), closes: says_close, date } = OwnFields::of(&headers);
         // As it was spelled, if it says one thing once.
         let spelled = once && !leaves && !is_empty(status);
         let (encoder, length) = match said.or(exact) {
@@ -219,10 +219,6 @@ impl<T: AsyncRead + AsyncWrite + Unpin + 'static> Connection<T> {
         let was_for_tunnel = asked.leaves && !channel.input.is_empty();
         // A body that is still being read may come to its end in time.
         let may_go_on = channel.decoder.is_ended() || Rc::strong_count(&self.channel) > 1;
-        let says_close = headers
-            .get_all(header::CONNECTION)
-            .iter()
-            .any(|value| tokens(value).any(|token| token.eq_ignore_ascii_case(b"close")));
         let keeps = asked.keeps
             && may_go_on
             && !says_close
@@ -231,7 +227,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin + 'static> Connection<T> {
             && !(channel.input.ended && channel.input.is_empty());
 
         let spare = channel.spare.clone();
-        let date = (!headers.contains_key(header::DATE)).then(|| spare.date());
+        let date = (!date).then(|| spare.date());
         let out = channel.output.head(&spare);
         let spelling = extensions.get::<Spelling>();
         write_status(out, asked.http10, status, spelling);
@@ -360,6 +356,35 @@ impl Asked {
 /// Statuses without a body, and without a length (RFC 9110 §8.6).
 fn is_empty(status: StatusCode) -> bool {
     status.is_informational() || status == StatusCode::NO_CONTENT
+}
+
+/// What the fields of a response say about how it is written, looked at in one go.
+#[derive(Default)]
+struct OwnFields {
+    /// See [`length_of`].
+    length: (Option<u64>, bool),
+    closes: bool,
+    date: bool,
+}
+
+impl OwnFields {
+    fn of(headers: &HeaderMap) -> Self {
+        let (mut own, mut has_length) = (Self::default(), false);
+        for (name, value) in headers {
+            match *name {
+                header::CONTENT_LENGTH => has_length = true,
+                header::CONNECTION => {
+                    own.closes |= tokens(value).any(|token| token.eq_ignore_ascii_case(b"close"));
+                }
+                header::DATE => own.date = true,
+                _ => {}
+            }
+        }
+        if has_length {
+            own.length = length_of(headers);
+        }
+        own
+    }
 }
 
 /// What the fields say, if they say it in one voice, and whether they say it once.

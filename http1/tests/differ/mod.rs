@@ -137,7 +137,7 @@ pub fn compare(bytes: &[u8]) -> Result<&'static str, String> {
         if theirs.line != mine.line {
             return complaint("the request lines differ");
         }
-        if theirs.fields != mine.fields {
+        if by_name(&theirs.fields) != by_name(&mine.fields) {
             return complaint("the fields differ");
         }
         match (&theirs.body, &mine.body) {
@@ -156,6 +156,21 @@ pub fn compare(bytes: &[u8]) -> Result<&'static str, String> {
         Stop::Closed if leaves(ours.last()) => Ok("ours reads nothing that was meant for a tunnel"),
         _ => complaint("hyper took a request that ours did not take"),
     }
+}
+
+/// A map keeps the order of each name's lines, and has a name where its first line stood: which of them that is may differ.
+fn by_name(fields: &[(String, Vec<u8>)]) -> Vec<&(String, Vec<u8>)> {
+    let mut fields: Vec<_> = fields.iter().filter(|field| !only_says_what_follows(field)).collect();
+    fields.sort_by_key(|(name, _)| name);
+    fields
+}
+
+/// Whether a connection goes on is told by ours in its own way, not by a field.
+fn only_says_what_follows((name, value): &(String, Vec<u8>)) -> bool {
+    let known = |token: &[u8]| {
+        [&b"close"[..], b"keep-alive"].iter().any(|known| token.trim_ascii().eq_ignore_ascii_case(known))
+    };
+    name == "connection" && value.split(|byte| *byte == b',').all(known)
 }
 
 fn leaves(seen: Option<&Seen>) -> bool {
