@@ -123,10 +123,12 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
 
     /// Sends `request` and waits for its response's head. One at a time, and not after one that left it unusable.
     ///
+    /// `more`: whole lines of a field section, written behind the request's fields.
     /// `returned` gets the request's head once it is on its way or given up, but for one that is unsent; without it the next message uses its maps.
     pub async fn send<B>(
         &self,
         request: Request<B>,
+        more: &[u8],
         returned: Option<&Cell<Option<Parts>>>,
     ) -> Result<Answer<T, B>, Failed<B>>
     where
@@ -136,7 +138,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         let spelling = parts.extensions.get::<Spelling>();
         let mailbox = spelling.and_then(|spelling| spelling.mailbox);
         let to = To::method(&parts.method);
-        let encoder = self.begin(&parts, &body);
+        let encoder = self.begin(&parts, more, &body);
         let spare = self.channel.borrow().spare.clone();
         let mut sending = Sending::new(body, encoder, true);
         let mut exchange = Exchange { to, mailbox, interim: 0, sent: false, failed: false };
@@ -181,7 +183,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
     }
 
     /// Writes the request's head.
-    fn begin(&self, parts: &Parts, body: &impl Body) -> Encoder {
+    fn begin(&self, parts: &Parts, more: &[u8], body: &impl Body) -> Encoder {
         // Asked without holding the channel, which a body may lead back to.
         let (ended, exact) = (body.is_end_stream(), body.size_hint().exact());
         let channel = &mut *self.channel.borrow_mut();
@@ -227,6 +229,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         if let Encoder::Chunked { .. } = encoder {
             out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
         }
+        out.extend_from_slice(more);
         out.extend_from_slice(b"\r\n");
         encoder
     }

@@ -25,6 +25,7 @@ pub use outgoing::Outgoing;
 use crate::body::Body;
 use crate::downstream::Connection;
 use crate::failure::{Asker, Failure, Reason};
+use crate::field::Known;
 use crate::mesh::Destination;
 use crate::policy::access::Admitted;
 use crate::policy::deadline::Deadline;
@@ -45,14 +46,16 @@ pub async fn serve(
     client: Option<Upgrade>,
     connection: &Rc<Connection>,
 ) -> Response<Outgoing> {
-    let asker = Asker::new(request.method(), request.headers(), connection.tells_details());
-    let found = match headers::one_host(&request) {
+    let known = Known::of(request.headers());
+    let asker = Asker::known(request.method(), known, connection.tells_details());
+    let found = match headers::one_host(&request, known) {
         Ok(()) => connection.destination(&request).await,
         Err(failure) => Err(failure),
     };
     let mut held = Held::begin(connection, found.as_ref().ok(), &request);
+    headers::note_request_id(&request, known, &mut held.record);
     let answer = match found {
-        Ok(destination) => run(request, client, &destination, connection, &mut held).await,
+        Ok(destination) => run(request, known, client, &destination, connection, &mut held).await,
         Err(failure) => Err(failure),
     };
     let mut response = answer.unwrap_or_else(|failure| {
@@ -73,12 +76,13 @@ pub async fn serve(
 
 async fn run(
     mut request: Box<Request<Body>>,
+    mut known: Known,
     client: Option<Upgrade>,
     destination: &Destination,
     connection: &Rc<Connection>,
     held: &mut Held,
 ) -> Result<Response<Body>, Failure> {
-    let protocols = headers::receive(&mut request, connection, &mut held.record)?;
+    let protocols = headers::receive(&mut request, &mut known, connection, &mut held.record)?;
     let admitted = connection.admit(&request, &mut held.record)?;
     // Read again after each wait.
     let mut now = held.record.begun();
@@ -95,7 +99,7 @@ async fn run(
     }
     let route = find(&request, destination).ok_or(Reason::NoRoute)?.clone();
     held.record.route(&route.metrics, &route.origin);
-    let deadline = Deadline::of(request.headers(), held.record.begun(), route.timeouts);
+    let deadline = Deadline::of(request.headers(), known, held.record.begun(), route.timeouts);
 
     let cors = route.cors.as_ref().map(|rule| (rule, rule.allows(request.headers())));
     if let Some((rule, allowed)) = &cors
@@ -125,28 +129,34 @@ async fn run(
         Target::Invalid(why) => return Err(Failure::new(Reason::BackendInvalid, &**why)),
     };
 
-    route::apply_header_edits(&route.request_headers, request.headers_mut());
-    route::apply_header_edits(&backend.request_headers, request.headers_mut());
+    let edited = route::apply_header_edits(&route.request_headers, request.headers_mut())
+        | route::apply_header_edits(&backend.request_headers, request.headers_mut());
+    if edited {
+        known = Known::of(request.headers());
+    }
     headers::rewrite(&mut request, &backend.rewrite)?;
     let tunnel = Tunnel::asked(&mut request, protocols, client);
     received::watch(&mut request, held, &connection.worker.timers);
     mirror::send(&mut request, &route.mirrors, connection);
 
     let mut response = {
-        let mut attempts = Attempts::new(upstream, &route, deadline, connection);
+        let mut attempts = Attempts::new(upstream, &route, known, deadline, connection);
         let answered = pin!(attempts.run(request, held, now));
         Admitted::bound(admitted.as_ref(), answered).await?
     };
     held.admitted = admitted;
 
-    headers::strip_response(&mut response, connection.direction);
-    route::apply_header_edits(&backend.response_headers, response.headers_mut());
-    route::apply_header_edits(&route.response_headers, response.headers_mut());
+    let mut known = headers::strip_response(&mut response, connection.direction);
+    let edited = route::apply_header_edits(&backend.response_headers, response.headers_mut())
+        | route::apply_header_edits(&route.response_headers, response.headers_mut());
+    if edited {
+        known = Known::of(response.headers());
+    }
     if let Some((rule, Some(allowed))) = &cors {
         rule.answer(allowed, response.headers_mut());
     }
-    held.limit(&response, route.timeouts.stream_idle, &deadline, &connection.worker.timers);
     let idle = route.timeouts.stream_idle;
+    held.limit(&response, known, idle, &deadline, &connection.worker.timers);
     if held.repeatable.is_some() {
         held.route = Some((route, drawn));
     }

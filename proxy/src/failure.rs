@@ -10,7 +10,7 @@ use std::fmt;
 
 use http::StatusCode;
 
-pub use response::{Asker, forwarded, grpc_status, is_grpc, proxys_own};
+pub use response::{Asker, forwarded, grpc_status, is_grpc, proxys_own, says_grpc};
 
 /// gRPC status codes as numbers (gRPC core, `status.proto`).
 pub mod grpc {

@@ -27,7 +27,8 @@ use super::replay::Replay;
 use super::{is_extended_connect, is_http2};
 use crate::body::{Body, BodyError};
 use crate::downstream::Connection;
-use crate::failure::{self, Failure, Reason, is_grpc};
+use crate::failure::{self, Failure, Reason};
+use crate::field::Known;
 use crate::policy::deadline::{Bound, Deadline};
 use crate::policy::fault::Faults;
 use crate::policy::retry::{ATTEMPT, Eligible, Failed, RetryPolicy, Suppressed, is_gateway_error};
@@ -62,6 +63,8 @@ pub struct Attempts<'a> {
     /// Of all of them.
     bound: Option<Bound>,
     connection: &'a Connection,
+    /// Of the request.
+    known: Known,
     tried: SmallVec<[EndpointId; MORE + 1]>,
     /// Which endpoint the request belongs to, where its cluster goes by that.
     affinity: Affinity,
@@ -98,6 +101,7 @@ impl<'a> Attempts<'a> {
     pub fn new(
         upstream: &'a Upstream,
         route: &'a Route,
+        known: Known,
         deadline: Deadline,
         connection: &'a Connection,
     ) -> Self {
@@ -114,6 +118,7 @@ impl<'a> Attempts<'a> {
             deadline,
             bound: deadline.of_response(),
             connection,
+            known,
             tried: SmallVec::new(),
             affinity: Affinity::default(),
             eligible: Eligible::default(),
@@ -131,7 +136,7 @@ impl<'a> Attempts<'a> {
         mut now: Instant,
     ) -> Result<Response<Body>, Failure> {
         let cluster = &self.upstream.cluster;
-        let version = version(&request, self.settings.http);
+        let version = version(&request, self.known, self.settings.http);
         if let Some(bound) = self.bound.filter(|bound| bound.forbids(now)) {
             return Err(bound.failure("attempt"));
         }
@@ -144,7 +149,7 @@ impl<'a> Attempts<'a> {
             .with_rng(|rng| Affinity::of(&request, &self.settings.balance, self.hash, client, rng));
         cluster.sent.request(now);
         if let Some(policy) = self.policy {
-            self.eligible = policy.eligible(request.method(), request.headers());
+            self.eligible = policy.eligible(request.method(), request.headers(), self.known);
             if self.eligible.at_all() {
                 request = self.keep(request);
             }
@@ -283,10 +288,12 @@ impl<'a> Attempts<'a> {
     ) -> Result<Response<Body>, SendError> {
         let (cluster, worker) = (&self.upstream.cluster, &self.connection.worker);
         let watched = self.watched(&request, begun);
-        self.deadline.write(request.headers_mut(), begun + LEAST_TAKEN, self.limit, &worker.written);
+        let (headers, then) = (request.headers_mut(), begun + LEAST_TAKEN);
+        let told = self.deadline.write(headers, self.known, then, self.limit, &worker.written);
         let idle_timeout = self.settings.idle_timeout;
         let returned = self.original.as_ref().map(|_| &self.returned);
-        let to = To { cluster, endpoint: picked.endpoint(), route: self.caps, idle_timeout, returned };
+        let (endpoint, told) = (picked.endpoint(), told.as_ref());
+        let to = To { cluster, endpoint, route: self.caps, idle_timeout, returned, told };
         let mut sending = pin!(worker.pools.send_at(begun, to, version, request));
         let sent = match self.until(begun - waited) {
             None => sending.as_mut().await,
@@ -296,6 +303,7 @@ impl<'a> Attempts<'a> {
             },
         };
         let now = Instant::now();
+        let known = sent.as_ref().map(|response| Known::of(response.headers())).unwrap_or_default();
         if sent.as_ref().is_ok_and(|response| !is_gateway_error(response.status())) {
             if let Some(watched) = watched {
                 watched.answered();
@@ -305,13 +313,13 @@ impl<'a> Attempts<'a> {
             }
         }
         match &sent {
-            Ok(response) => match proxys_own(response) {
+            Ok(response) => match proxys_own(response, known) {
                 Some(reason) if reason.is_injected() => picked.dismiss(),
                 // Believed of a proxy that proved who it is: an app without one must not be able to talk itself out of an ejection.
                 Some(reason) if reason.sheds() && picked.endpoint().meshed => {
                     picked.shed(now - begun, now);
                 }
-                _ => picked.answered(response.status(), response.headers(), now - begun, now),
+                _ => picked.answered(response.status(), response.headers(), known, now - begun, now),
             },
             // What the client did wrong is not the endpoint's failure.
             Err(_) if held.request_body_failed().is_some() => picked.dismiss(),
@@ -444,12 +452,12 @@ impl Original {
 }
 
 /// What the callee's proxy says itself its app has nothing to do with.
-fn proxys_own(response: &Response<Body>) -> Option<Reason> {
+fn proxys_own(response: &Response<Body>, known: Known) -> Option<Reason> {
     // Looked for only in what looks like a failure: of a success the endpoint may have the credit.
     let failed = response.status().is_client_error()
         || response.status().is_server_error()
-        || response.headers().contains_key("grpc-status");
-    if failed { failure::proxys_own(response.headers()) } else { None }
+        || known.has(Known::GRPC_STATUS);
+    if failed && known.has(Known::PROXY_STATUS) { failure::proxys_own(response.headers()) } else { None }
 }
 
 /// Waits a moment for the end of a gRPC call that fails without a message: servers send its headers and trailers together. Whatever
@@ -523,11 +531,11 @@ fn explained(failure: Failure, why: Suppressed) -> Failure {
     Failure::new(failure.reason, format!("{detail} (not tried again: {})", why.label()))
 }
 
-fn version(request: &Request<Body>, http: UpstreamHttp) -> HttpVersionChoice {
+fn version(request: &Request<Body>, known: Known, http: UpstreamHttp) -> HttpVersionChoice {
     let two = match http {
         UpstreamHttp::Http2 => true,
         UpstreamHttp::AsReceived => is_http2(request.version()),
-        UpstreamHttp::Http1 => is_extended_connect(request) || is_grpc(request.headers()),
+        UpstreamHttp::Http1 => is_extended_connect(request) || known.has(Known::GRPC),
     };
     // An upgrade is a thing of HTTP/1, an extended CONNECT one of HTTP/2.
     let upgrades =

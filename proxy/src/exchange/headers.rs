@@ -18,9 +18,10 @@ use super::{is_connect, is_http2};
 use crate::body::Body;
 use crate::downstream::Connection;
 use crate::failure::{self, Failure, Reason};
+use crate::field::Known;
 use crate::policy::retry::ATTEMPT;
 use crate::route::{self, Rewrite};
-use crate::telemetry::{Direction, Record};
+use crate::telemetry::{Direction, Record, RequestId, uuid};
 
 /// Whom a request is addressed to, as it says itself.
 #[derive(Clone, Copy, Debug)]
@@ -68,9 +69,10 @@ impl<'a> Authority<'a> {
 }
 
 /// Checks a request's head and makes it ours: fields of the client's hop go, forwarding fields come. Returns the protocols an
-/// HTTP/1 client would like to upgrade to.
+/// HTTP/1 client would like to upgrade to. `known` is what it has, and still is of those fields that are left.
 pub fn receive(
     request: &mut Request<Body>,
+    known: &mut Known,
     connection: &Connection,
     record: &mut Record,
 ) -> Result<Option<HeaderValue>, Failure> {
@@ -79,29 +81,25 @@ pub fn receive(
     }
     one_form(request)?;
     // Over HTTP/2 such fields are malformed, and its codec refuses them (RFC 9113 §8.2.2).
-    let mut known = Known::of(request.headers());
     let protocols =
-        if is_http2(request.version()) { None } else { strip(request.headers_mut(), &mut known, true) };
+        if is_http2(request.version()) { None } else { strip(request.headers_mut(), known, true) };
     if known.has(Known::EXPECT) {
         // The codec answers `100-continue` when the body is first read, which is when an endpoint was found for it.
         request.headers_mut().remove(EXPECT);
     }
-    forwarded(request.headers_mut(), known, connection);
-    request_id(request.headers_mut(), known, connection, record);
+    forwarded(request.headers_mut(), *known, connection);
+    request_id(request.headers_mut(), *known, connection, record);
     Ok(protocols.filter(|_| request.version() == Version::HTTP_11))
 }
 
 /// A request says once whom it is for (RFC 9112 §3.2, RFC 9113 §8.3.1); only HTTP/1.0 may leave it out.
-pub fn one_host(request: &Request<Body>) -> Result<(), Failure> {
+pub fn one_host(request: &Request<Body>, known: Known) -> Result<(), Failure> {
     let refused = |why: &str| Err(Failure::new(Reason::BadRequest, why));
-    let mut hosts = request.headers().get_all(HOST).iter();
-    match (hosts.next(), hosts.next()) {
-        (_, Some(_)) => refused("the request has two Hosts"),
-        (None, None) if request.uri().authority().is_none() && request.version() != Version::HTTP_10 => {
-            refused("the request names no host")
-        }
-        _ => Ok(()),
+    if known.has(Known::HOSTS) {
+        return refused("the request has two Hosts");
     }
+    let named = known.has(Known::HOST) || request.uri().authority().is_some();
+    if named || request.version() == Version::HTTP_10 { Ok(()) } else { refused("the request names no host") }
 }
 
 /// Over HTTP/2 `:authority` alone decides; over HTTP/1 an absolute-form target's authority replaces `Host`.
@@ -199,8 +197,8 @@ fn protocols(headers: &HeaderMap) -> Option<HeaderValue> {
 }
 
 /// What of a response concerns its hop only: its version (RFC 9110 §2.5), and some fields. A 101 keeps what it switched to. An app does not speak for
-/// the proxy in front of it: what it says in `Proxy-Status` is marked as passed on.
-pub fn strip_response(response: &mut Response<Body>, direction: Direction) {
+/// the proxy in front of it: what it says in `Proxy-Status` is marked as passed on. Returns what it had, and still has of those fields that are left.
+pub fn strip_response(response: &mut Response<Body>, direction: Direction) -> Known {
     if response.version() == Version::HTTP_10 {
         *response.version_mut() = Version::HTTP_11;
     }
@@ -215,6 +213,7 @@ pub fn strip_response(response: &mut Response<Body>, direction: Direction) {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("upgrade"));
         response.headers_mut().insert(UPGRADE, upgrade);
     }
+    known
 }
 
 /// Puts the rule's host and path in place of the request's.
@@ -247,53 +246,6 @@ fn set_authority(request: &mut Request<Body>, authority: http::uri::Authority) -
     *request.uri_mut() = Uri::from_parts(parts)
         .map_err(|_| Failure::new(Reason::Internal, "the rewritten host cannot stand in a request"))?;
     Ok(())
-}
-
-/// Which fields a message has of those a proxy has to do with. To look at each name it has once costs less than to search for each of these,
-/// most of which are never there.
-#[derive(Clone, Copy)]
-struct Known(u16);
-
-impl Known {
-    const CONNECTION: u16 = 1;
-    /// One of [`HOP`].
-    const HOP: u16 = 2;
-    const TE: u16 = 4;
-    const EXPECT: u16 = 8;
-    const FORWARDED_FOR: u16 = 16;
-    const FORWARDED_PROTO: u16 = 32;
-    const CLIENT_CERTIFICATE: u16 = 64;
-    const ATTEMPT: u16 = 128;
-    const REQUEST_ID: u16 = 256;
-    const PROXY_STATUS: u16 = 512;
-
-    fn of(headers: &HeaderMap) -> Self {
-        Self(headers.keys().fold(0, |known, name| {
-            known
-                | match name.as_str() {
-                    "connection" => Self::CONNECTION,
-                    "keep-alive"
-                    | "proxy-connection"
-                    | "proxy-authenticate"
-                    | "proxy-authorization"
-                    | "transfer-encoding"
-                    | "upgrade" => Self::HOP,
-                    "te" => Self::TE,
-                    "expect" => Self::EXPECT,
-                    "x-forwarded-for" => Self::FORWARDED_FOR,
-                    "x-forwarded-proto" => Self::FORWARDED_PROTO,
-                    "x-forwarded-client-cert" => Self::CLIENT_CERTIFICATE,
-                    "x-outrigger-attempt" => Self::ATTEMPT,
-                    "x-request-id" => Self::REQUEST_ID,
-                    "proxy-status" => Self::PROXY_STATUS,
-                    _ => 0,
-                }
-        }))
-    }
-
-    fn has(self, fields: u16) -> bool {
-        self.0 & fields != 0
-    }
 }
 
 /// `x-forwarded-*`: who asked us, and how.
@@ -351,17 +303,17 @@ fn request_id(headers: &mut HeaderMap, known: Known, connection: &Connection, re
     }
     let random: u128 = connection.worker.with_rng(rand::RngExt::random);
     let id = random & !(0xf << 76) & !(0b11 << 62) | (4 << 76) | (0b10 << 62);
-    let (mut text, mut at) = ([b'-'; 36], 0);
-    for (index, byte) in id.to_be_bytes().iter().enumerate() {
-        // The dashes are there already.
-        at += usize::from(matches!(index, 4 | 6 | 8 | 10));
-        text[at] = HEX[usize::from(byte >> 4)];
-        text[at + 1] = HEX[usize::from(byte & 15)];
-        at += 2;
+    record.request_id(|| RequestId::Made(id));
+    headers.insert(REQUEST_ID, HeaderValue::from_bytes(&uuid(id)).expect("hexadecimal digits and dashes"));
+}
+
+/// The id a request came with, for a line about it.
+pub fn note_request_id(request: &Request<Body>, known: Known, record: &mut Record) {
+    if known.has(Known::REQUEST_ID)
+        && let Some(id) = request.headers().get(&REQUEST_ID)
+    {
+        record.request_id(|| RequestId::Received(id.clone()));
     }
-    let id = HeaderValue::from_bytes(&text).expect("hexadecimal digits and dashes");
-    record.request_id(&id);
-    headers.insert(REQUEST_ID, id);
 }
 
 /// An address as it stands in `x-forwarded-for`; made once a connection.
@@ -370,8 +322,6 @@ pub fn address_value(address: std::net::IpAddr) -> HeaderValue {
     let _ = write!(text, "{}", address.to_canonical());
     HeaderValue::try_from(text).expect("addresses are ASCII")
 }
-
-const HEX: &[u8; 16] = b"0123456789abcdef";
 
 /// The same on all four hops (design.md section 5).
 pub const MAX_HEADERS: usize = 128;

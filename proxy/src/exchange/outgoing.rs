@@ -11,7 +11,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, Response, header};
+use http::{HeaderMap, Request, Response};
 use http_body::{Body as _, Frame, SizeHint};
 use tokio::time::Instant;
 
@@ -21,6 +21,7 @@ use crate::body::{Body, BodyError};
 use crate::downstream::{Connection, InFlight};
 use crate::drain::Active;
 use crate::failure::{Failure, Reason, grpc_status, is_grpc};
+use crate::field::Known;
 use crate::mesh::Destination;
 use crate::policy::access::Admitted;
 use crate::policy::deadline::{Bound, Deadline};
@@ -58,6 +59,8 @@ pub struct Held {
     pub(super) fault: Option<Box<fault::Held>>,
     pub(super) tunnel: Option<Box<Opened>>,
     pub(super) request_body: Option<Rc<Cell<Fate>>>,
+    /// Whether the answer is one of gRPC, where it came from an endpoint.
+    grpc: Option<bool>,
     /// What of it would have been repeated, had it failed before its answer began.
     pub(super) repeatable: Option<Eligible>,
     /// Whose policy says so, and which of its backends answered.
@@ -91,6 +94,7 @@ impl Held {
             fault: None,
             tunnel: None,
             request_body: None,
+            grpc: None,
             repeatable: None,
             route: None,
             worker: connection.worker.id,
@@ -126,16 +130,18 @@ impl Held {
     pub(super) fn limit(
         &mut self,
         response: &Response<Body>,
+        known: Known,
         idle: Option<Duration>,
         deadline: &Deadline,
         timers: &Rc<Timers>,
     ) {
+        let grpc = known.has(Known::GRPC);
+        self.grpc = Some(grpc);
         if response.body().is_end_stream() {
             return;
         }
-        let grpc = is_grpc(response.headers());
         // Nobody knows beforehand when it ends: events, gRPC, anything without a length.
-        let stream = grpc || !response.headers().contains_key(header::CONTENT_LENGTH);
+        let stream = grpc || !known.has(Known::CONTENT_LENGTH);
         let (pause, end) = (idle.filter(|_| stream), deadline.of_body(stream));
         if pause.is_some() || end.is_some() {
             self.limits = Some(Limits { pause, end, grpc, timers: timers.clone(), set: None, moved: false });
@@ -240,7 +246,9 @@ impl Limits {
 impl Outgoing {
     pub(super) fn of(response: Response<Body>, mut held: Box<Held>) -> Response<Self> {
         held.record.status(response.status());
-        if is_grpc(response.headers()) {
+        // What a fault has made of it has to be looked at again.
+        let grpc = held.grpc.filter(|_| held.fault.is_none());
+        if grpc.unwrap_or_else(|| is_grpc(response.headers())) {
             held.grpc_status(response.headers());
         }
         response.map(|body| match held.tunnel.take() {

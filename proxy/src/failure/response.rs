@@ -11,7 +11,7 @@ use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
 use super::{Failure, Reason};
 use crate::body::Body;
-use crate::field;
+use crate::field::{self, Known};
 
 /// Who is told of a failure, and in which form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +27,11 @@ impl Asker {
     /// `details`: whether it may read about endpoints and policies. Never true for a gateway's clients.
     pub fn new(method: &Method, headers: &HeaderMap, details: bool) -> Self {
         Self { grpc: is_grpc(headers), head: method == Method::HEAD, details }
+    }
+
+    /// The same, of a request whose fields were looked at.
+    pub fn known(method: &Method, known: Known, details: bool) -> Self {
+        Self { grpc: known.has(Known::GRPC), head: method == Method::HEAD, details }
     }
 }
 
@@ -81,7 +86,11 @@ impl Failure {
 
 /// `application/grpc` and its kin (`application/grpc+proto`), but not gRPC-Web, whose callers read HTTP.
 pub fn is_grpc(headers: &HeaderMap) -> bool {
-    let Some(kind) = headers.get(CONTENT_TYPE) else { return false };
+    headers.get(CONTENT_TYPE).is_some_and(says_grpc)
+}
+
+/// Of a `Content-Type`.
+pub fn says_grpc(kind: &HeaderValue) -> bool {
     kind.as_bytes()
         .strip_prefix(b"application/grpc")
         .is_some_and(|rest| rest.is_empty() || matches!(rest[0], b'+' | b';' | b' '))

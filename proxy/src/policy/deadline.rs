@@ -6,13 +6,15 @@
 //! Never waits and never cancels: that is `exchange`.
 
 use std::cell::RefCell;
+use std::rc::Rc;
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use outrigger_config::model::Timeouts;
 use tokio::time::Instant;
 
-use crate::failure::{Failure, Reason, is_grpc};
+use crate::failure::{Failure, Reason};
+use crate::field::Known;
 
 /// Milliseconds until the response's headers have to be there and, where the response says how long it is, until its end. Received from a
 /// caller it is obeyed; it is written on every attempt that has a limit.
@@ -52,20 +54,15 @@ enum By {
 }
 
 impl Deadline {
-    /// Of a request that arrived at `begun`.
-    pub fn of(headers: &HeaderMap, begun: Instant, limits: Timeouts) -> Self {
+    /// Of a request that arrived at `begun`, and is `known` to have what it has.
+    pub fn of(headers: &HeaderMap, known: Known, begun: Instant, limits: Timeouts) -> Self {
         let bound = |limit, by| Some(Bound { at: begun + limit, limit, by });
         let (mut caller, mut call) = (None, None);
-        // Both in one go: most requests have neither.
-        for (name, value) in headers {
-            match name.as_str() {
-                "x-outrigger-timeout-ms" => _ = caller.get_or_insert(value),
-                "grpc-timeout" => _ = call.get_or_insert(value),
-                _ => {}
-            }
+        if known.has(Known::DEADLINE) {
+            (caller, call) = (headers.get(TIMEOUT), headers.get(GRPC_TIMEOUT));
         }
         let caller = caller.and_then(milliseconds);
-        let call = call.filter(|_| is_grpc(headers)).and_then(parse_grpc);
+        let call = call.filter(|_| known.has(Known::GRPC)).and_then(parse_grpc);
         Self {
             response: earlier(
                 limits.request.and_then(|limit| bound(limit, By::Request)),
@@ -89,32 +86,69 @@ impl Deadline {
         if stream { self.whole } else { self.of_response() }
     }
 
-    /// Tells the next hop how much time is left of this and of the attempt's own `limit`.
-    pub fn write(&self, headers: &mut HeaderMap, now: Instant, limit: Option<Duration>, written: &Written) {
+    /// Tells the next hop how much time is left of this and of the attempt's own `limit`. Returns what is still to be written behind the other fields;
+    /// `known` is what these are.
+    pub fn write(
+        &self,
+        headers: &mut HeaderMap,
+        known: Known,
+        now: Instant,
+        limit: Option<Duration>,
+        written: &Written,
+    ) -> Option<Told> {
         let left = |bound: Bound| bound.at.saturating_duration_since(now);
-        let response = self.of_response().map(left).into_iter().chain(limit).min();
-        if let Some(left) = response {
-            let milliseconds = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
-            headers.insert(TIMEOUT, written.number(milliseconds));
-        }
         if self.grpc
             && let Some(whole) = self.whole
         {
             headers.insert(GRPC_TIMEOUT, grpc(left(whole)));
         }
+        let response = self.of_response().map(left).into_iter().chain(limit).min()?;
+        let told = written.told(u64::try_from(response.as_millis()).unwrap_or(u64::MAX));
+        // What somebody else said of it does not hold any more.
+        if known.has(Known::DEADLINE) {
+            told.insert(headers);
+            return None;
+        }
+        Some(told)
     }
 }
 
-/// The number a worker wrote last. Most attempts have the same limit, and begin before a millisecond of it is over.
+/// What the next hop is told of a deadline. Not in a map of fields, where to put it costs more than all that is done about a deadline otherwise.
+#[derive(Clone, Debug)]
+pub struct Told(Rc<Telling>);
+
+#[derive(Debug)]
+struct Telling {
+    milliseconds: u64,
+    /// With the end of its line.
+    line: Box<str>,
+}
+
+impl Told {
+    /// As a line of a head of HTTP/1, with its end.
+    pub fn line(&self) -> &[u8] {
+        self.0.line.as_bytes()
+    }
+
+    /// For a head that is written in another way.
+    pub fn insert(&self, headers: &mut HeaderMap) {
+        headers.insert(TIMEOUT, HeaderValue::from(self.0.milliseconds));
+    }
+}
+
+/// What a worker told last. Most attempts have the same limit, and begin before a millisecond of it is over.
 #[derive(Debug, Default)]
-pub struct Written(RefCell<Option<(u64, HeaderValue)>>);
+pub struct Written(RefCell<Option<Told>>);
 
 impl Written {
-    fn number(&self, number: u64) -> HeaderValue {
+    fn told(&self, milliseconds: u64) -> Told {
         let last = &mut *self.0.borrow_mut();
         match last {
-            Some((same, value)) if *same == number => value.clone(),
-            _ => last.insert((number, HeaderValue::from(number))).1.clone(),
+            Some(told) if told.0.milliseconds == milliseconds => told.clone(),
+            _ => {
+                let line = format!("X-Outrigger-Timeout-Ms: {milliseconds}\r\n").into();
+                last.insert(Told(Rc::new(Telling { milliseconds, line }))).clone()
+            }
         }
     }
 }

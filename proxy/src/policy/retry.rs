@@ -12,6 +12,7 @@ use rand::RngExt;
 use rand::rngs::SmallRng;
 
 use crate::failure::{Reason, grpc_status, is_grpc};
+use crate::field::Known;
 use crate::upstream::SendError;
 
 /// Carries, from the second attempt on, the number of the attempt that this is: the next hop then repeats nothing by its own policy.
@@ -194,11 +195,12 @@ impl RetryPolicy {
     }
 
     /// Which failures of this request may lead to another attempt; asked before the first.
-    pub fn eligible(&self, method: &Method, headers: &HeaderMap) -> Eligible {
-        let repeated = (!self.model.of_retries && is_repeated(headers)).then_some(Suppressed::RetryOfRetry);
+    pub fn eligible(&self, method: &Method, headers: &HeaderMap, known: Known) -> Eligible {
+        let repeated = (!self.model.of_retries && known.has(Known::ATTEMPT) && is_repeated(headers))
+            .then_some(Suppressed::RetryOfRetry);
         let none = (self.model.attempts == 0).then_some(Suppressed::Attempts);
         let unsafe_method = (!self.model.methods.allow(method)).then_some(Suppressed::NotIdempotent);
-        let call = (!self.reads_trailers || !is_grpc(headers)).then_some(Suppressed::NotIdempotent);
+        let call = (!self.reads_trailers || !known.has(Known::GRPC)).then_some(Suppressed::NotIdempotent);
         Eligible { http: none.or(repeated).or(unsafe_method), grpc: none.or(repeated).or(call) }
     }
 

@@ -3,8 +3,11 @@
 use http::HeaderMap;
 use outrigger_config::model::HeaderEdits;
 
-/// Names and values were parsed at load; an edit allocates only where the map grows.
-pub fn apply(edits: &HeaderEdits, headers: &mut HeaderMap) {
+/// Names and values were parsed at load; an edit allocates only where the map grows. Whether there was anything to edit.
+pub fn apply(edits: &HeaderEdits, headers: &mut HeaderMap) -> bool {
+    if edits.remove.is_empty() && edits.set.is_empty() && edits.add.is_empty() {
+        return false;
+    }
     for name in &edits.remove {
         headers.remove(name);
     }
@@ -14,6 +17,7 @@ pub fn apply(edits: &HeaderEdits, headers: &mut HeaderMap) {
     for (name, value) in &edits.add {
         headers.append(name.clone(), value.clone());
     }
+    true
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use super::cells::Worker;
 use super::metrics::{Metrics, RouteMetrics, ServiceMetrics};
-use super::record::Noted;
+use super::record::{Noted, RequestId, uuid};
 use crate::failure::Failure;
 
 pub struct AccessLog {
@@ -207,7 +207,14 @@ impl Serialize for Line {
             map.serialize_entry("client", client)?;
         }
         if let Some(id) = &noted.request_id {
-            map.serialize_entry("request_id", &String::from_utf8_lossy(id.as_bytes()))?;
+            match id {
+                RequestId::Received(id) => {
+                    map.serialize_entry("request_id", &String::from_utf8_lossy(id.as_bytes()))?;
+                }
+                RequestId::Made(id) => {
+                    map.serialize_entry("request_id", &String::from_utf8_lossy(&uuid(*id)))?;
+                }
+            }
         }
         map.end()
     }

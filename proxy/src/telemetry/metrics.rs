@@ -369,6 +369,7 @@ impl ServiceMetrics {
             duration: self.duration(route),
             route: route.into(),
             service: self.clone(),
+            usual: OnceLock::new(),
             outcomes: ArcSwap::default(),
             growing: Mutex::new(()),
         })
@@ -410,6 +411,8 @@ pub struct RouteMetrics {
     pub service: Arc<ServiceMetrics>,
     pub route: Arc<str>,
     duration: Arc<Histogram>,
+    /// The outcome seen first, which for most routes is nearly every one.
+    usual: OnceLock<(Outcome, Arc<Counter>)>,
     /// The outcomes seen so far: a handful, so a scan is the fastest lookup.
     outcomes: ArcSwap<Vec<(Outcome, Arc<Counter>)>>,
     growing: Mutex<()>,
@@ -421,6 +424,11 @@ const REMEMBERED_OUTCOMES: usize = 64;
 impl RouteMetrics {
     pub(super) fn ended(&self, worker: Worker, outcome: Outcome, duration: Duration) {
         self.duration.observe(worker, duration);
+        if let Some((usual, counter)) = self.usual.get()
+            && *usual == outcome
+        {
+            return counter.add(worker, 1);
+        }
         let known = self.outcomes.load();
         match known.iter().find(|(known, _)| *known == outcome) {
             Some((_, counter)) => counter.add(worker, 1),
@@ -443,6 +451,7 @@ impl RouteMetrics {
         ];
         let counter = metrics.requests.series(labels, || Counter::new(metrics.workers));
         let _growing = self.growing.lock();
+        let _ = self.usual.set((outcome, counter.clone()));
         let known = self.outcomes.load();
         if known.len() < REMEMBERED_OUTCOMES && known.iter().all(|(known, _)| *known != outcome) {
             let mut more = Vec::clone(&known);

@@ -19,7 +19,7 @@ pub use metrics::{
     Attempts, CircuitMetrics, Denials, Direction, FaultMetrics, LimitMetrics, Metrics, OpenConnection, Peer,
     RouteMetrics, ServiceMetrics, Tls, Way,
 };
-pub use record::{ByteCount, Record};
+pub use record::{ByteCount, Record, RequestId, uuid};
 
 /// Both, as they are handed down.
 #[derive(Debug)]

@@ -25,6 +25,7 @@ pub struct Record {
     begun: Instant,
     ended: Option<Instant>,
     kind: Kind,
+    /// That it began with.
     service: Arc<ServiceMetrics>,
     route: Option<Arc<RouteMetrics>>,
     peer: Peer,
@@ -60,7 +61,7 @@ struct Seen {
 pub(super) struct Noted {
     pub head: Option<(Method, Uri, Version)>,
     pub host: Option<Box<str>>,
-    pub request_id: Option<HeaderValue>,
+    pub request_id: Option<RequestId>,
     pub peer: Option<Arc<str>>,
     pub client: Option<std::net::SocketAddr>,
     pub origin: Option<Arc<Origin>>,
@@ -72,6 +73,29 @@ pub(super) struct Noted {
     pub cluster: Option<ClusterName>,
     pub endpoint: Option<Address>,
 }
+
+/// Of a request.
+#[derive(Debug)]
+pub enum RequestId {
+    Received(HeaderValue),
+    /// A UUID.
+    Made(u128),
+}
+
+/// As RFC 9562 writes it.
+pub fn uuid(id: u128) -> [u8; 36] {
+    let (mut text, mut at) = ([b'-'; 36], 0);
+    for (index, byte) in id.to_be_bytes().iter().enumerate() {
+        // The dashes are there already.
+        at += usize::from(matches!(index, 4 | 6 | 8 | 10));
+        text[at] = HEX[usize::from(byte >> 4)];
+        text[at + 1] = HEX[usize::from(byte & 15)];
+        at += 2;
+    }
+    text
+}
+
+const HEX: &[u8; 16] = b"0123456789abcdef";
 
 /// Which limit had no room.
 #[derive(Debug)]
@@ -92,7 +116,6 @@ impl Record {
         let mut record = Self::new(telemetry, worker, service, Kind::Http);
         if let Some(noted) = &mut record.noted {
             noted.head = Some((request.method().clone(), request.uri().clone(), request.version()));
-            noted.request_id = request.headers().get(REQUEST_ID).cloned();
         }
         record
     }
@@ -150,13 +173,12 @@ impl Record {
     }
 
     /// The id made or found on the way.
-    pub fn request_id(&mut self, id: &HeaderValue) {
-        self.note(|noted| noted.request_id = Some(id.clone()));
+    pub fn request_id(&mut self, id: impl FnOnce() -> RequestId) {
+        self.note(|noted| noted.request_id = Some(id()));
     }
 
-    /// The route that took it; `route.service` replaces the service it began with.
+    /// The route that took it; its service replaces the one it began with.
     pub fn route(&mut self, route: &Arc<RouteMetrics>, origin: &Arc<Origin>) {
-        self.service = route.service.clone();
         self.route = Some(route.clone());
         self.note(|noted| noted.origin = Some(origin.clone()));
     }
@@ -224,14 +246,18 @@ impl Record {
     }
 
     pub fn bytes(&mut self, way: Way, n: u64) {
-        self.service.bytes(self.worker, way, n);
+        self.service().bytes(self.worker, way, n);
         self.bytes[way as usize] += n;
     }
 
     /// Counts one way on, apart from this record: a body that is read elsewhere, one half of a relay.
     pub fn count(&mut self, way: Way) -> ByteCount {
         let seen = self.seen.get_or_insert_with(Rc::default).clone();
-        ByteCount { service: self.service.clone(), worker: self.worker, way, seen }
+        ByteCount { service: self.service().clone(), worker: self.worker, way, seen }
+    }
+
+    fn service(&self) -> &Arc<ServiceMetrics> {
+        self.route.as_ref().map_or(&self.service, |route| &route.service)
     }
 
     fn note(&mut self, note: impl FnOnce(&mut Noted)) {
@@ -283,17 +309,18 @@ impl Drop for Record {
             }
         }
         let Some(noted) = self.noted.take() else { return };
+        let failure = self.failure.take();
         let seen = self.seen.as_ref().map_or((0, 0), |seen| (seen.request.get(), seen.response.get()));
         let [request, response] = self.bytes;
         let (request_bytes, response_bytes) = (request + seen.0, response + seen.1);
         self.telemetry.access_log.offer(self.worker, reason.is_some() || self.audited, || Line {
             time: std::time::SystemTime::now(),
             duration,
-            service: self.service.clone(),
+            service: self.service().clone(),
             route: self.route.clone(),
             status: self.status,
             grpc: self.grpc,
-            failure: self.failure.take(),
+            failure,
             attempts: self.attempts,
             request_bytes,
             response_bytes,
@@ -301,8 +328,6 @@ impl Drop for Record {
         });
     }
 }
-
-const REQUEST_ID: &str = "x-request-id";
 
 #[cfg(test)]
 mod tests;

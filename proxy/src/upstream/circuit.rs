@@ -2,6 +2,7 @@
 //!
 //! Never changes an endpoint's state by itself (`ejection`) and opens or closes no connection (`pool`); it says what follows from a change.
 
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
@@ -20,6 +21,10 @@ use crate::telemetry::CircuitMetrics;
 #[derive(Debug)]
 pub struct Circuit {
     rules: ArcSwap<CircuitBreaker>,
+    /// What of the rules each request asks: a load each, where the rules themselves cost several writes that others wait for.
+    most: AtomicU32,
+    ejects: AtomicBool,
+    adapts: AtomicBool,
     adaptive: ArcSwapOption<Adaptive>,
     pub(super) places: Places,
     pub(super) in_use: InUse,
@@ -34,6 +39,9 @@ pub struct Circuit {
 impl Circuit {
     pub(super) fn new(rules: Arc<CircuitBreaker>, cluster: Weak<Cluster>) -> Arc<Self> {
         Arc::new(Self {
+            most: AtomicU32::new(most_connections(&rules)),
+            ejects: AtomicBool::new(rules.ejection.as_ref().is_some_and(is_enforced)),
+            adapts: AtomicBool::new(rules.adaptive.is_some()),
             adaptive: ArcSwapOption::new(adaptive(&rules)),
             rules: ArcSwap::new(rules),
             places: Places::default(),
@@ -51,7 +59,10 @@ impl Circuit {
         // What it found out holds while it is asked for the same.
         if before.adaptive != rules.adaptive {
             self.adaptive.store(adaptive(&rules));
+            self.adapts.store(rules.adaptive.is_some(), Ordering::Relaxed);
         }
+        self.most.store(most_connections(&rules), Ordering::Relaxed);
+        self.ejects.store(rules.ejection.as_ref().is_some_and(is_enforced), Ordering::Relaxed);
         let most = self.most_connections();
         self.in_use.exchanges.admit(most);
         self.in_use.sockets.admit(most);
@@ -71,6 +82,9 @@ impl Circuit {
 
     /// Lets a request in, if as many may be under way by the latencies of late; `None` where no policy asks for that.
     pub fn admit(&self) -> Result<Option<Admission>, Failure> {
+        if !self.adapts.load(Ordering::Relaxed) {
+            return Ok(None);
+        }
         let adaptive = self.adaptive.load();
         let Some(adaptive) = &*adaptive else { return Ok(None) };
         match adaptive.enter() {
@@ -85,8 +99,7 @@ impl Circuit {
 
     /// How many connections there may be: more than there can be where no cap holds.
     pub(super) fn most_connections(&self) -> u32 {
-        let caps = &self.rules().caps;
-        caps.connections.filter(|_| caps::refuses(caps.mode)).unwrap_or(u32::MAX)
+        self.most.load(Ordering::Relaxed)
     }
 
     /// A place for an exchange that has a connection to itself, at once; `None` where nothing is counted. The error is how many there may be.
@@ -152,7 +165,7 @@ impl Circuit {
 
     /// Whether an endpoint that is out gets nothing.
     pub(super) fn ejects(&self) -> bool {
-        self.rules().ejection.as_ref().is_some_and(is_enforced)
+        self.ejects.load(Ordering::Relaxed)
     }
 
     pub(super) fn millis(&self, now: Instant) -> Millis {
@@ -199,6 +212,11 @@ impl Circuit {
             Change::Spared(_) | Change::StillOut => {}
         }
     }
+}
+
+fn most_connections(rules: &CircuitBreaker) -> u32 {
+    let caps = &rules.caps;
+    caps.connections.filter(|_| caps::refuses(caps.mode)).unwrap_or(u32::MAX)
 }
 
 fn adaptive(rules: &CircuitBreaker) -> Option<Arc<Adaptive>> {

@@ -109,9 +109,9 @@ impl Breaker {
         matches!(self.standing(), Standing::Open { .. } | Standing::Probing { .. })
     }
 
-    /// Whether what began then was before it came back, and says nothing about it any more.
-    pub fn is_past(&self, begun: Millis) -> bool {
-        matches!(self.standing(), Standing::Closed { back: back @ 1.., .. } if begun < back)
+    /// Whether what began then was before it came back, and says nothing about it any more. Asked only where it ever came back.
+    pub fn is_past(&self, begun: impl FnOnce() -> Millis) -> bool {
+        matches!(self.standing(), Standing::Closed { back: back @ 1.., .. } if begun() < back)
     }
 
     /// When it may be probed, if it is out.

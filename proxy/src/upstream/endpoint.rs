@@ -310,7 +310,7 @@ impl Endpoint {
 
     /// Whether what took `latency` until `now` began before it came back from its last ejection.
     fn is_past(&self, latency: Duration, now: Instant) -> bool {
-        self.breaker.is_past(self.circuit.millis(now.checked_sub(latency).unwrap_or(now)))
+        self.breaker.is_past(|| self.circuit.millis(now.checked_sub(latency).unwrap_or(now)))
     }
 
     /// Whether a call that took `elapsed` and was given up had been slow by the rules in force.

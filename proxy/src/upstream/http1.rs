@@ -27,6 +27,7 @@ use crate::body::{Body, BodyError};
 use crate::failure::{Failure, Reason};
 use crate::field;
 use crate::identity::is_refusal;
+use crate::policy::deadline::Told;
 use crate::upgrade::Upgrade;
 
 /// A connection. Boxed, once in its life, so that the bodies that hold one are small.
@@ -79,22 +80,24 @@ impl Http1 {
         self.0.codec.with_io(|io| io.is_quiet()).unwrap_or(false)
     }
 
-    /// Sends `request` and waits for its response's headers. An unsent request comes back.
+    /// Sends `request`, `told` behind its fields, and waits for its response's headers. An unsent request comes back.
     ///
     /// `rested`: how long it was idle, if it was used before. `idle_timeout`: how long it is kept afterwards, unless the endpoint closes it earlier.
     pub(super) async fn send(
         mut self,
         request: Lent<'_>,
+        told: Option<&Told>,
         rested: Option<Duration>,
         idle_timeout: Duration,
         endpoint: &Endpoint,
     ) -> Result<Response<Body>, SendError> {
         let connection = &mut *self.0;
         let returned = request.returned();
-        let answer = match connection.codec.send(*request.take(), returned).await {
-            Ok(answer) => answer,
-            Err(failed) => return Err(self::failed(failed, endpoint, rested)),
-        };
+        let answer =
+            match connection.codec.send(*request.take(), told.map_or(b"", Told::line), returned).await {
+                Ok(answer) => answer,
+                Err(failed) => return Err(self::failed(failed, endpoint, rested)),
+            };
         let response = answer.response;
         if answer.tunnel {
             let (head, _) = response.into_parts();

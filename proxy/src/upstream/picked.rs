@@ -13,7 +13,8 @@ use tokio::time::Instant;
 
 use super::ejection::{Outcome, Probe};
 use super::{Blame, Endpoint, SendError};
-use crate::failure::{Reason, grpc, grpc_status, is_grpc};
+use crate::failure::{Reason, grpc, grpc_status};
+use crate::field::Known;
 use crate::policy::fault::were_corrupted;
 use crate::policy::retry::is_gateway_error;
 
@@ -45,16 +46,23 @@ impl Picked {
         &self.endpoint
     }
 
-    /// It answered: `latency` is from sending the request to the response's headers.
-    pub fn answered(&self, status: StatusCode, headers: &HeaderMap, latency: Duration, now: Instant) {
+    /// It answered: `latency` is from sending the request to the response's headers, which are `known` to be what they are.
+    pub fn answered(
+        &self,
+        status: StatusCode,
+        headers: &HeaderMap,
+        known: Known,
+        latency: Duration,
+        now: Instant,
+    ) {
         // An app that is not there answers fast through whatever stands before it.
         if is_gateway_error(status) {
             self.endpoint.failed(latency, now);
         } else {
             self.endpoint.succeeded(latency, now);
         }
-        let code = grpc_status(headers);
-        if code.is_none() && status == StatusCode::OK && self.probe.is_none() && is_grpc(headers) {
+        let code = if known.has(Known::GRPC_STATUS) { grpc_status(headers) } else { None };
+        if code.is_none() && status == StatusCode::OK && self.probe.is_none() && known.has(Known::GRPC) {
             return self.told.set(Told::Begun(latency));
         }
         self.tell(|rules| outcome(status, code, rules), latency, now);

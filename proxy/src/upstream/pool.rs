@@ -33,6 +33,7 @@ use crate::dns::Resolver;
 use crate::failure::{Failure, Reason};
 use crate::identity::edges::{Edge, Negotiated, Why};
 use crate::identity::{Identity, Token};
+use crate::policy::deadline::Told;
 use crate::telemetry::{self, Direction, Metrics};
 
 /// One a worker.
@@ -69,6 +70,8 @@ pub struct To<'a> {
     pub idle_timeout: Duration,
     /// Gets the request's head, where it may have to be sent again.
     pub returned: Option<&'a Returned>,
+    /// What the endpoint is told behind the request's own fields.
+    pub told: Option<&'a Told>,
 }
 
 /// Our own numbers: nobody outside can choose them to collide.
@@ -143,7 +146,7 @@ impl Pools {
         request: Request<Body>,
     ) -> impl Future<Output = Result<Response<Body>, SendError>> {
         let idle_timeout = cluster.settings().idle_timeout;
-        let to = To { cluster, endpoint, route: None, idle_timeout, returned: None };
+        let to = To { cluster, endpoint, route: None, idle_timeout, returned: None, told: None };
         self.send_at(Instant::now(), to, http, Box::new(request))
     }
 
@@ -292,7 +295,7 @@ impl Pools {
     async fn send_http1(
         &self,
         mut now: Instant,
-        To { cluster, endpoint, route, idle_timeout, returned }: To<'_>,
+        To { cluster, endpoint, route, idle_timeout, returned, told }: To<'_>,
         mut request: Lent<'_>,
     ) -> Result<Response<Body>, SendError> {
         http1::frame(&mut request);
@@ -312,7 +315,7 @@ impl Pools {
         while let Some((mut connection, rested)) = self.idle(endpoint.id, now) {
             connection.occupy(place);
             let copy = if rested >= RISKY { http1::safe_copy(&request) } else { None };
-            match connection.send(request, Some(rested), idle_timeout, endpoint).await {
+            match connection.send(request, told, Some(rested), idle_timeout, endpoint).await {
                 // It was closed at this very moment: not a byte went out, so that any request can take the next connection.
                 Err(SendError { unsent: Some(unsent), .. }) => request = Lent::new(unsent, returned),
                 Err(error) if copy.is_some() && error.reason == Reason::UpstreamReset => {
@@ -326,7 +329,7 @@ impl Pools {
         match Box::pin(self.open_http1(cluster, endpoint, route)).await {
             Ok(mut connection) => {
                 connection.occupy(place);
-                connection.send(request, None, idle_timeout, endpoint).await
+                connection.send(request, told, None, idle_timeout, endpoint).await
             }
             Err(failure) => Err(SendError::unsent(failure, request.take())),
         }
@@ -375,9 +378,12 @@ impl Pools {
 
     async fn send_http2(
         &self,
-        To { cluster, endpoint, route, returned, .. }: To<'_>,
+        To { cluster, endpoint, route, returned, told, .. }: To<'_>,
         mut request: Lent<'_>,
     ) -> Result<Response<Body>, SendError> {
+        if let Some(told) = told {
+            told.insert(request.headers_mut());
+        }
         let group = self.group(cluster, endpoint.id);
         for _ in 0..MOVES {
             let slot = match group.free_slot() {

@@ -14,6 +14,10 @@ fn call(timeout: &str) -> HeaderMap {
     headers(&[(CONTENT_TYPE, "application/grpc"), (GRPC_TIMEOUT, timeout)])
 }
 
+fn of(headers: &HeaderMap, begun: Instant, limits: Timeouts) -> Deadline {
+    Deadline::of(headers, Known::of(headers), begun, limits)
+}
+
 fn text(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
     headers.get(name).map(|value| value.to_str().expect("text").to_owned())
 }
@@ -55,7 +59,7 @@ fn what_is_written_is_read_as_the_same_and_never_more() {
 async fn the_shortest_limit_holds_and_says_whose_it_is() {
     let begun = Instant::now();
     let limits = Timeouts { request: Some(ms(500)), stream: Some(ms(900)), ..Timeouts::default() };
-    let of = |headers: HeaderMap| Deadline::of(&headers, begun, limits);
+    let of = |headers: HeaderMap| of(&headers, begun, limits);
     let reason = |bound: Option<Bound>| {
         bound.map(|bound| ((bound.at - begun).as_millis(), bound.failure("response").reason))
     };
@@ -94,12 +98,17 @@ async fn the_next_hop_is_told_what_is_left() {
     let begun = Instant::now();
     let write = |received: HeaderMap, limits: Timeouts, later: u64, attempt: Option<Duration>| {
         let mut headers = received;
-        Deadline::of(&headers, begun, limits).write(
-            &mut headers,
-            begun + ms(later),
-            attempt,
-            &Written::default(),
-        );
+        let written = Written::default();
+        let known = Known::of(&headers);
+        let deadline = Deadline::of(&headers, known, begun, limits);
+        let told = deadline.write(&mut headers, known, begun + ms(later), attempt, &written);
+        if let Some(told) = told {
+            assert!(!headers.contains_key(TIMEOUT), "it would be there twice");
+            let (name, value) = (TIMEOUT, told.0.milliseconds);
+            let line = String::from_utf8(told.line().to_vec()).expect("text").to_ascii_lowercase();
+            assert_eq!(line, format!("{name}: {value}\r\n"));
+            told.insert(&mut headers);
+        }
         (text(&headers, &TIMEOUT), text(&headers, &GRPC_TIMEOUT))
     };
     let (no, limits) = (Timeouts::default(), Timeouts { request: Some(ms(500)), ..Timeouts::default() });
@@ -124,7 +133,7 @@ async fn the_next_hop_is_told_what_is_left() {
 #[tokio::test(start_paused = true)]
 async fn nothing_begins_in_the_last_millisecond() {
     let begun = Instant::now();
-    let deadline = Deadline::of(&headers(&[(TIMEOUT, "10")]), begun, Timeouts::default());
+    let deadline = of(&headers(&[(TIMEOUT, "10")]), begun, Timeouts::default());
     let bound = deadline.of_response().expect("a limit");
     assert!(!bound.forbids(begun + ms(9)));
     assert!(bound.forbids(begun + Duration::from_micros(9_001)));

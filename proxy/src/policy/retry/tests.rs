@@ -72,7 +72,7 @@ fn grpc_statuses_are_read_from_headers_and_trailers() {
     assert!(policy.waits_for_trailers(StatusCode::OK, &call));
     assert!(!policy.waits_for_trailers(StatusCode::OK, &headers(&[("content-type", "text/html")])));
     let judged = policy.judge_grpc(&headers(&[("grpc-status", "14")])).unwrap();
-    let eligible = policy.eligible(&Method::POST, &call);
+    let eligible = policy.eligible(&Method::POST, &call, Known::of(&call));
     assert!(eligible.check(judged).is_ok(), "a call is POST, and its status says what happened");
     let by_status = Failed { after: None, grpc: false };
     assert_eq!(eligible.check(by_status), Err(Suppressed::NotIdempotent));
@@ -82,7 +82,7 @@ fn grpc_statuses_are_read_from_headers_and_trailers() {
 fn only_idempotent_methods_are_repeated_unless_listed() {
     let failed = Failed { after: None, grpc: false };
     let allowed = |retry: Retry, method: Method| {
-        policy(retry).eligible(&method, &HeaderMap::new()).check(failed).is_ok()
+        policy(retry).eligible(&method, &HeaderMap::new(), Known::default()).check(failed).is_ok()
     };
     for method in [Method::GET, Method::HEAD, Method::PUT, Method::DELETE, Method::OPTIONS] {
         assert!(allowed(Retry::default(), method));
@@ -97,7 +97,8 @@ fn a_retry_of_the_hop_before_is_not_retried_unless_asked() {
     let failed = Failed { after: None, grpc: false };
     let second = headers(&[("x-outrigger-attempt", "2")]);
     let check = |of_retries: bool, headers: &HeaderMap| {
-        policy(Retry { of_retries, ..Retry::default() }).eligible(&Method::GET, headers).check(failed)
+        let policy = policy(Retry { of_retries, ..Retry::default() });
+        policy.eligible(&Method::GET, headers, Known::of(headers)).check(failed)
     };
     assert_eq!(check(false, &second), Err(Suppressed::RetryOfRetry));
     assert_eq!(check(true, &second), Ok(()));

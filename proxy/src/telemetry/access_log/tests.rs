@@ -1,7 +1,7 @@
 use std::net::Ipv4Addr;
 use std::time::UNIX_EPOCH;
 
-use http::Request;
+use http::{HeaderValue, Request};
 use outrigger_config::model::{ClusterName, Origin, ServiceRef};
 
 use super::super::{Direction, Record, Telemetry, Way};
@@ -74,10 +74,10 @@ fn a_line_says_everything_that_is_known() {
         .method("POST")
         .uri("http://Reviews/reviews/7?secret=1")
         .version(Version::HTTP_2)
-        .header("x-request-id", "abc")
         .body(())
         .expect("valid");
     let mut record = Record::http(&log.telemetry, Worker(0), &log.service, &request);
+    record.request_id(|| RequestId::Received(HeaderValue::from_static("abc")));
     record.client((Ipv4Addr::new(10, 0, 0, 9), 5).into());
     record.peer(log.telemetry.metrics.peer("default/productpage"), &"default/productpage".into());
     record.route(
@@ -110,6 +110,18 @@ fn a_line_says_everything_that_is_known() {
             "request_id": "abc",
         })
     );
+}
+
+#[test]
+fn an_id_that_was_made_here_is_the_one_the_request_goes_on_with() {
+    let log = log(AccessLogMode::All, Fraction::ZERO);
+    let request = Request::builder().uri("/").body(()).expect("valid");
+    let mut record = Record::http(&log.telemetry, Worker(0), &log.service, &request);
+    // The example of RFC 9562, appendix A.3.
+    record.request_id(|| RequestId::Made(0x919108f7_52d1_4320_9bac_f847db4148a8));
+    record.complete();
+    drop(record);
+    assert_eq!(log.lines()[0]["request_id"], "919108f7-52d1-4320-9bac-f847db4148a8");
 }
 
 /// What a limit counts by may be somebody's secret: the hash stands there, and nothing where everything is counted together.

@@ -65,7 +65,7 @@ fn five_failures_in_a_row_take_it_out_one_probe_brings_it_back_with_a_rising_sha
     );
     assert!(!breaker.is_out());
     assert!(
-        breaker.is_past(39_999) && !breaker.is_past(40_000),
+        breaker.is_past(|| 39_999) && !breaker.is_past(|| 40_000),
         "what was sent before says nothing any more"
     );
     for (now, share) in [(40_000, 0.05), (41_000, 0.1), (45_000, 0.5), (50_000, 1.0), (90_000, 1.0)] {

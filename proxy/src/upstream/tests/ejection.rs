@@ -4,6 +4,7 @@ use http::StatusCode;
 use outrigger_config::model::{BreakerMode, CircuitBreaker, Ejection, Fraction};
 
 use super::*;
+use crate::field::Known;
 use crate::upstream::{EjectedState, EndpointSet, Picked};
 
 fn address(n: u8) -> SocketAddr {
@@ -46,7 +47,7 @@ fn send(cluster: &Cluster, rng: &mut SmallRng, count: usize, bad: &[u8]) -> BTre
         let status = if bad.contains(&number(&picked)) { 503 } else { 200 };
         let status = StatusCode::from_u16(status).expect("valid");
         // What a new endpoint is taken to need, so that the balancer prefers none.
-        picked.answered(status, &http::HeaderMap::new(), Duration::from_millis(30), now);
+        picked.answered(status, &http::HeaderMap::new(), Known::default(), Duration::from_millis(30), now);
     }
     got
 }
@@ -158,7 +159,7 @@ async fn what_grpc_says_at_the_end_counts() {
     for _ in 0..50 {
         let now = Instant::now();
         let picked = cluster.pick(now, &mut rng, &[]).expect("there is one");
-        picked.answered(StatusCode::OK, &headers, Duration::from_millis(1), now);
+        picked.answered(StatusCode::OK, &headers, Known::of(&headers), Duration::from_millis(1), now);
         if number(&picked) == 1 {
             picked.ended(&trailers);
         }
