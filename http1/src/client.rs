@@ -25,8 +25,8 @@ use crate::framing::To;
 use crate::head::{self, ResponseHead};
 use crate::refusal::Refusal;
 use crate::send::{Sending, Unsendable};
-use crate::server::{length_of, write_interim, write_length};
-use crate::spare::{Mailbox, Spare};
+use crate::server::{length_of, write_length};
+use crate::spare::Spare;
 use crate::spelling::{Spelling, write_field, write_fields};
 
 /// A connection to an endpoint. At rest it holds its stream and a few words.
@@ -124,24 +124,24 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
     /// Sends `request` and waits for its response's head. One at a time, and not after one that left it unusable.
     ///
     /// `more`: whole lines of a field section, written behind the request's fields.
+    /// `interim` is given what the endpoint says before, but for 100, which is this hop's own.
     /// `returned` gets the request's head once it is on its way or given up, but for one that is unsent; without it the next message uses its maps.
     pub async fn send<B>(
         &self,
         request: Request<B>,
         more: &[u8],
         returned: Option<&Cell<Option<Parts>>>,
+        interim: &dyn Fn(Response<()>),
     ) -> Result<Answer<T, B>, Failed<B>>
     where
         B: Body<Data = Bytes> + Unpin,
     {
         let (parts, body) = request.into_parts();
-        let spelling = parts.extensions.get::<Spelling>();
-        let mailbox = spelling.and_then(|spelling| spelling.mailbox);
         let to = To::method(&parts.method);
         let encoder = self.begin(&parts, more, &body);
         let spare = self.channel.borrow().spare.clone();
         let mut sending = Sending::new(body, encoder, true);
-        let mut exchange = Exchange { to, mailbox, interim: 0, sent: false, failed: false };
+        let mut exchange = Exchange { to, interim: 0, pass: interim, sent: false, failed: false };
         let mut unsent = true;
         let mut used = Used { parts: Some(parts), returned, spare: &spare };
         let answered = poll_fn(|cx| {
@@ -168,7 +168,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         }
     }
 
-    fn answered<B>(&self, head: ResponseHead, sending: Sending<B>, exchange: Exchange) -> Answer<T, B> {
+    fn answered<B>(&self, head: ResponseHead, sending: Sending<B>, exchange: Exchange<'_>) -> Answer<T, B> {
         let status = head.response.status();
         let tunnel =
             status == StatusCode::SWITCHING_PROTOCOLS || exchange.to == To::Connect && status.is_success();
@@ -259,17 +259,17 @@ impl Drop for Used<'_> {
 }
 
 /// What is going on between a request and its response.
-struct Exchange {
+struct Exchange<'a> {
     to: To,
-    /// Of whoever asked, where interim responses go on.
-    mailbox: Option<Mailbox>,
+    /// Where interim responses go on, and how many did.
+    pass: &'a dyn Fn(Response<()>),
     interim: usize,
     sent: bool,
     /// Writing failed; the response may be here all the same.
     failed: bool,
 }
 
-impl Exchange {
+impl Exchange<'_> {
     fn poll<T, B>(
         &mut self,
         connection: &Connection<T>,
@@ -324,10 +324,8 @@ impl Exchange {
                     if self.interim > MOST_INTERIM {
                         return Poll::Ready(Err(Why::Refused(Refusal::TooManyInterim)));
                     }
-                    if let Some(mailbox) = self.mailbox
-                        && head.response.status() != StatusCode::CONTINUE
-                    {
-                        channel.spare.post(mailbox, &write_interim(&head.response));
+                    if head.response.status() != StatusCode::CONTINUE {
+                        (self.pass)(head.response);
                     }
                     continue;
                 }

@@ -12,7 +12,7 @@ use crate::Limits;
 use crate::framing::{Coding, Framing, Said, To};
 use crate::input::Input;
 use crate::refusal::Refusal;
-use crate::spare::{Mailbox, Spare};
+use crate::spare::Spare;
 use crate::spelling::{Range, Spelling};
 
 /// The most fields any limit may allow.
@@ -37,7 +37,6 @@ pub(crate) fn request(
     input: &mut Input,
     limits: &Limits,
     spare: &Spare,
-    mailbox: Mailbox,
 ) -> Result<Option<RequestHead>, Refusal> {
     if !may_be_whole(input, limits)? {
         return Ok(None);
@@ -69,7 +68,6 @@ pub(crate) fn request(
     let uri = Uri::from_maybe_shared(target.slice(&head)).map_err(|_| Refusal::Target)?;
     check_form(&method, &uri)?;
     let mut spelling = Spelling::new(head.clone());
-    spelling.mailbox = (!http10).then_some(mailbox);
     let (headers, said) = read_fields(&head, &places, &mut spelling, spare)?;
     let framing = said.request(http10, &method, uri.authority().is_some())?;
 

@@ -23,15 +23,13 @@ use crate::framing::{self, tokens};
 use crate::head::{self, RequestHead};
 use crate::refusal::Refusal;
 use crate::send::{Sending, Unsendable};
-use crate::spare::{Mailbox, Post, Spare};
+use crate::spare::Spare;
 use crate::spelling::{Spelling, write_fields};
 
 /// A connection of a client. At rest it holds its stream and a few words.
 pub struct Connection<T> {
     channel: Rc<RefCell<Channel<T>>>,
     limits: Limits,
-    /// Where interim responses to its requests are put.
-    slot: u32,
     asked: Asked,
 }
 
@@ -93,9 +91,8 @@ const MOST_INTERIM: usize = 16 * 1024;
 
 impl<T: AsyncRead + AsyncWrite + Unpin + 'static> Connection<T> {
     pub fn new(io: T, spare: Rc<Spare>, limits: Limits) -> Self {
-        let channel = Rc::new(RefCell::new(Channel::new(io, limits.head, spare.clone())));
-        let me: Weak<RefCell<Channel<T>>> = Rc::downgrade(&channel);
-        Self { slot: spare.enrol(me), channel, limits, asked: Asked::default() }
+        let channel = Rc::new(RefCell::new(Channel::new(io, limits.head, spare)));
+        Self { channel, limits, asked: Asked::default() }
     }
 
     /// Something of a request is here, but not its whole head.
@@ -107,11 +104,11 @@ impl<T: AsyncRead + AsyncWrite + Unpin + 'static> Connection<T> {
     pub fn poll_request(&mut self, cx: &mut Context<'_>) -> Poll<Next<T>> {
         let channel = &mut *self.channel.borrow_mut();
         loop {
-            let mailbox = Mailbox { slot: self.slot, serial: channel.serial.wrapping_add(1) };
-            match head::request(&mut channel.input, &self.limits, &channel.spare, mailbox) {
+            let serial = channel.serial.wrapping_add(1);
+            match head::request(&mut channel.input, &self.limits, &channel.spare) {
                 Ok(Some(head)) => {
                     self.asked = Asked::of(&head);
-                    channel.serial = mailbox.serial;
+                    channel.serial = serial;
                     channel.decoder = Decoder::new(head.framing);
                     channel.expects = head.said.expects(head.http10) && !channel.decoder.is_ended();
                     channel.answering = false;
@@ -121,7 +118,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin + 'static> Connection<T> {
                 Ok(None) => {}
                 Err(refusal) => {
                     self.asked = Asked::default();
-                    channel.serial = mailbox.serial;
+                    channel.serial = serial;
                     channel.decoder = Decoder::Broken(refusal);
                     return Poll::Ready(Next::Refused(refusal));
                 }
@@ -157,6 +154,12 @@ impl<T: AsyncRead + AsyncWrite + Unpin + 'static> Connection<T> {
             // The next request, or the end: its turn comes.
             Poll::Ready(Ok(_)) | Poll::Pending => Poll::Pending,
         }
+    }
+
+    /// Where interim responses to the request that came last go; nowhere if it came over HTTP/1.0, which has none.
+    pub fn interim(&self) -> Option<Interim<T>> {
+        let serial = self.channel.borrow().serial;
+        (!self.asked.http10).then(|| Interim { channel: Rc::downgrade(&self.channel), serial })
     }
 
     /// Writes the response to the request that came last, to its end.
@@ -309,33 +312,40 @@ impl<T: AsyncRead + AsyncWrite + Unpin + 'static> Connection<T> {
     }
 }
 
-impl<T> Drop for Connection<T> {
-    fn drop(&mut self) {
-        if let Ok(channel) = self.channel.try_borrow() {
-            channel.spare.strike(self.slot);
-        }
-    }
-}
-
 impl<T> fmt::Debug for Connection<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("server::Connection")
     }
 }
 
-impl<T: AsyncRead + AsyncWrite + Unpin> Post for RefCell<Channel<T>> {
-    fn post(&self, serial: u32, head: &[u8]) {
-        let Ok(mut channel) = self.try_borrow_mut() else { return };
+/// Where interim responses to one request go. Does not keep its connection.
+pub struct Interim<T> {
+    channel: Weak<RefCell<Channel<T>>>,
+    serial: u32,
+}
+
+impl<T> Interim<T> {
+    /// Hands one on, without what of it concerns one hop. Once the final response has begun, or where the client takes too little of what it is sent, it is left out.
+    pub fn pass(&self, response: &Response<()>) {
+        let Some(channel) = self.channel.upgrade() else { return };
+        let Ok(mut channel) = channel.try_borrow_mut() else { return };
         let channel = &mut *channel;
-        if channel.serial != serial || channel.answering || channel.io.is_none() {
+        if channel.serial != self.serial || channel.answering || channel.io.is_none() {
             return;
         }
+        let head = write_interim(response);
         if channel.output.has_room() {
             let out = channel.output.head(&channel.spare);
             if out.len() + head.len() <= MOST_INTERIM {
-                out.extend_from_slice(head);
+                out.extend_from_slice(&head);
             }
         }
+    }
+}
+
+impl<T> fmt::Debug for Interim<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Interim")
     }
 }
 
@@ -417,7 +427,7 @@ fn write_status(out: &mut Vec<u8>, http10: bool, status: StatusCode, spelling: O
 }
 
 /// An interim response as it goes on; what concerns one hop stays behind.
-pub(crate) fn write_interim(response: &Response<()>) -> Vec<u8> {
+fn write_interim(response: &Response<()>) -> Vec<u8> {
     let mut out = Vec::with_capacity(128);
     let spelling = response.extensions().get::<Spelling>();
     write_status(&mut out, false, response.status(), spelling);

@@ -1,16 +1,14 @@
 //! What the connections of one worker share, because each needs it for a moment only.
 //!
-//! Owns the space that is read into, the buffer that is written from, emptied header maps, and the way an interim response finds the
-//! connection it is for. A connection at rest holds none of these. Local to its thread.
+//! Owns the space that is read into, the buffer that is written from, and emptied header maps. A connection at rest holds none of these. Local to its thread.
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
-use std::rc::{Rc, Weak};
+use std::rc::Rc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::BytesMut;
 use http::{Extensions, HeaderMap};
-use slab::Slab;
 
 use crate::spelling::Spelling;
 
@@ -24,20 +22,6 @@ pub struct Spare {
     maps: RefCell<Vec<HeaderMap>>,
     extensions: RefCell<Vec<Extensions>>,
     date: Cell<Option<(u64, [u8; 29])>>,
-    boxes: RefCell<Slab<Weak<dyn Post>>>,
-}
-
-/// Where interim responses to one request go. A number, not a reference: extensions of requests are `Send`.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Mailbox {
-    pub slot: u32,
-    pub serial: u32,
-}
-
-/// A connection that can be given an interim response.
-pub(crate) trait Post {
-    /// `serial`: of the request it answers; anything later has nothing to do with it.
-    fn post(&self, serial: u32, head: &[u8]);
 }
 
 /// Bytes a read has room for at least, so that a usual message comes with one that is not filled: a filled one has to be repeated.
@@ -147,21 +131,6 @@ impl Spare {
         text[..bytes.len().min(29)].copy_from_slice(&bytes[..bytes.len().min(29)]);
         self.date.set(Some((second, text)));
         text
-    }
-
-    pub(crate) fn enrol(&self, connection: Weak<dyn Post>) -> u32 {
-        self.boxes.borrow_mut().insert(connection) as u32
-    }
-
-    pub(crate) fn strike(&self, slot: u32) {
-        self.boxes.borrow_mut().try_remove(slot as usize);
-    }
-
-    pub(crate) fn post(&self, to: Mailbox, head: &[u8]) {
-        let connection = self.boxes.borrow().get(to.slot as usize).and_then(Weak::upgrade);
-        if let Some(connection) = connection {
-            connection.post(to.serial, head);
-        }
     }
 }
 

@@ -7,8 +7,6 @@ use bytes::Bytes;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use smallvec::SmallVec;
 
-use crate::spare::Mailbox;
-
 /// Extension of requests and responses that came over HTTP/1. Shares the memory of the head's values.
 #[derive(Clone, Debug, Default)]
 pub struct Spelling {
@@ -17,8 +15,6 @@ pub struct Spelling {
     names: SmallVec<[Range; 16]>,
     /// Where it is not the usual one.
     reason: Option<Range>,
-    /// Of a request: where interim responses to it go.
-    pub(crate) mailbox: Option<Mailbox>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -14,7 +14,7 @@ use std::task::{Context, Poll, Waker};
 
 use bytes::{Bytes, BytesMut};
 use http::header::HeaderValue;
-use http::{Request, Response};
+use http::{HeaderMap, Request, Response, StatusCode};
 
 use crate::error::{Code, Error};
 use crate::frame;
@@ -239,6 +239,7 @@ impl Core {
             stream.receiver = None;
             let unread = stream.body.clear();
             (stream.head, stream.trailers) = (None, None);
+            stream.interim.clear();
             self.give_back(unread);
         } else if stream.handles > 0 {
             // It has no use for room any more, neither for what it waits for nor for what it was woken for.
@@ -320,7 +321,7 @@ impl Core {
 
     pub fn poll_response(&mut self, key: usize, cx: &Context<'_>) -> Poll<Result<Response<()>, Error>> {
         let stream = &mut self.streams[key];
-        if let Some(head) = stream.head.take() {
+        if let Some(head) = stream.interim.pop_front().or_else(|| stream.head.take()) {
             return Poll::Ready(Ok(head));
         }
         if let Some(error) = &stream.error {
@@ -334,6 +335,7 @@ impl Core {
     pub fn poll_received(&mut self, key: usize, cx: &Context<'_>) -> Poll<Option<Result<Bytes, Error>>> {
         let stream = &mut self.streams[key];
         if let Some(data) = stream.body.pop() {
+            stream.expects = false;
             return Poll::Ready(Some(Ok(data)));
         }
         if !stream.receiving {
@@ -343,6 +345,11 @@ impl Core {
             return Poll::Ready(Some(Err(error.clone())));
         }
         remember(&mut stream.receiver, cx);
+        if std::mem::take(&mut stream.expects) {
+            // Somebody wants the body, and none of it is here.
+            let id = stream.id;
+            self.inform(key, id, StatusCode::CONTINUE, &HeaderMap::new());
+        }
         Poll::Pending
     }
 

@@ -23,13 +23,21 @@ pub struct SendStream {
     key: usize,
 }
 
+/// Where interim responses to a request go. Does not keep its stream.
+#[derive(Clone)]
+pub struct Interim {
+    shared: Shared,
+    key: usize,
+    id: u32,
+}
+
 /// Both ends of a stream that counts them already.
 pub(crate) fn ends(shared: &Shared, key: usize) -> (SendStream, RecvStream) {
     (SendStream { shared: shared.clone(), key }, RecvStream { shared: shared.clone(), key })
 }
 
 impl RecvStream {
-    /// The final response's head, once.
+    /// The next head of the response: those of interim ones, and then that of the final one, once.
     pub fn poll_response(&mut self, cx: &mut Context<'_>) -> Poll<Result<Response<()>, Error>> {
         self.shared.borrow_mut().poll_response(self.key, cx)
     }
@@ -109,6 +117,12 @@ impl SendStream {
         self.shared.borrow_mut().poll_reset(self.key, cx)
     }
 
+    /// Of a server.
+    pub fn interim(&self) -> Interim {
+        let id = self.shared.borrow().streams[self.key].id;
+        Interim { shared: self.shared.clone(), key: self.key, id }
+    }
+
     /// Of a server: the head of its answer. Without a `Date` it gets one (RFC 9110 §6.6.1).
     pub fn respond(&mut self, head: &mut http::response::Parts, end: bool) -> Result<(), Error> {
         let mut core = self.shared.borrow_mut();
@@ -117,6 +131,14 @@ impl SendStream {
             head.headers.insert(http::header::DATE, date);
         }
         core.respond(self.key, head.status, &head.headers, end)
+    }
+}
+
+impl Interim {
+    /// Hands one on. Left out once the final response has begun, and where the client takes too little of what it is sent.
+    pub fn pass(&self, response: &Response<()>) {
+        let mut core = self.shared.borrow_mut();
+        core.inform(self.key, self.id, response.status(), response.headers());
     }
 }
 
@@ -135,6 +157,12 @@ impl Drop for SendStream {
 impl fmt::Debug for RecvStream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("RecvStream")
+    }
+}
+
+impl fmt::Debug for Interim {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Interim")
     }
 }
 

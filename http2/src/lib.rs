@@ -31,7 +31,7 @@ mod stream;
 
 pub use connection::Pings;
 pub use core::{FULL, Outlet};
-pub use ends::{RecvStream, SendStream};
+pub use ends::{Interim, RecvStream, SendStream};
 pub use error::{Code, Error};
 pub use head::Protocol;
 pub use settings::Limits;

@@ -299,6 +299,11 @@ impl Core {
             Ok(length) => self.streams[key].left = length,
             Err(()) => return self.fault(id, Code::PROTOCOL_ERROR),
         }
+        if !end {
+            let expects = request.headers().get(http::header::EXPECT);
+            self.streams[key].expects =
+                expects.is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"));
+        }
         // Held until it is handed out.
         self.streams[key].handles = 2;
         self.accepted.push_back((key, request));
@@ -309,7 +314,21 @@ impl Core {
         let Some(response) = fields.response() else { return self.fault(id, Code::PROTOCOL_ERROR) };
         let status = response.status();
         if status.is_informational() {
-            return if end { self.fault(id, Code::PROTOCOL_ERROR) } else { Ok(()) };
+            if end {
+                return self.fault(id, Code::PROTOCOL_ERROR);
+            }
+            let stream = &mut self.streams[key];
+            stream.interims += 1;
+            if stream.interims > MOST_INTERIM {
+                return self.fault(id, Code::ENHANCE_YOUR_CALM);
+            }
+            if stream.read {
+                stream.interim.push_back(response);
+                if let Some(waker) = stream.receiver.take() {
+                    waker.wake();
+                }
+            }
+            return Ok(());
         }
         let Ok(length) = head::length(response.headers()) else {
             return self.fault(id, Code::PROTOCOL_ERROR);
@@ -462,6 +481,9 @@ impl Core {
         Ok(())
     }
 }
+
+/// Interim responses to one request, at most.
+const MOST_INTERIM: u8 = 64;
 
 /// What a map of `http` can hold is more. The size of the list bounds it first.
 const FIELDS: usize = 16 * 1024;

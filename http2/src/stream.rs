@@ -27,6 +27,13 @@ pub struct Stream {
     pub headed: bool,
     /// Of a response, until it is taken.
     pub head: Option<Response<()>>,
+    /// Interim responses before it that were not taken yet, and how many came in all.
+    pub interim: VecDeque<Response<()>>,
+    pub interims: u8,
+    /// Of a server: its final response has begun.
+    pub answered: bool,
+    /// Of a server: the client waits for a 100 before it sends the body (RFC 9110 §10.1.1).
+    pub expects: bool,
     pub body: Queue,
     pub trailers: Option<HeaderMap>,
     /// Bytes that `Content-Length` announced and that did not come yet.
@@ -56,6 +63,10 @@ impl Stream {
             error: None,
             headed: false,
             head: None,
+            interim: VecDeque::new(),
+            interims: 0,
+            answered: false,
+            expects: false,
             body: Queue::default(),
             trailers: None,
             left: None,

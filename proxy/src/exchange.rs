@@ -23,7 +23,7 @@ use tokio::time::Instant;
 pub use outgoing::Outgoing;
 
 use crate::body::Body;
-use crate::downstream::Connection;
+use crate::downstream::{Connection, Interim};
 use crate::failure::{Asker, Failure, Reason};
 use crate::field::Known;
 use crate::mesh::Destination;
@@ -33,17 +33,18 @@ use crate::route::cors::{self, Cors};
 use crate::route::{self, Action, Route, Target};
 use crate::upgrade::Upgrade;
 use attempts::Attempts;
-pub use headers::{Authority, MAX_HEADERS, address_value};
+pub use headers::{Authority, MAX_HEADERS, address_value, strip_interim};
 use outgoing::Held;
 pub(crate) use replay::Attempt;
 use tunnel::Tunnel;
 
 /// Answers one request; never fails, because a failure is an answer too.
 ///
-/// `client` is the client's side of the tunnel that an upgrade or CONNECT asks for.
+/// `client` is the client's side of the tunnel that an upgrade or CONNECT asks for; `interim` where interim responses go.
 pub async fn serve(
     request: Box<Request<Body>>,
     client: Option<Upgrade>,
+    interim: Interim,
     connection: &Rc<Connection>,
 ) -> Response<Outgoing> {
     let known = Known::of(request.headers());
@@ -52,7 +53,7 @@ pub async fn serve(
         Ok(()) => connection.destination(&request).await,
         Err(failure) => Err(failure),
     };
-    let mut held = Held::begin(connection, found.as_ref().ok(), &request);
+    let mut held = Held::begin(connection, interim, found.as_ref().ok(), &request);
     headers::note_request_id(&request, known, &mut held.record);
     let answer = match found {
         Ok(destination) => run(request, known, client, &destination, connection, &mut held).await,
@@ -237,7 +238,7 @@ mod tests {
 
     /// Bytes of what a call to an async function is, without calling it.
     fn size<'a, F: Future>(
-        _: impl FnOnce(Box<Request<Body>>, Option<Upgrade>, &'a Rc<Connection>) -> F,
+        _: impl FnOnce(Box<Request<Body>>, Option<Upgrade>, Interim, &'a Rc<Connection>) -> F,
     ) -> usize {
         size_of::<F>()
     }

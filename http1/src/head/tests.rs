@@ -7,7 +7,6 @@ use crate::input::Input;
 use crate::spelling::write_fields;
 
 const LIMITS: Limits = Limits { head: 64 * 1024, fields: 128 };
-const MAILBOX: Mailbox = Mailbox { slot: 0, serial: 0 };
 
 /// Fed in these pieces; the head, and how much is left of the input.
 fn in_pieces<'a>(
@@ -18,7 +17,7 @@ fn in_pieces<'a>(
     for piece in pieces {
         feed(&mut input, &spare, piece);
         if head.is_none() {
-            head = request(&mut input, &LIMITS, &spare, MAILBOX)?;
+            head = request(&mut input, &LIMITS, &spare)?;
         }
     }
     Ok(head.map(|head| (head, input.bytes().len())))

@@ -406,19 +406,19 @@ async fn a_body_read_while_its_answer_goes_out_lets_the_connection_go_on() {
 async fn interim_responses_go_out_before_the_answer_and_not_after_it() {
     let (mut server, mut client) = server();
     client.write_all(GET).await.unwrap();
-    let Next::Request(request) = server.request().await else { panic!("it is one") };
-    let mailbox = request.extensions().get::<Spelling>().unwrap().mailbox.unwrap();
-    let spare = server.channel.borrow().spare.clone();
-    spare.post(mailbox, b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n");
+    let Next::Request(_) = server.request().await else { panic!("it is one") };
+    let interim = server.interim().unwrap();
+    let hint = Response::builder().status(103).header("link", "</a>").body(()).unwrap();
+    interim.pass(&hint);
     let watched = poll_fn(|cx| Poll::Ready(server.poll_watch(cx).is_pending())).await;
     assert!(watched);
     let mut hints = vec![0; 100];
     let count = client.read(&mut hints).await.unwrap();
     assert_eq!(&hints[..count], b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n");
     server.answer(Response::new(full("x"))).await.unwrap();
-    spare.post(mailbox, b"HTTP/1.1 103 Early Hints\r\n\r\n");
+    interim.pass(&hint);
     drop(server);
-    spare.post(mailbox, b"HTTP/1.1 103 Early Hints\r\n\r\n");
+    interim.pass(&hint);
     let mut rest = String::new();
     client.read_to_string(&mut rest).await.unwrap();
     assert!(rest.starts_with("HTTP/1.1 200 OK") && !rest.contains("103"), "{rest}");

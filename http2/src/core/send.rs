@@ -107,6 +107,7 @@ impl Core {
         end: bool,
     ) -> Result<(), Error> {
         let id = self.writable(key)?;
+        self.streams[key].answered = true;
         self.begin_block();
         let mut block = self.encoder.block(&mut self.block);
         head::write_response(&mut block, status, headers);
@@ -115,6 +116,18 @@ impl Core {
             self.ended_sending(key);
         }
         Ok(())
+    }
+
+    /// Writes an interim response, unless the final one has begun, the stream is over, or the client takes too little of what it is sent.
+    pub fn inform(&mut self, key: usize, id: u32, status: StatusCode, headers: &HeaderMap) {
+        let Some(stream) = self.streams.try_get(key, id) else { return };
+        if stream.answered || !stream.sending || stream.error.is_some() || self.outlet.waiting() >= FULL {
+            return;
+        }
+        self.begin_block();
+        let mut block = self.encoder.block(&mut self.block);
+        head::write_response(&mut block, status, headers);
+        self.write_block(id, false);
     }
 
     pub fn trailers(&mut self, key: usize, trailers: &HeaderMap) -> Result<(), Error> {

@@ -35,6 +35,8 @@ fn an_answer_comes_with_its_body_and_trailers() {
     client.wire.put(kind::DATA, 0, 1, b"data");
     client.answer(1, true, &[("grpc-status", "0")]);
     assert!(client.turn().is_pending());
+    let Poll::Ready(Ok(hint)) = recv.poll_response(&mut cx()) else { panic!("it is here") };
+    assert_eq!(hint.status().as_u16(), 103);
     let Poll::Ready(Ok(response)) = recv.poll_response(&mut cx()) else { panic!("it is here") };
     assert_eq!(
         (response.status().as_u16(), &response.headers()["x-a"]),
@@ -44,6 +46,29 @@ fn an_answer_comes_with_its_body_and_trailers() {
     assert!(matches!(read(&mut recv), (data, Some(Ok(()))) if data == b"data"));
     assert_eq!(recv.take_trailers().expect("they came")["grpc-status"], "0");
     assert!(recv.is_end_stream());
+}
+
+#[test]
+fn interim_responses_have_a_bound() {
+    let mut client = Client::new();
+    let (_send, mut recv) = client.send("GET", true);
+    for _ in 0..64 {
+        client.answer(1, false, &[(":status", "103")]);
+    }
+    assert!(client.turn().is_pending());
+    assert!(client.wire.resets().is_empty());
+    client.answer(1, false, &[(":status", "103")]);
+    assert!(client.turn().is_pending());
+    assert_eq!(client.wire.resets(), [(1, Code::ENHANCE_YOUR_CALM)]);
+    for _ in 0..64 {
+        assert!(matches!(recv.poll_response(&mut cx()), Poll::Ready(Ok(_))), "what came before is true");
+    }
+    assert!(matches!(recv.poll_response(&mut cx()), Poll::Ready(Err(_))));
+    // Of a response that nobody waits for any more nothing is kept.
+    let (_send, recv) = client.send("GET", true);
+    drop(recv);
+    client.answer(3, false, &[(":status", "103")]);
+    assert!(client.turn().is_pending());
 }
 
 #[test]

@@ -376,3 +376,54 @@ fn extended_connect_names_its_protocol() {
     assert_eq!(protocols, [Some(&crate::Protocol(Bytes::from_static(b"websocket"))), None]);
     assert_eq!(requests[1].0.uri(), "a:1");
 }
+
+#[test]
+fn interim_responses_go_out_before_the_answer_and_not_after_it() {
+    let mut server = Server::new();
+    server.request(1, true, &GET);
+    let (request, mut send) = server.turn().pop().expect("a request");
+    let interim = send.interim();
+    let hint = http::Response::builder().status(103).header("link", "</a>").body(()).expect("a response");
+    server.wire.written();
+    interim.pass(&hint);
+    server.wire.0.borrow_mut().stuck = FULL;
+    interim.pass(&hint);
+    server.wire.0.borrow_mut().stuck = 0;
+    let mut head = http::Response::new(()).into_parts().0;
+    send.respond(&mut head, true).expect("it is open");
+    interim.pass(&hint);
+    drop((request, send));
+    interim.pass(&hint);
+    let frames = server.wire.written();
+    let [first, last] = &frames[..] else { panic!("{frames:?}") };
+    assert_eq!((first.kind, first.flags), (kind::HEADERS, flag::END_HEADERS));
+    assert_eq!((last.kind, last.flags), (kind::HEADERS, flag::END_HEADERS | flag::END_STREAM));
+    let mut decoder = hpack::Decoder::new(4096);
+    let (first, last) = (fields(&mut decoder, first).join(" "), fields(&mut decoder, last).join(" "));
+    assert!(first.contains("103") && first.contains("</a>") && last.contains("200"), "{first} {last}");
+    // Another stream that has its place is another's.
+    server.request(3, true, &GET);
+    let _other = server.turn();
+    interim.pass(&hint);
+    assert!(server.wire.written().is_empty());
+}
+
+#[test]
+fn a_100_is_said_once_and_only_to_who_waits_for_it() {
+    for (expect, before, want) in
+        [("100-continue", false, 1), ("100-Continue", true, 0), ("200-ok", false, 0)]
+    {
+        let mut server = Server::new();
+        server.request(1, false, &[&POST[..], &[("expect", expect)]].concat());
+        if before {
+            server.wire.put(kind::DATA, 0, 1, b"data");
+        }
+        let (mut request, _send) = server.turn().pop().expect("a request");
+        let headers = |wire: &Wire| wire.written().iter().filter(|frame| frame.kind == kind::HEADERS).count();
+        assert_eq!(headers(&server.wire), 0, "nobody wants it yet");
+        for _ in 0..3 {
+            let _ = read(request.body_mut());
+        }
+        assert_eq!(headers(&server.wire), want, "{expect}, {before}");
+    }
+}

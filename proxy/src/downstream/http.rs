@@ -16,7 +16,7 @@ use outrigger_http1::server::{After, Broken, Next};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::patience::{Late, Timer};
-use super::{Connection, Stream, connect, http2};
+use super::{Connection, Interim, Stream, connect, http2};
 use crate::body::Body;
 use crate::exchange::{self, Outgoing};
 use crate::failure::{Asker, Failure, Reason};
@@ -106,8 +106,9 @@ type Incoming = outrigger_http1::Incoming<Box<dyn Stream>>;
 async fn one(codec: &mut Codec, request: Request<Incoming>, connection: &Rc<Connection>) -> Result<(), End> {
     let may_leave = *request.method() == Method::CONNECT || request.headers().contains_key(UPGRADE);
     let (promise, tunnel) = may_leave.then(Upgrade::promised).unzip();
+    let interim = codec.interim().map_or(Interim::Nowhere, Interim::Http1);
     let response = {
-        let mut handled = pin!(handle(Box::new(request.map(Body::asked)), tunnel, connection));
+        let mut handled = pin!(handle(Box::new(request.map(Body::asked)), tunnel, interim, connection));
         poll_fn(|cx| {
             if let Poll::Ready(response) = handled.as_mut().poll(cx) {
                 return Poll::Ready(Ok(response));
@@ -211,6 +212,7 @@ pub(super) fn is_reset(response: &Response<Outgoing>) -> bool {
 pub(super) async fn handle(
     request: Box<Request<Body>>,
     tunnel: Option<Upgrade>,
+    interim: Interim,
     connection: &Rc<Connection>,
 ) -> Response<Outgoing> {
     let connect = *request.method() == Method::CONNECT;
@@ -218,7 +220,7 @@ pub(super) async fn handle(
         Some(tunnel) if connect && connection.is_asked() && !exchange::is_extended_connect(&request) => {
             Box::pin(connect::answer(*request, tunnel, connection)).await
         }
-        tunnel => exchange::serve(request, tunnel, connection).await,
+        tunnel => exchange::serve(request, tunnel, interim, connection).await,
     }
 }
 

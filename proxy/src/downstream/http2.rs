@@ -16,7 +16,7 @@ use outrigger_http2::{Code, Limits, Protocol, RecvStream, SendStream};
 
 use super::http::{MAX_HEADER_BYTES, handle, is_reset};
 use super::patience::Timer;
-use super::{Connection, Stream};
+use super::{Connection, Interim, Stream};
 use crate::body::Body;
 use crate::coalesce::Coalesced;
 use crate::exchange::Outgoing;
@@ -74,7 +74,8 @@ async fn answer(request: Request<RecvStream>, mut send: SendStream, connection: 
     let method = head.method.clone();
     let request = Box::new(Request::from_parts(head, body));
     let response = {
-        let mut handled = pin!(handle(request, tunnel, &connection));
+        let interim = Interim::Http2(send.interim());
+        let mut handled = pin!(handle(request, tunnel, interim, &connection));
         let response = poll_fn(|cx| match handled.as_mut().poll(cx) {
             Poll::Ready(response) => Poll::Ready(Some(response)),
             Poll::Pending => send.poll_reset(cx).map(|_| None),

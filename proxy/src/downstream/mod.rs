@@ -13,6 +13,7 @@ mod gateway;
 mod http;
 mod http2;
 pub mod inbound;
+mod interim;
 pub mod listen;
 mod mtls;
 pub mod original_dst;
@@ -32,6 +33,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
 pub use connection::{Arrival, Connection, Towards};
+pub use interim::Interim;
 pub use patience::InFlight;
 pub use sniff::ServerFirst;
 pub use tls::Configurations;

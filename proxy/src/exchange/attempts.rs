@@ -292,8 +292,8 @@ impl<'a> Attempts<'a> {
         let told = self.deadline.write(headers, self.known, then, self.limit, &worker.written);
         let idle_timeout = self.settings.idle_timeout;
         let returned = self.original.as_ref().map(|_| &self.returned);
-        let (endpoint, told) = (picked.endpoint(), told.as_ref());
-        let to = To { cluster, endpoint, route: self.caps, idle_timeout, returned, told };
+        let (endpoint, told, interim) = (picked.endpoint(), told.as_ref(), Some(&held.interim));
+        let to = To { cluster, endpoint, route: self.caps, idle_timeout, interim, returned, told };
         let mut sending = pin!(worker.pools.send_at(begun, to, version, request));
         let sent = match self.until(begun - waited) {
             None => sending.as_mut().await,

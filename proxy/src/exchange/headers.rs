@@ -216,6 +216,13 @@ pub fn strip_response(response: &mut Response<Body>, direction: Direction) -> Kn
     known
 }
 
+/// What of an interim response concerns its hop only; it has no content.
+pub fn strip_interim(headers: &mut HeaderMap) {
+    let mut known = Known::of(headers);
+    strip(headers, &mut known, false);
+    headers.remove(CONTENT_LENGTH);
+}
+
 /// Puts the rule's host and path in place of the request's.
 pub fn rewrite(request: &mut Request<Body>, rewrite: &Rewrite) -> Result<(), Failure> {
     if let Some(host) = &rewrite.host {

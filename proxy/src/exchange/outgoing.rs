@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use super::received::Fate;
 use super::tunnel::Opened;
 use crate::body::{Body, BodyError};
-use crate::downstream::{Connection, InFlight};
+use crate::downstream::{Connection, InFlight, Interim};
 use crate::drain::Active;
 use crate::failure::{Failure, Reason, grpc_status, is_grpc};
 use crate::field::Known;
@@ -45,6 +45,7 @@ pub struct Outgoing {
 #[derive(Debug)]
 pub struct Held {
     pub record: Record,
+    pub(super) interim: Interim,
     /// Counts as in flight at its endpoint until dropped.
     pub picked: Option<Picked>,
     /// Counts towards the caps on requests, and on retries, until dropped.
@@ -74,6 +75,7 @@ pub struct Held {
 impl Held {
     pub(super) fn begin(
         connection: &Rc<Connection>,
+        interim: Interim,
         destination: Option<&Arc<Destination>>,
         request: &Request<Body>,
     ) -> Box<Self> {
@@ -86,6 +88,7 @@ impl Held {
         }
         Box::new(Self {
             record,
+            interim,
             picked: None,
             parts: [None, None],
             admission: None,

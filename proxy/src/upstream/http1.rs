@@ -24,6 +24,7 @@ use super::lent::Lent;
 use super::pool::{Home, RISKY};
 use super::{Blame, Endpoint, SendError};
 use crate::body::{Body, BodyError};
+use crate::downstream::Interim;
 use crate::failure::{Failure, Reason};
 use crate::field;
 use crate::identity::is_refusal;
@@ -90,14 +91,20 @@ impl Http1 {
         rested: Option<Duration>,
         idle_timeout: Duration,
         endpoint: &Endpoint,
+        interim: Option<&Interim>,
     ) -> Result<Response<Body>, SendError> {
         let connection = &mut *self.0;
         let returned = request.returned();
-        let answer =
-            match connection.codec.send(*request.take(), told.map_or(b"", Told::line), returned).await {
-                Ok(answer) => answer,
-                Err(failed) => return Err(self::failed(failed, endpoint, rested)),
-            };
+        let pass = |response| {
+            if let Some(interim) = interim {
+                interim.pass(response);
+            }
+        };
+        let more = told.map_or(b"" as &[u8], Told::line);
+        let answer = match connection.codec.send(*request.take(), more, returned, &pass).await {
+            Ok(answer) => answer,
+            Err(failed) => return Err(self::failed(failed, endpoint, rested)),
+        };
         let response = answer.response;
         if answer.tunnel {
             let (head, _) = response.into_parts();

@@ -30,6 +30,7 @@ use super::{Circuit, Cluster, Kind, Part, RouteLimits};
 use crate::body::Body;
 use crate::coalesce::Flusher;
 use crate::dns::Resolver;
+use crate::downstream::Interim;
 use crate::failure::{Failure, Reason};
 use crate::identity::edges::{Edge, Negotiated, Why};
 use crate::identity::{Identity, Token};
@@ -68,6 +69,8 @@ pub struct To<'a> {
     pub route: Option<&'a Arc<RouteLimits>>,
     /// The cluster's.
     pub idle_timeout: Duration,
+    /// Where interim responses go; nowhere for who does not care.
+    pub interim: Option<&'a Interim>,
     /// Gets the request's head, where it may have to be sent again.
     pub returned: Option<&'a Returned>,
     /// What the endpoint is told behind the request's own fields.
@@ -146,7 +149,8 @@ impl Pools {
         request: Request<Body>,
     ) -> impl Future<Output = Result<Response<Body>, SendError>> {
         let idle_timeout = cluster.settings().idle_timeout;
-        let to = To { cluster, endpoint, route: None, idle_timeout, returned: None, told: None };
+        let to =
+            To { cluster, endpoint, route: None, idle_timeout, interim: None, returned: None, told: None };
         self.send_at(Instant::now(), to, http, Box::new(request))
     }
 
@@ -295,7 +299,7 @@ impl Pools {
     async fn send_http1(
         &self,
         mut now: Instant,
-        To { cluster, endpoint, route, idle_timeout, returned, told }: To<'_>,
+        To { cluster, endpoint, route, idle_timeout, interim, returned, told }: To<'_>,
         mut request: Lent<'_>,
     ) -> Result<Response<Body>, SendError> {
         http1::frame(&mut request);
@@ -315,7 +319,7 @@ impl Pools {
         while let Some((mut connection, rested)) = self.idle(endpoint.id, now) {
             connection.occupy(place);
             let copy = if rested >= RISKY { http1::safe_copy(&request) } else { None };
-            match connection.send(request, told, Some(rested), idle_timeout, endpoint).await {
+            match connection.send(request, told, Some(rested), idle_timeout, endpoint, interim).await {
                 // It was closed at this very moment: not a byte went out, so that any request can take the next connection.
                 Err(SendError { unsent: Some(unsent), .. }) => request = Lent::new(unsent, returned),
                 Err(error) if copy.is_some() && error.reason == Reason::UpstreamReset => {
@@ -329,7 +333,7 @@ impl Pools {
         match Box::pin(self.open_http1(cluster, endpoint, route)).await {
             Ok(mut connection) => {
                 connection.occupy(place);
-                connection.send(request, told, None, idle_timeout, endpoint).await
+                connection.send(request, told, None, idle_timeout, endpoint, interim).await
             }
             Err(failure) => Err(SendError::unsent(failure, request.take())),
         }
@@ -378,7 +382,7 @@ impl Pools {
 
     async fn send_http2(
         &self,
-        To { cluster, endpoint, route, returned, told, .. }: To<'_>,
+        To { cluster, endpoint, route, interim, returned, told, .. }: To<'_>,
         mut request: Lent<'_>,
     ) -> Result<Response<Body>, SendError> {
         if let Some(told) = told {
@@ -393,7 +397,7 @@ impl Pools {
                     Err(failure) => return Err(SendError::unsent(failure, request.take())),
                 },
             };
-            match http2::send(slot, request, endpoint, &self.kept).await {
+            match http2::send(slot, request, endpoint, &self.kept, interim).await {
                 Sent::Done(result) => return result,
                 Sent::Gone(unsent) => request = Lent::new(unsent, returned),
             }

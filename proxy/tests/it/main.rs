@@ -17,6 +17,7 @@ mod harness;
 mod hedges;
 mod http1;
 mod identity;
+mod interim;
 mod limits;
 mod ports;
 mod replays;

@@ -9,7 +9,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Method, Request, Response, header};
+use http::{Method, Request, Response, StatusCode, header};
 use http_body::{Body as _, Frame, SizeHint};
 use outrigger_http2::{Code, Error, RecvStream, SendStream};
 use tokio::task::AbortHandle;
@@ -17,6 +17,7 @@ use tokio::task::AbortHandle;
 use super::pump::Pump;
 use super::{Sender, Slot, head};
 use crate::body::{Body, BodyError};
+use crate::downstream::Interim;
 use crate::failure::{Failure, Reason};
 use crate::upgrade::Upgrade;
 use crate::upstream::connect::{MAX_HEADER_BYTES, MAX_HEADERS};
@@ -37,6 +38,7 @@ pub(in crate::upstream) async fn send(
     request: Lent<'_>,
     endpoint: &Endpoint,
     budget: &Rc<Budget>,
+    interim: Option<&Interim>,
 ) -> Sent {
     if !is_ready(&mut sender, endpoint).await {
         // It was never sent; the connection takes nobody else down with it.
@@ -67,7 +69,7 @@ pub(in crate::upstream) async fn send(
         exchange.pump = Some(Pump::new(body, stream, budget));
     }
     let waiting = slot.waiting();
-    let answer = poll_fn(|cx| exchange.poll(cx)).await;
+    let answer = poll_fn(|cx| exchange.poll(cx, interim)).await;
     drop(waiting);
     let error = match answer {
         Ok(response) => return Sent::Done(receive(response, exchange, connect, slot, endpoint)),
@@ -174,7 +176,11 @@ impl Exchange {
         }
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Response<()>, Broken>> {
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        interim: Option<&Interim>,
+    ) -> Poll<Result<Response<()>, Broken>> {
         if let Some(pump) = &mut self.pump
             && !pump.done
             && let Poll::Ready(result) = pump.poll(cx)
@@ -189,7 +195,16 @@ impl Exchange {
                 Err(Broken::Stream(_)) => {}
             }
         }
-        let response = ready!(self.recv.poll_response(cx));
+        let response = loop {
+            match ready!(self.recv.poll_response(cx)) {
+                Ok(response) if response.status().is_informational() => {
+                    if let Some(interim) = interim.filter(|_| response.status() != StatusCode::CONTINUE) {
+                        interim.pass(response);
+                    }
+                }
+                response => break response,
+            }
+        };
         if let (Some(pump), Ok(_)) = (&mut self.pump, &response) {
             // Whatever happens now, the endpoint has begun to process it: only a policy may send it again.
             pump.kept = None;
