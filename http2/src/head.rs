@@ -80,7 +80,9 @@ impl Fields {
             }
         }
         if let Some(path) = self.path {
-            if path.is_empty() {
+            // A path, or the asterisk of OPTIONS (§8.3.1); a fragment is the client's own.
+            let fits = path.first() == Some(&b'/') || (method == Method::OPTIONS && path == "*");
+            if !fits || path.contains(&b'#') {
                 return None;
             }
             parts.path_and_query = Some(PathAndQuery::from_maybe_shared(path).ok()?);

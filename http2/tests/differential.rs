@@ -231,7 +231,7 @@ fn every_difference_to_h2_is_explained() {
     }
     println!("{differences:#?}");
     // A run in which nothing differs, or nothing agrees, has looked at nothing.
-    assert!(differences.len() >= 3 && differences["the same"] > 3_000, "{differences:#?}");
+    assert!(differences.len() >= 3 && differences["the same"] > 2_000, "{differences:#?}");
 }
 
 /// As the fuzz target makes them of what it is given.
