@@ -41,6 +41,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
             remember(&mut core.driver, cx);
             // What came before this turn has been handed out.
             core.unseen_resets = 0;
+            core.idle_frames = 0;
         }
         for _ in 0..READS {
             let mut core = self.shared.borrow_mut();
@@ -68,6 +69,16 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         }
         cx.waker().wake_by_ref();
         Poll::Pending
+    }
+
+    /// For who sees to its end: nothing is read or written here any more.
+    pub fn io(&mut self) -> &mut T {
+        &mut self.io
+    }
+
+    /// Ends it with what GOAWAY says.
+    pub fn refuse(&mut self, code: Code, why: &'static str) {
+        self.shared.borrow_mut().end(Error::Connection(code, why), Some(code));
     }
 
     fn take(&mut self) -> Result<(), (Error, Option<Code>)> {

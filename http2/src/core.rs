@@ -61,12 +61,18 @@ pub struct Core {
     pub receive_window: i64,
     /// Bytes of bodies that were taken, and of which the peer was not told yet.
     pub taken: u32,
+    /// Bytes the peer may send, or has sent, beyond the window that was announced.
+    pub lent: u32,
     /// Of a client: the next one it opens. Of a server: the last one its client opened.
     pub last: u32,
     /// Requests nobody looked at yet.
     pub accepted: VecDeque<(usize, Request<()>)>,
     pub unseen_resets: usize,
     pub faults: usize,
+    /// Of this turn.
+    pub idle_frames: usize,
+    /// WINDOW_UPDATE frames that the peer may send for what it was sent.
+    pub updates: u64,
     /// Streams that wait for the connection's window or the outlet.
     line: VecDeque<(usize, u32)>,
     /// Somebody waits for room in the outlet.
@@ -129,10 +135,13 @@ impl Core {
             send_window: i64::from(DEFAULT_WINDOW),
             receive_window: i64::from(limits.connection_window.max(DEFAULT_WINDOW)),
             taken: 0,
+            lent: 0,
             last: u32::from(client),
             accepted: VecDeque::new(),
             unseen_resets: 0,
             faults: 0,
+            idle_frames: 0,
+            updates: 0,
             line: VecDeque::new(),
             full: false,
             openers: Vec::new(),
@@ -276,7 +285,27 @@ impl Core {
 
     /// As [`Self::release`], of the connection's window alone.
     pub fn give_back(&mut self, bytes: usize) {
-        self.taken += bytes as u32;
+        let bytes = bytes as u32;
+        let repaid = bytes.min(self.lent);
+        self.lent -= repaid;
+        self.taken += bytes - repaid;
+        self.tell();
+    }
+
+    /// What came leaves less of the connection's window.
+    pub fn use_up(&mut self, bytes: usize) {
+        self.receive_window -= bytes as i64;
+        let quarter = self.limits.connection_window.max(DEFAULT_WINDOW) / 4;
+        if self.receive_window + i64::from(self.taken) < i64::from(quarter) {
+            let more = quarter.min(self.limits.lent - self.lent);
+            self.lent += more;
+            self.taken += more;
+        }
+        // What was taken may be half of what is left only now, and whose streams wait for it may not be who reads next.
+        self.tell();
+    }
+
+    fn tell(&mut self) {
         if self.taken > 0 && 2 * i64::from(self.taken) >= self.receive_window {
             self.receive_window += i64::from(self.taken);
             let frame = frame::window_update(0, std::mem::take(&mut self.taken));

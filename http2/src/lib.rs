@@ -9,7 +9,7 @@
 //!
 //! **Bounds.** Bodies wait for the peer's windows and for room in the outlet, new streams for room; what else is written answers something that was
 //! read, and nothing is read while the outlet is far too full. What comes is bounded by the windows we announce, by [`Limits`], and in small pieces by
-//! being put together. Requests reset before anybody saw them and streams that break the protocol are counted; CONTINUATION is bounded in bytes
+//! being put together. Requests reset before anybody saw them, streams that break the protocol and frames that bring nothing are counted; CONTINUATION is bounded in bytes
 //! and frames.
 //!
 //! **What it never does.** It has no timers: how long a peer may take is its owner's business. It opens and keeps no connections, strips no fields but those

@@ -84,6 +84,7 @@ impl Core {
             kind::HEADERS => self.headers(head, bytes),
             kind::CONTINUATION => self.continuation(head, bytes),
             kind::PRIORITY => {
+                self.idle()?;
                 if bytes.len() != 5 {
                     self.fault(head.stream, Code::FRAME_SIZE_ERROR)?;
                 }
@@ -95,22 +96,26 @@ impl Core {
             }
             kind::SETTINGS if head.has(flag::ACK) => {
                 size(bytes.is_empty())?;
+                self.idle()?;
                 // We ask for the table everybody begins with.
                 self.decoder.set_max_table_size(hpack::DEFAULT_TABLE_SIZE);
                 Ok(())
             }
             kind::SETTINGS => {
                 size(bytes.len().is_multiple_of(6))?;
+                self.idle()?;
                 self.settings(bytes)
             }
             kind::PUSH_PROMISE => Err((Code::PROTOCOL_ERROR, "PUSH_PROMISE, which was not allowed")),
             kind::PING => {
                 size(bytes.len() == 8)?;
+                self.idle()?;
                 self.ping(head, bytes);
                 Ok(())
             }
             kind::GOAWAY => {
                 size(bytes.len() >= 8)?;
+                self.idle()?;
                 self.go_away(frame::number(bytes), Code(frame::bits(&bytes[4..])));
                 Ok(())
             }
@@ -119,7 +124,7 @@ impl Core {
                 self.window_update(head.stream, i64::from(frame::number(bytes)))
             }
             // Unknown kinds mean nothing to us (§5.5).
-            _ => Ok(()),
+            _ => self.idle(),
         }
     }
 
@@ -148,18 +153,28 @@ impl Core {
         Ok(())
     }
 
+    /// A frame that brings nothing.
+    fn idle(&mut self) -> Result<(), Fatal> {
+        self.idle_frames += 1;
+        if self.idle_frames > self.limits.idle_frames {
+            return Err((Code::ENHANCE_YOUR_CALM, "too many frames that bring nothing"));
+        }
+        Ok(())
+    }
+
     fn data(&mut self, head: Head, payload: Payload<'_>) -> Result<(), Fatal> {
         let length = head.length;
         let Some(range) = frame::unpadded(head, payload.bytes()) else {
             return Err((Code::PROTOCOL_ERROR, "more padding than payload"));
         };
         let found = self.known(head.stream)?;
+        if range.is_empty() && !head.has(flag::END_STREAM) {
+            self.idle()?;
+        }
         if self.receive_window < length as i64 {
             return Err((Code::FLOW_CONTROL_ERROR, "more data than the connection's window"));
         }
-        self.receive_window -= length as i64;
-        // What was taken may be half of what is left only now, and whose streams wait for it may not be who reads next.
-        self.give_back(0);
+        self.use_up(length);
         let Some(key) = found.filter(|key| self.streams[*key].error.is_none()) else {
             self.give_back(length);
             return Ok(());
@@ -253,7 +268,7 @@ impl Core {
             return self.request(id, end, fields, too_large);
         }
         let Some(key) = self.known(id)?.filter(|key| self.streams[*key].error.is_none()) else {
-            return Ok(());
+            return self.idle();
         };
         let stream = &self.streams[key];
         if !stream.receiving {
@@ -273,11 +288,11 @@ impl Core {
         self.last = id;
         if self.leaving == Leaving::Told {
             // The client was told that nobody looks at it.
-            return Ok(());
+            return self.idle();
         }
         if self.open >= self.limits.streams as usize {
             self.write(&frame::reset(id, Code::REFUSED_STREAM));
-            return Ok(());
+            return self.idle();
         }
         let mut stream = Stream::new(id, self.limits.stream_window, self.peer.stream_window);
         stream.headed = true;
@@ -365,7 +380,7 @@ impl Core {
     }
 
     fn reset_by_peer(&mut self, id: u32, code: Code) -> Result<(), Fatal> {
-        let Some(key) = self.known(id)? else { return Ok(()) };
+        let Some(key) = self.known(id)? else { return self.idle() };
         if let Some(at) = self.accepted.iter().position(|(unseen, _)| *unseen == key) {
             self.accepted.remove(at);
             self.streams[key].handles = 0;
@@ -435,6 +450,10 @@ impl Core {
     }
 
     fn window_update(&mut self, id: u32, by: i64) -> Result<(), Fatal> {
+        match self.updates.checked_sub(1) {
+            Some(left) => self.updates = left,
+            None => self.idle()?,
+        }
         if id == 0 {
             if by == 0 {
                 return Err((Code::PROTOCOL_ERROR, "WINDOW_UPDATE by nothing"));

@@ -9,7 +9,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use crate::connection::{self, Pings};
 use crate::core::Outlet;
 use crate::ends::{RecvStream, SendStream, ends};
-use crate::error::Error;
+use crate::error::{Code, Error};
 use crate::settings::Limits;
 use crate::space::Space;
 
@@ -54,6 +54,16 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
     /// Takes no more requests than are under way (RFC 9113 §6.8); ends when those are answered.
     pub fn leave(&mut self) {
         self.0.shared.borrow_mut().leave();
+    }
+
+    /// Ends it at once, with all its streams, and says why. What is accepted next is that error.
+    pub fn refuse(&mut self, code: Code, why: &'static str) {
+        self.0.refuse(code, why);
+    }
+
+    /// What it was read from, once it is over.
+    pub fn io(&mut self) -> &mut T {
+        self.0.io()
     }
 
     pub fn pings(&self) -> Pings {

@@ -21,6 +21,8 @@ pub struct Limits {
     /// Bytes of bodies that may be under way to us: of each stream, 65535 at least, and of all together.
     pub stream_window: u32,
     pub connection_window: u32,
+    /// Bytes beyond that, while streams that nobody reads hold most of it: the others' go on. 0 where all streams are of one client, who harms himself alone.
+    pub lent: u32,
     /// Streams the peer may have open at a time. Beyond that they are refused.
     pub streams: u32,
     /// Bytes of a header section, as RFC 9113 §6.5.2 counts them.
@@ -29,6 +31,9 @@ pub struct Limits {
     pub unseen_resets: usize,
     /// Streams that may break the protocol, over the life of a connection, before all of it is ended (CVE-2025-8671).
     pub faulty_streams: usize,
+    /// Frames of one turn that bring nothing and cost nothing to send, before the connection is ended: PING, SETTINGS, PRIORITY, DATA without any, updates of
+    /// windows that were not used, what is refused or unknown (CVE-2019-9512, -9513, -9515, -9518).
+    pub idle_frames: usize,
 }
 
 impl Limits {

@@ -174,7 +174,7 @@ fn frames(rng: &mut SmallRng) -> Vec<Frame> {
                 // Now and then a number is passed over.
                 next += 2 + 2 * (rng.random_range(0..8) / 7);
             }
-            20..23 => put(HEADERS, 4 | rng.random_range(0..8) / 7 | end, any, block(rng, false)),
+            20..23 => put(HEADERS, 4 | end, any, block(rng, false)),
             23..28 => {
                 let block = block(rng, true);
                 let (head, rest) = block.split_at(rng.random_range(0..=block.len()));

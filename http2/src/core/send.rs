@@ -190,6 +190,7 @@ impl Core {
             let head = Head { length: part.len(), kind: kind::DATA, flags, stream: id };
             stream.send_window -= part.len() as i64;
             self.send_window -= part.len() as i64;
+            self.updates += UPDATES;
             if self.ended.is_none() {
                 self.outlet.write(&head.bytes(), &part);
             }
@@ -306,5 +307,7 @@ impl Core {
 
 /// Numbers are used up there; the connection is to be left well before.
 const LAST_STREAM: u32 = (1 << 31) - 3;
+/// WINDOW_UPDATE frames that a DATA frame may be answered with: of its stream, of the connection, and for peers who give back what they read piece by piece.
+const UPDATES: u64 = 10;
 /// Memory a connection keeps for the next block.
 const KEPT_BLOCK: usize = 1024;

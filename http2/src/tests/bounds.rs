@@ -203,3 +203,68 @@ fn requests_nobody_saw_end_with_their_connection() {
     assert_eq!(server.wire.gone(), Some(Code::FRAME_SIZE_ERROR));
     assert!(shared.borrow().streams.keys().is_empty());
 }
+
+/// CVE-2019-9512, -9513, -9515 and -9518, and the like: what costs nothing to send and brings nothing is bounded in each turn, whatever it is.
+#[test]
+fn frames_that_bring_nothing_end_the_connection_where_there_are_too_many() {
+    /// What it is, its kind, flags, stream and payload.
+    type Case = (&'static str, u8, u8, u32, &'static [u8]);
+    let cases: &[Case] = &[
+        ("pings", kind::PING, 0, 0, &[0; 8]),
+        ("answers to pings", kind::PING, flag::ACK, 0, &[0; 8]),
+        ("settings", kind::SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 1]),
+        ("answers to settings", kind::SETTINGS, flag::ACK, 0, &[]),
+        ("priorities", kind::PRIORITY, 0, 1, &[0; 5]),
+        ("empty data", kind::DATA, 0, 1, &[]),
+        ("padding alone", kind::DATA, flag::PADDED, 1, &[2, 0, 0]),
+        ("windows nobody needs", kind::WINDOW_UPDATE, 0, 1, &[0, 0, 0, 1]),
+        ("the connection's", kind::WINDOW_UPDATE, 0, 0, &[0, 0, 0, 1]),
+        ("the end of what is over", kind::RST_STREAM, 0, 3, &[0; 4]),
+        ("goodbyes", kind::GOAWAY, 0, 0, &[0; 8]),
+        ("frames nobody knows", 0x20, 0, 1, &[1, 2, 3]),
+    ];
+    for (what, kind, flags, stream, payload) in cases {
+        for (frames, ends) in [(100, false), (101, true)] {
+            let mut server = Server::with(Limits { idle_frames: 100, ..LIMITS });
+            server.request(1, false, &POST);
+            server.request(3, true, &GET);
+            let mut requests = server.turn();
+            requests.truncate(1);
+            server.turn();
+            for _ in 0..frames {
+                server.wire.put(*kind, *flags, *stream, payload);
+            }
+            server.turn();
+            let gone = server.wire.gone();
+            assert_eq!(gone, ends.then_some(Code::ENHANCE_YOUR_CALM), "{frames} {what}");
+        }
+    }
+}
+
+/// Whoever is sent much may say much of his windows.
+#[test]
+fn updates_of_windows_that_are_used_are_not_counted() {
+    let mut client = Client::with(Limits { idle_frames: 100, ..LIMITS });
+    let (mut send, _recv) = client.send("POST", false);
+    for _ in 0..200 {
+        for _ in 0..5 {
+            assert!(send.poll_send(&mut cx(), &mut Bytes::from_static(b"data"), false).is_ready());
+        }
+        for _ in 0..5 {
+            client.wire.put(kind::WINDOW_UPDATE, 0, 0, &[0, 0, 0, 2]);
+            client.wire.put(kind::WINDOW_UPDATE, 0, 1, &[0, 0, 0, 2]);
+        }
+    }
+    assert!(client.turn().is_pending());
+}
+
+/// None of them is looked at, and still they come.
+#[test]
+fn streams_that_are_refused_on_and_on_end_the_connection() {
+    let mut server = Server::with(Limits { streams: 1, idle_frames: 100, ..LIMITS });
+    for n in 0..102 {
+        server.request(2 * n + 1, true, &GET);
+    }
+    server.turn();
+    assert_eq!(server.wire.gone(), Some(Code::ENHANCE_YOUR_CALM));
+}

@@ -207,6 +207,51 @@ fn what_was_taken_is_told_when_the_window_closes() {
     assert_eq!(told, 10_000, "{updates:?}");
 }
 
+/// Streams that nobody reads hold more than the connection's window was: who is read goes on, as long as there is something to lend, and all of it is paid back.
+#[test]
+fn unread_streams_leave_the_others_a_window() {
+    for (lent, unread, goes_on) in [(0, 1, true), (0, 2, false), (400_000, 6, true), (400_000, 9, false)] {
+        let limits = Limits { stream_window: 65_536, connection_window: 131_072, lent, ..LIMITS };
+        let mut server = Server::with(limits);
+        let (mut window, mut held) = (65_535_i64, 0);
+        let mut send = |server: &mut Server, stream: u32, bytes: usize| {
+            for frame in server.wire.written() {
+                if (frame.kind, frame.stream) == (kind::WINDOW_UPDATE, 0) {
+                    window += i64::from(frame::bits(&frame.payload));
+                }
+            }
+            let bytes = bytes.min(window as usize);
+            if bytes > 0 {
+                window -= bytes as i64;
+                server.wire.put(kind::DATA, 0, stream, &vec![0; bytes]);
+                server.turn();
+            }
+            bytes
+        };
+        let mut requests = Vec::new();
+        for n in 0..=unread {
+            server.request(2 * n + 1, false, &POST);
+            requests.extend(server.turn());
+            for _ in 0..if n < unread { 4 } else { 0 } {
+                held += send(&mut server, 2 * n + 1, 16_384);
+            }
+        }
+        assert!(held <= 131_072 + lent as usize, "{held} bytes are held");
+        let (last, _) = requests.last_mut().expect("some");
+        let mut passed = 0;
+        for _ in 0..40 {
+            let sent = send(&mut server, 2 * unread + 1, 10_000);
+            assert_eq!(read(last.body_mut()).0.len(), sent);
+            passed += sent;
+        }
+        assert_eq!(passed == 400_000, goes_on, "{unread} unread, {lent} lent: {passed} bytes passed");
+        drop(requests);
+        let shared = server.connection.pings().0;
+        let core = shared.borrow();
+        assert_eq!((core.lent, core.receive_window + i64::from(core.taken)), (0, 131_072));
+    }
+}
+
 /// A hundred wait for the connection's window: each gets its share, nobody is forgotten, whoever is cancelled meanwhile.
 #[test]
 fn the_line_for_the_connections_window_moves() {

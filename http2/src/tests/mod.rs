@@ -131,10 +131,12 @@ impl Wire {
 const LIMITS: Limits = Limits {
     stream_window: 65_536,
     connection_window: 1024 * 1024,
+    lent: 0,
     streams: 200,
     header_list: 64 * 1024,
     unseen_resets: 20,
     faulty_streams: 100,
+    idle_frames: 10_000,
 };
 
 fn cx() -> Context<'static> {
@@ -231,10 +233,14 @@ struct Client {
 impl Client {
     /// Past the server's SETTINGS.
     fn new() -> Self {
+        Self::with(LIMITS)
+    }
+
+    fn with(limits: Limits) -> Self {
         let wire = Wire::default();
         let space = Rc::<Space>::default();
         let (sender, connection) =
-            crate::client::Connection::new(wire.clone(), Rc::new(wire.clone()), space, LIMITS);
+            crate::client::Connection::new(wire.clone(), Rc::new(wire.clone()), space, limits);
         let mut client = Self { wire, connection, sender, encoder: Encoder::new() };
         client.wire.put(kind::SETTINGS, 0, 0, &[]);
         assert!(client.turn().is_pending());

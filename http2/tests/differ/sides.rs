@@ -15,10 +15,12 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 pub const LIMITS: Limits = Limits {
     stream_window: 65_535,
     connection_window: 1024 * 1024,
+    lent: 0,
     streams: 200,
     header_list: 64 * 1024,
     unseen_resets: 1_000,
     faulty_streams: 1_000,
+    idle_frames: 1_000,
 };
 
 /// A client's preface and SETTINGS.

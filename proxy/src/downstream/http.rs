@@ -13,7 +13,7 @@ use http::header::UPGRADE;
 use http::{HeaderMap, Method, Request, Response};
 use outrigger_http1::Refusal;
 use outrigger_http1::server::{After, Broken, Next};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 
 use super::patience::{Late, Timer};
 use super::{Connection, Interim, Stream, connect, http2};
@@ -242,7 +242,7 @@ fn count_refused(connection: &Connection, failure: &Failure) {
 
 /// Reads on for a moment after our side ended: closing with unread bytes would reset the connection, and the client might lose the answer
 /// it has not read yet (RFC 9112 §9.6).
-async fn linger(io: &mut Box<dyn Stream>) {
+pub(super) async fn linger(io: &mut (impl AsyncRead + Unpin)) {
     let mut discarded = [0; 4096];
     let read = async { while let Ok(1..) = io.read(&mut discarded).await {} };
     // Whoever goes on sending after that is cut off.

@@ -12,10 +12,11 @@ use http::header::{CONTENT_LENGTH, HeaderValue};
 use http::{Method, Request};
 use http_body::Body as _;
 use outrigger_http2::server::Connection as Codec;
-use outrigger_http2::{Code, Limits, Protocol, RecvStream, SendStream};
+use outrigger_http2::{Code, Error, Limits, Protocol, RecvStream, SendStream};
 
-use super::http::{MAX_HEADER_BYTES, handle, is_reset};
+use super::http::{MAX_HEADER_BYTES, handle, is_reset, linger};
 use super::patience::Timer;
+use super::resets::Resets;
 use super::{Connection, Interim, Stream};
 use crate::body::Body;
 use crate::coalesce::Coalesced;
@@ -35,9 +36,13 @@ pub async fn serve(io: Box<dyn Stream>, connection: Rc<Connection>, _counted: Op
     let mut timer = Timer::start(&connection.worker.timers);
     let mut over = connection.over();
     let mut leaving = false;
-    poll_fn(|cx| {
+    let resets = matches!(connection.direction, Direction::Gateway).then(Rc::<Resets>::default);
+    let broken = poll_fn(|cx| {
         if over.poll(cx).is_ready() || dead.as_mut().poll(cx).is_ready() {
-            return ().into();
+            return false.into();
+        }
+        if resets.as_ref().is_some_and(|resets| resets.are_too_many()) {
+            codec.refuse(Code::ENHANCE_YOUR_CALM, "too many requests that are reset at once");
         }
         let late = timer.poll(cx, &connection.pulse).is_ready();
         if (late || connection.draining.get()) && !std::mem::replace(&mut leaving, true) {
@@ -47,21 +52,30 @@ pub async fn serve(io: Box<dyn Stream>, connection: Rc<Connection>, _counted: Op
         loop {
             match ready!(codec.poll_accept(cx)) {
                 Some(Ok((request, send))) => {
-                    tokio::task::spawn_local(answer(request, send, connection.clone()));
+                    tokio::task::spawn_local(answer(request, send, connection.clone(), resets.clone()));
                 }
                 Some(Err(error)) => {
                     tracing::debug!(%error, client = %connection.peer.address, "an HTTP/2 connection ended");
-                    return ().into();
+                    return matches!(error, Error::Connection(..)).into();
                 }
-                None => return ().into(),
+                None => return false.into(),
             }
         }
     })
     .await;
+    if broken {
+        Box::pin(linger(codec.io())).await;
+    }
 }
 
 /// One request. Ends early when its stream does: whoever is not there any more gets no answer made.
-async fn answer(request: Request<RecvStream>, mut send: SendStream, connection: Rc<Connection>) {
+async fn answer(
+    request: Request<RecvStream>,
+    mut send: SendStream,
+    connection: Rc<Connection>,
+    resets: Option<Rc<Resets>>,
+) {
+    let begun = resets.as_ref().map(|resets| resets.begin());
     let connect = *request.method() == Method::CONNECT;
     let (mut head, recv) = request.into_parts();
     if let Some(Protocol(protocol)) = head.extensions.remove()
@@ -80,7 +94,14 @@ async fn answer(request: Request<RecvStream>, mut send: SendStream, connection: 
             Poll::Ready(response) => Poll::Ready(Some(response)),
             Poll::Pending => send.poll_reset(cx).map(|_| None),
         });
-        match response.await {
+        let response = response.await;
+        // Whoever was still reading its body learned of it first, and has made an answer.
+        if let (Some(resets), Some(begun)) = (resets, begun)
+            && let Poll::Ready(Error::Reset(_)) = poll_fn(|cx| Poll::Ready(send.poll_reset(cx))).await
+        {
+            resets.reset(begun);
+        }
+        match response {
             Some(response) => response,
             None => return,
         }
@@ -153,22 +174,24 @@ fn poll_body(cx: &mut Context<'_>, body: &mut Outgoing, held: &mut Bytes, send: 
 
 /// A gateway's clients are further away, so they get larger windows.
 fn limits(direction: Direction) -> Limits {
-    let (stream_window, connection_window) = match direction {
-        Direction::Gateway => (256 * 1024, 4 * 1024 * 1024),
-        Direction::Inbound | Direction::Outbound => (64 * 1024, 1024 * 1024),
+    let (stream_window, connection_window, lent) = match direction {
+        Direction::Gateway => (256 * 1024, 4 * 1024 * 1024, 0),
+        Direction::Inbound | Direction::Outbound => (64 * 1024, 1024 * 1024, 16 * 1024 * 1024),
     };
     // A caller's sidecar carries many clients on one connection: all its streams may be cancelled at once.
-    let (unseen_resets, faulty_streams) = match direction {
-        Direction::Gateway => (20, 1024),
-        Direction::Inbound | Direction::Outbound => (2 * MAX_STREAMS as usize, 16 * 1024),
+    let (unseen_resets, faulty_streams, idle_frames) = match direction {
+        Direction::Gateway => (20, 1024, 1_000),
+        Direction::Inbound | Direction::Outbound => (2 * MAX_STREAMS as usize, 16 * 1024, 10_000),
     };
     Limits {
         stream_window,
         connection_window,
+        lent,
         streams: MAX_STREAMS,
         header_list: MAX_HEADER_BYTES,
         unseen_resets,
         faulty_streams,
+        idle_frames,
     }
 }
 

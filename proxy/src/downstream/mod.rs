@@ -20,6 +20,7 @@ pub mod original_dst;
 pub mod outbound;
 mod patience;
 mod replay;
+mod resets;
 mod sniff;
 mod tcp;
 mod tls;

@@ -211,12 +211,15 @@ pub(super) const HTTP1: outrigger_http1::Limits =
 pub(super) const HTTP2: outrigger_http2::Limits = outrigger_http2::Limits {
     stream_window: 64 * 1024,
     connection_window: 1024 * 1024,
+    // As much as streams there may be: those of many clients share it.
+    lent: 16 * 1024 * 1024,
     // An endpoint opens none.
     streams: 0,
     // `http2` refuses over 64 KiB itself, knowing why; what is beyond this the codec refuses.
     header_list: 4 * MAX_HEADER_BYTES,
     unseen_resets: 0,
     faulty_streams: 16 * 1024,
+    idle_frames: 10_000,
 };
 
 impl AsyncRead for Transport {

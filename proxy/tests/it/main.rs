@@ -11,6 +11,7 @@ mod deadlines;
 mod destinations;
 mod failing;
 mod faults;
+mod floods;
 mod goaways;
 mod grpc;
 mod harness;

@@ -7,6 +7,7 @@ use outrigger_config::model::{Protocol, UpstreamHttp};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use super::floods::gateway;
 use super::harness::*;
 use super::http1::read_message;
 
@@ -237,6 +238,83 @@ async fn a_tunnel_that_is_not_read_takes_no_more() {
         println!("{what}: {} MB", taken >> 20);
         assert!(taken < UNBOUNDED, "{what} took {taken} bytes");
     }
+}
+
+/// Dropped with data in it that nobody read, over and over: what that took of the connection's window is given back, or the twenty-third would be the last.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tunnel_that_is_reset_gives_back_what_nobody_read() {
+    // Takes tunnels, reads nothing of them, and resets each when it is told to; echoes everything else.
+    let (reset, resets) = tokio::sync::watch::channel(0);
+    let app = bytes_app(move |stream| {
+        let resets = resets.clone();
+        async move {
+            let mut builder = h2::server::Builder::new();
+            let mut connection =
+                builder.enable_connect_protocol().handshake::<_, bytes::Bytes>(stream).await.unwrap();
+            let mut tunnels = 0;
+            while let Some(Ok((request, mut respond))) = connection.accept().await {
+                if request.method() == http::Method::CONNECT {
+                    tunnels += 1;
+                    let (nth, mut resets) = (tunnels, resets.clone());
+                    let mut send = respond.send_response(Response::new(()), false).unwrap();
+                    tokio::spawn(async move {
+                        let _unread = request;
+                        let _ = resets.wait_for(|resets| *resets >= nth).await;
+                        send.send_reset(h2::Reason::CANCEL);
+                    });
+                } else {
+                    tokio::spawn(async move {
+                        let mut send = respond.send_response(Response::new(()), false).unwrap();
+                        let mut body = request.into_body();
+                        let mut count = 0;
+                        while let Some(Ok(data)) = body.data().await {
+                            count += data.len();
+                            body.flow_control().release_capacity(data.len()).unwrap();
+                        }
+                        send.send_data(count.to_string().into(), true).unwrap();
+                    });
+                }
+            }
+        }
+    })
+    .await;
+    let (_gateway, at) = gateway(app, UpstreamHttp::Http2).await;
+    let stream = TcpStream::connect(at).await.unwrap();
+    let (client, connection) = h2::client::handshake(stream).await.unwrap();
+    tokio::spawn(connection);
+    let upload = async |bytes: usize, connect: bool| {
+        let mut client = client.clone().ready().await.unwrap();
+        let mut request = Request::post("http://chat/").body(()).unwrap();
+        if connect {
+            *request.method_mut() = http::Method::CONNECT;
+            request.extensions_mut().insert(h2::ext::Protocol::from_static("websocket"));
+        }
+        let (response, mut send) = client.send_request(request, false).unwrap();
+        let mut left = bytes;
+        send.reserve_capacity(left);
+        while left > 0 {
+            let room =
+                std::future::poll_fn(|cx| send.poll_capacity(cx)).await.expect("open").unwrap().min(left);
+            send.send_data(vec![b'x'; room].into(), room == left && !connect).unwrap();
+            left -= room;
+        }
+        (response.await.unwrap().into_body(), send)
+    };
+    let (mut body, _) = within("what tells that there are tunnels", upload(1, false)).await;
+    while within("its end", body.data()).await.is_some() {}
+    // 65,535 bytes reach the app, and the rest does not: in all more than the window of the connection, 4 MiB.
+    for nth in 1..=40 {
+        let (_body, mut send) = within("a tunnel takes them", upload(250_000, true)).await;
+        reset.send_replace(nth);
+        let why = within("its reset", std::future::poll_fn(|cx| send.poll_reset(cx))).await.unwrap();
+        assert_eq!(why, h2::Reason::CANCEL);
+    }
+    let (mut body, _) = within("an upload goes on", upload(8 << 20, false)).await;
+    let mut said = Vec::new();
+    while let Some(data) = within("its end", body.data()).await {
+        said.extend_from_slice(&data.unwrap());
+    }
+    assert_eq!(said, (8 << 20).to_string().as_bytes());
 }
 
 /// Answers CONNECT over HTTP/2 with a tunnel that sends everything back.

@@ -37,6 +37,7 @@ fn at_rest(core: &Core, wire: &Wire, history: &History) {
     assert_eq!(core.send_window, windows.send, "what we may send");
     let whole = core.receive_window + i64::from(core.taken);
     assert_eq!(whole, i64::from(history.ours.connection_window), "our window is whole again");
+    assert_eq!(core.lent, 0, "and no more than that");
     assert_eq!(core.faults, 0, "nobody broke the protocol");
 }
 

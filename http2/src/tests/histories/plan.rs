@@ -120,10 +120,12 @@ pub fn any_history() -> impl Strategy<Value = History> {
 }
 
 fn ours() -> impl Strategy<Value = Limits> {
-    (65_535..200_000u32, 65_535..400_000u32, 1..20u32).prop_map(
-        |(stream_window, connection_window, streams)| Limits {
+    let lent = prop_oneof![Just(0), 1..1_000_000u32];
+    (65_535..200_000u32, 65_535..400_000u32, lent, 1..20u32).prop_map(
+        |(stream_window, connection_window, lent, streams)| Limits {
             stream_window,
             connection_window,
+            lent,
             streams,
             unseen_resets: usize::MAX,
             ..super::super::LIMITS
