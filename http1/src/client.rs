@@ -123,12 +123,12 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
 
     /// Sends `request` and waits for its response's head. One at a time, and not after one that left it unusable.
     ///
-    /// `more`: whole lines of a field section, written behind the request's fields.
+    /// `request` is boxed, so that what waits does not have room for it. `more`: whole lines of a field section, written behind the request's fields.
     /// `interim` is given what the endpoint says before, but for 100, which is this hop's own.
     /// `returned` gets the request's head once it is on its way or given up, but for one that is unsent; without it the next message uses its maps.
     pub async fn send<B>(
         &self,
-        request: Request<B>,
+        request: Box<Request<B>>,
         more: &[u8],
         returned: Option<&Cell<Option<Parts>>>,
         interim: &dyn Fn(Response<()>),
@@ -136,14 +136,9 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
     where
         B: Body<Data = Bytes> + Unpin,
     {
-        let (parts, body) = request.into_parts();
-        let to = To::method(&parts.method);
-        let encoder = self.begin(&parts, more, &body);
         let spare = self.channel.borrow().spare.clone();
-        let mut sending = Sending::new(body, encoder, true);
-        let mut exchange = Exchange { to, interim: 0, pass: interim, sent: false, failed: false };
+        let (mut used, mut sending, mut exchange) = self.prepare(*request, more, returned, interim, &spare);
         let mut unsent = true;
-        let mut used = Used { parts: Some(parts), returned, spare: &spare };
         let answered = poll_fn(|cx| {
             let polled = exchange.poll(self, &mut sending, cx);
             if unsent && self.channel.borrow().output.begun {
@@ -166,6 +161,25 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
                 Err(Failed { why, begun, unsent })
             }
         }
+    }
+
+    /// Apart from `send`, which would hold each of its steps for as long as it waits.
+    fn prepare<'a, B>(
+        &self,
+        request: Request<B>,
+        more: &[u8],
+        returned: Option<&'a Cell<Option<Parts>>>,
+        interim: &'a dyn Fn(Response<()>),
+        spare: &'a Spare,
+    ) -> (Used<'a>, Sending<B>, Exchange<'a>)
+    where
+        B: Body<Data = Bytes> + Unpin,
+    {
+        let (parts, body) = request.into_parts();
+        let to = To::method(&parts.method);
+        let encoder = self.begin(&parts, more, &body);
+        let exchange = Exchange { to, interim: 0, pass: interim, sent: false, failed: false };
+        (Used { parts: Some(parts), returned, spare }, Sending::new(body, encoder, true), exchange)
     }
 
     fn answered<B>(&self, head: ResponseHead, sending: Sending<B>, exchange: Exchange<'_>) -> Answer<T, B> {

@@ -230,7 +230,7 @@ async fn through(request: &str) -> Result<String, Refusal> {
     let (near, mut app) = tokio::io::duplex(256 * 1024);
     let client = client::Connection::new(near, spare, LIMITS);
     let asking = async {
-        let sent = client.send(request, b"", None, &|_| ()).await;
+        let sent = client.send(Box::new(request), b"", None, &|_| ()).await;
         drop(client.take());
         match sent.map_err(|failed| failed.why) {
             Err(client::Why::Body(BodyError::Refused(refusal))) => Err(refusal),
@@ -274,10 +274,11 @@ async fn back(response: &str) -> Result<String, Refusal> {
     app.shutdown().await.unwrap();
     let interim = server.interim().unwrap();
     let pass = |response| interim.pass(&response);
-    let answer = client.send(request, b"", None, &pass).await.map_err(|failed| match failed.why {
-        client::Why::Refused(refusal) => refusal,
-        other => panic!("{other:?}"),
-    })?;
+    let answer =
+        client.send(Box::new(request), b"", None, &pass).await.map_err(|failed| match failed.why {
+            client::Why::Refused(refusal) => refusal,
+            other => panic!("{other:?}"),
+        })?;
     server.answer(answer.response).await.unwrap();
     drop((server, client));
     let mut read = String::new();

@@ -37,7 +37,7 @@ async fn answered(
     let (client, mut far) = client();
     far.write_all(bytes).await.unwrap();
     let talk = async {
-        let answer = client.send(request, b"", None, &|_| ()).await.map_err(|failed| failed.why)?;
+        let answer = client.send(Box::new(request), b"", None, &|_| ()).await.map_err(|failed| failed.why)?;
         let (head, body) = answer.response.into_parts();
         let body = body.collect().await.map(|body| (body.trailers().cloned(), body.to_bytes()));
         Ok((Response::from_parts(head, ()), body.map(|(trailers, bytes)| (bytes, trailers))))
@@ -136,7 +136,7 @@ async fn what_is_no_response_is_refused_with_its_reason() {
         let limits = if answer.len() == 60_000 { 50_000 } else { LIMITS.head };
         let (near, mut far) = tokio::io::duplex(128 * 1024);
         let client = Connection::new(near, Spare::new(), Limits { head: limits, ..LIMITS });
-        let (got, ()) = tokio::join!(client.send(get(), b"", None, &|_| ()), async {
+        let (got, ()) = tokio::join!(client.send(Box::new(get()), b"", None, &|_| ()), async {
             far.write_all(answer.as_bytes()).await.unwrap();
         });
         match got.map_err(|failed| failed.why) {
@@ -160,7 +160,8 @@ where
         all
     };
     let sending = async {
-        let answer = client.send(request, b"", None, &|_| ()).await.map_err(|failed| failed.why).unwrap();
+        let answer =
+            client.send(Box::new(request), b"", None, &|_| ()).await.map_err(|failed| failed.why).unwrap();
         if let Some(rest) = answer.rest {
             rest.await;
         }
@@ -209,7 +210,7 @@ async fn an_idle_connection_that_ended_or_speaks_is_not_open() {
 async fn a_request_of_which_nothing_was_written_comes_back_whole() {
     let (client, far) = client();
     drop(far);
-    let failed = client.send(post(full("hello")), b"", None, &|_| ()).await.unwrap_err();
+    let failed = client.send(Box::new(post(full("hello"))), b"", None, &|_| ()).await.unwrap_err();
     assert!(!failed.begun, "{failed:?}");
     let unsent = failed.unsent.unwrap();
     assert_eq!(unsent.request.headers()["host"], "a");
@@ -223,7 +224,7 @@ async fn a_request_that_was_written_does_not_come_back() {
         let mut far = far;
         far.read_u8().await.unwrap();
     };
-    let (failed, ()) = tokio::join!(client.send(post(full("hello")), b"", None, &|_| ()), far);
+    let (failed, ()) = tokio::join!(client.send(Box::new(post(full("hello"))), b"", None, &|_| ()), far);
     let failed = failed.unwrap_err();
     assert!(failed.begun && failed.unsent.is_none(), "{failed:?}");
     assert!(matches!(failed.why, Why::Closed | Why::Io(_)), "{failed:?}");
@@ -246,7 +247,8 @@ async fn an_early_answer_and_the_rest_of_its_request_go_side_by_side() {
     let (feed, body) = by_hand();
     feed.send(Frame::data(Bytes::from_static(b"one"))).unwrap();
     far.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nyes").await.unwrap();
-    let answer = client.send(post(body), b"", None, &|_| ()).await.map_err(|failed| failed.why).unwrap();
+    let answer =
+        client.send(Box::new(post(body)), b"", None, &|_| ()).await.map_err(|failed| failed.why).unwrap();
     let rest = answer.rest.expect("the body has not ended");
     let mut body = answer.response.into_body();
     assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), "yes");
@@ -268,7 +270,8 @@ async fn the_rest_of_a_request_ends_with_its_connection() {
     let (client, mut far) = client();
     let (feed, body) = by_hand();
     far.write_all(b"HTTP/1.1 413 Content Too Large\r\nContent-Length: 0\r\n\r\n").await.unwrap();
-    let answer = client.send(post(body), b"", None, &|_| ()).await.map_err(|failed| failed.why).unwrap();
+    let answer =
+        client.send(Box::new(post(body)), b"", None, &|_| ()).await.map_err(|failed| failed.why).unwrap();
     assert!(!client.is_reusable(), "the request was not sent whole");
     let rest = answer.rest.expect("the body has not ended");
     let ((), ()) = tokio::join!(rest, async { drop(client.take()) });
@@ -284,7 +287,7 @@ async fn an_answer_is_read_even_if_the_request_could_not_be_written() {
         far.write_all(b"HTTP/1.1 413 Content Too Large\r\nContent-Length: 3\r\n\r\nbig").await.unwrap();
     };
     let large = Full::new(Bytes::from(vec![b'x'; 100_000]));
-    let (answer, ()) = tokio::join!(client.send(post(large), b"", None, &|_| ()), far);
+    let (answer, ()) = tokio::join!(client.send(Box::new(post(large)), b"", None, &|_| ()), far);
     let answer = answer.unwrap();
     assert_eq!(answer.response.status(), 413);
     assert_eq!(answer.response.into_body().collect().await.unwrap().to_bytes(), "big");
@@ -295,7 +298,7 @@ async fn an_answer_is_read_even_if_the_request_could_not_be_written() {
 async fn a_switch_hands_the_connection_over() {
     let (client, mut far) = client();
     far.write_all(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\nfirst").await.unwrap();
-    let answer = client.send(get(), b"", None, &|_| ()).await.unwrap();
+    let answer = client.send(Box::new(get()), b"", None, &|_| ()).await.unwrap();
     assert!(answer.tunnel && !client.is_reusable());
     let (mut io, unread) = client.take().unwrap();
     assert_eq!(unread, "first");
@@ -310,7 +313,7 @@ async fn a_failing_request_body_is_its_owners_failure() {
         Ok(Frame::data(Bytes::from_static(b"x"))),
         Err("stalled"),
     ]));
-    let failed = client.send(post(body), b"", None, &|_| ()).await.unwrap_err();
+    let failed = client.send(Box::new(post(body)), b"", None, &|_| ()).await.unwrap_err();
     assert!(matches!(failed.why, Why::Body("stalled")), "{failed:?}");
 }
 
@@ -327,7 +330,8 @@ async fn an_interim_response_goes_on_as_it_was_written() {
     app.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await.unwrap();
     let interim = server.interim().unwrap();
     let pass = |response| interim.pass(&response);
-    let answer = client.send(request.map(|_| Empty::<Bytes>::new()), b"", None, &pass).await.unwrap();
+    let answer =
+        client.send(Box::new(request.map(|_| Empty::<Bytes>::new())), b"", None, &pass).await.unwrap();
     server.answer(answer.response).await.unwrap();
     let mut read = vec![0; 1000];
     let count = browser.read(&mut read).await.unwrap();

@@ -93,6 +93,7 @@ async fn exchanges(codec: &mut Codec, connection: &Rc<Connection>) -> End {
             Err(end) => return end,
         };
         // Boxed: a connection that waits for its next request is not as large as one that is answered.
+        let request = Box::new(request.map(Body::asked));
         if let Err(end) = Box::pin(one(codec, request, connection)).await {
             return end;
         }
@@ -100,24 +101,13 @@ async fn exchanges(codec: &mut Codec, connection: &Rc<Connection>) -> End {
 }
 
 type Codec = outrigger_http1::server::Connection<Box<dyn Stream>>;
-type Incoming = outrigger_http1::Incoming<Box<dyn Stream>>;
 
 /// One request and its response.
-async fn one(codec: &mut Codec, request: Request<Incoming>, connection: &Rc<Connection>) -> Result<(), End> {
+async fn one(codec: &mut Codec, request: Box<Request<Body>>, connection: &Rc<Connection>) -> Result<(), End> {
     let may_leave = *request.method() == Method::CONNECT || request.headers().contains_key(UPGRADE);
     let (promise, tunnel) = may_leave.then(Upgrade::promised).unzip();
     let interim = codec.interim().map_or(Interim::Nowhere, Interim::Http1);
-    let response = {
-        let mut handled = pin!(handle(Box::new(request.map(Body::asked)), tunnel, interim, connection));
-        poll_fn(|cx| {
-            if let Poll::Ready(response) = handled.as_mut().poll(cx) {
-                return Poll::Ready(Ok(response));
-            }
-            // Whoever is not there any more gets no answer made.
-            codec.poll_watch(cx).map(|_| Err(End::Broken { reset: false }))
-        })
-        .await?
-    };
+    let response = answered(codec, request, tunnel, interim, connection).await?;
     if is_reset(&response) {
         return Err(End::Broken { reset: true });
     }
@@ -135,6 +125,25 @@ async fn one(codec: &mut Codec, request: Request<Incoming>, connection: &Rc<Conn
             Err(End::Left)
         }
     }
+}
+
+/// What the request is answered. Apart from `one`, so that it has no room any more when that is written.
+async fn answered(
+    codec: &mut Codec,
+    request: Box<Request<Body>>,
+    tunnel: Option<Upgrade>,
+    interim: Interim,
+    connection: &Rc<Connection>,
+) -> Result<Response<Outgoing>, End> {
+    let mut handled = pin!(handle(request, tunnel, interim, connection));
+    poll_fn(|cx| {
+        if let Poll::Ready(response) = handled.as_mut().poll(cx) {
+            return Poll::Ready(Ok(response));
+        }
+        // Whoever is not there any more gets no answer made.
+        codec.poll_watch(cx).map(|_| Err(End::Broken { reset: false }))
+    })
+    .await
 }
 
 /// How an HTTP/1 connection came to its end.

@@ -56,15 +56,18 @@ impl<'a> Authority<'a> {
 
     /// Without port.
     pub fn host(self) -> &'a str {
-        let host = match memchr::memrchr(b'@', self.0.as_bytes()) {
-            Some(at) => &self.0[at + 1..],
-            None => self.0,
-        };
-        match memchr::memrchr(b':', host.as_bytes()) {
-            // A colon within brackets is part of an IPv6 address.
-            Some(colon) if memchr::memchr(b']', &host.as_bytes()[colon..]).is_none() => &host[..colon],
-            _ => host,
+        let (mut end, mut is_port) = (self.0.len(), true);
+        // From its end, letter by letter: it is short.
+        for (at, byte) in self.0.bytes().enumerate().rev() {
+            match byte {
+                b'@' => return &self.0[at + 1..end],
+                b':' if is_port => (end, is_port) = (at, false),
+                // A colon within brackets is part of an IPv6 address.
+                b']' => is_port = false,
+                _ => {}
+            }
         }
+        &self.0[..end]
     }
 }
 

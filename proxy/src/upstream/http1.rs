@@ -101,7 +101,7 @@ impl Http1 {
             }
         };
         let more = told.map_or(b"" as &[u8], Told::line);
-        let answer = match connection.codec.send(*request.take(), more, returned, &pass).await {
+        let answer = match connection.codec.send(request.take(), more, returned, &pass).await {
             Ok(answer) => answer,
             Err(failed) => return Err(self::failed(failed, endpoint, rested)),
         };

@@ -61,6 +61,8 @@ impl Ports {
 pub struct Rules {
     mtls: Mtls,
     access: model::Access,
+    /// One of them asks for the host.
+    hosts: bool,
     /// In the order of the policies.
     policies: Vec<Handles>,
     by_default: Handle,
@@ -112,6 +114,12 @@ impl Rules {
         Self {
             policies: access.policies.iter().map(handles).collect(),
             by_default: handle("Mesh", "default", AccessMode::Enforce),
+            hosts: access
+                .policies
+                .iter()
+                .flat_map(|policy| &policy.rules)
+                .flat_map(|rule| &rule.to)
+                .any(|call| !call.hosts.is_empty()),
             access,
             mtls,
         }
@@ -127,7 +135,8 @@ impl Rules {
         let call = Call {
             method: request.method(),
             path: request.uri().path(),
-            host: Authority::of(request).host(),
+            // Not looked for where nobody asks for it.
+            host: if self.hosts { Authority::of(request).host() } else { "" },
             headers: Some(request.headers()),
         };
         self.judge(worker, peer, Some(call))

@@ -40,6 +40,8 @@ pub struct Limits {
     rates: Vec<RateRule>,
     caps: Vec<CapRule>,
     advice: Advice,
+    /// One of them asks for the host.
+    hosts: bool,
     home: Arc<str>,
 }
 
@@ -146,6 +148,7 @@ impl Limits {
             rates: model.rates.iter().map(rate).collect(),
             caps: model.concurrency.iter().map(cap).collect(),
             advice: Advice::new(model),
+            hosts: limits_hosts(model),
             home: home.clone(),
         }))
     }
@@ -162,7 +165,8 @@ impl Limits {
         let head = Head {
             method: request.method(),
             path: request.uri().path(),
-            host: Authority::of(request).host(),
+            // Not looked for where nobody asks for it.
+            host: if self.hosts { Authority::of(request).host() } else { "" },
             headers: request.headers(),
         };
         self.count(worker, Asked { peer, request: Some(head) }, record)
@@ -218,6 +222,12 @@ impl Limits {
         }
         (counted, Ok(()))
     }
+}
+
+fn limits_hosts(model: &model::Limits) -> bool {
+    let rates = model.rates.iter().flat_map(|rate| &rate.limit.matches);
+    let caps = model.concurrency.iter().flat_map(|cap| &cap.matches);
+    rates.chain(caps).any(|call| !call.hosts.is_empty())
 }
 
 /// What one limit said no to.
