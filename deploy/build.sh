@@ -4,13 +4,15 @@
 #   deploy/build.sh [REGISTRY/]        for example deploy/build.sh registry.example/mesh/
 #
 # Needs Rust, a C compiler and podman or docker ($ENGINE chooses). $TARGET is the platform of the images' programs (default: this
-# machine's), $PROFILE cargo's profile (default release).
+# machine's), $PROFILE cargo's profile (default release). A release for this machine's own platform is trained (`cargo xtask shipped`): a proxy
+# for another one, which does not run here, takes a fifth more CPU time in user space.
 set -eu
 
 cd "$(dirname "$0")/.."
 prefix=${1-}
 version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
-target=${TARGET:-$(rustc -vV | sed -n 's/^host: //p')}
+host=$(rustc -vV | sed -n 's/^host: //p')
+target=${TARGET:-$host}
 profile=${PROFILE:-release}
 
 engine=${ENGINE:-}
@@ -27,9 +29,13 @@ if [ -z "$engine" ]; then
     exit 1
 fi
 
-# Linked statically, libc included. The target has to be named, or build scripts and macros would be linked so, too, and fail.
-RUSTFLAGS="${RUSTFLAGS-} -C target-feature=+crt-static" \
-    cargo build --locked --profile "$profile" --target "$target" -p outrigger-proxy -p outrigger
+if [ "$profile" = release ] && [ "$target" = "$host" ]; then
+    cargo xtask shipped
+else
+    # Linked statically, libc included. The target has to be named, or build scripts and macros would be linked so, too, and fail.
+    RUSTFLAGS="${RUSTFLAGS-} -C target-feature=+crt-static" \
+        cargo build --locked --profile "$profile" --target "$target" -p outrigger-proxy -p outrigger
+fi
 
 directory=$profile
 if [ "$profile" = dev ]; then

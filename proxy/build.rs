@@ -1,7 +1,7 @@
 //! How the program is linked, as a release for Linux.
 //!
-//! What a sidecar runs lies side by side: by `layout.ld`, which `cargo xtask layout` makes. The kernel maps a program in pieces of 64 KiB around
-//! what runs, and they are most of a sidecar's memory.
+//! What a sidecar runs of libraries that come compiled lies side by side: by `layout.ld`, which `cargo xtask layout` makes (xtask/src/layout.rs). The kernel
+//! maps a program in pieces of 64 KiB around what runs, and they are most of a sidecar's memory.
 //!
 //! Its relocations are nearly half a megabyte of it, all of which is read at each start and stays in the memory of each sidecar. Packed (DT_RELR) they are
 //! some kilobytes. Loaders know that from glibc 2.36 on; a program needs at least the glibc it was built with, so what is here decides.

@@ -40,6 +40,17 @@ pub fn run(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
+/// What it says when it runs to its end in good order.
+pub fn said(command: &mut Command) -> Result<String> {
+    let shown = show(command);
+    let output =
+        command.stderr(Stdio::inherit()).output().with_context(|| format!("cannot start `{shown}`"))?;
+    if !output.status.success() {
+        bail!("`{shown}` failed: {}", output.status);
+    }
+    String::from_utf8(output.stdout).with_context(|| format!("`{shown}` does not speak UTF-8"))
+}
+
 /// Whether the command starts and exits with 0; its output is thrown away.
 pub fn succeeds(command: &mut Command) -> bool {
     let status = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();

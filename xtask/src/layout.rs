@@ -1,9 +1,10 @@
-//! `cargo xtask layout`: which functions a sidecar runs, so that the linker puts them side by side (proxy/layout.ld).
+//! Which functions a sidecar runs, so that the linker puts them side by side.
 //!
 //! The kernel maps a program in pieces of 64 KiB around what runs. What a sidecar runs at its start and for requests is a quarter of the
-//! program, but lay in nearly all of these pieces; they are most of a sidecar's memory. Which functions these are is seen by callgrind, in the
-//! sidecars of `bench memory`. They are kept by name without the compiler's hash, which changes with each version of it. What the list has
-//! too many costs some pages, what it lacks a piece each: it need not be made again with every change, but when the figure grows.
+//! program, but lay in nearly all of these pieces; they are most of a sidecar's memory. Training says it of what is compiled for a build that ships, exactly
+//! (`training.rs`). What comes compiled, the standard and the C library and aws-lc, counts nothing: `cargo xtask layout` looks at it with callgrind, in
+//! the sidecars of `bench memory`, and writes proxy/layout.ld. There the compiler's hashes, which change with each version of it, are left out, and it need not be
+//! made again with every change: what the list has too many costs some pages, what it lacks a piece each.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -12,23 +13,16 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::exec::{self, cargo, command, root, target};
-use crate::{debian, shipped};
+use crate::exec::{self, command, root, target};
+use crate::{bench, debian, shipped};
 
 pub fn run() -> Result<()> {
     debian::ensure()?;
-    exec::run(&mut cargo(&[
-        "build",
-        "--locked",
-        "--profile=quick",
-        "--package=outrigger",
-        "--package=outrigger-benches",
-    ]))?;
+    bench::build(&["outrigger", "outrigger-benches"])?;
     let folder = target("layout");
-    let mut build = shipped::command()?;
     // With the names of its functions, which what ships has not.
-    build.env("CARGO_TARGET_DIR", &folder).env("CARGO_PROFILE_RELEASE_STRIP", "none");
-    exec::run(&mut build)?;
+    let mut build = shipped::command("outrigger-proxy", "-C strip=none")?;
+    exec::run(build.env("CARGO_TARGET_DIR", &folder))?;
     let program = folder.join(shipped::host()?).join("release/outrigger-proxy");
     let seen = folder.join("seen");
     if seen.exists() {
@@ -41,11 +35,11 @@ pub fn run() -> Result<()> {
     let mut bench = command(target("quick/outrigger-bench"), &[]);
     bench.arg("--outrigger").arg(target("quick/outrigger")).arg("--proxy").arg(&traced);
     // That it keeps no promise under callgrind is no failure here.
-    let status = bench.args(["memory", "--services=20", "--requests=200"]).status()?;
+    let status = bench.args(["memory", "--services=21", "--requests=200"]).status()?;
     ensure!(status.code().is_some_and(|code| code < 2), "the sidecars to look at did not run: {status}");
     let functions = functions(&seen)?;
-    ensure!(functions.len() > 1_000, "callgrind saw {} functions only", functions.len());
-    fs::write(root().join("proxy/layout.ld"), script(&functions))?;
+    ensure!(functions.len() > 500, "callgrind saw {} functions only", functions.len());
+    fs::write(root().join("proxy/layout.ld"), script("run", &functions))?;
     println!("proxy/layout.ld: {} functions", functions.len());
     Ok(())
 }
@@ -78,20 +72,14 @@ fn functions(seen: &Path) -> Result<BTreeSet<String>> {
     Ok(functions)
 }
 
-/// None for what has no name, and where so many functions share one that to take them all costs more than it saves. Names of the C library and of
-/// assembler may stand in the script, but match nothing: these have no section for each function.
+/// None for what has no name, and for what is counted in training. Names of the C library and of assembler may stand in the script, but match nothing:
+/// these have no section for each function.
 fn pattern(name: &str) -> Option<String> {
     // Callgrind numbers the levels of a recursion, the optimizer its copies.
     let name = name.split('\'').next()?;
     let name = name.split(".llvm.").next()?;
-    if name.starts_with(DEBUG) {
-        return None;
-    }
-    if let Some((path, _hash)) = name.rsplit_once("17h").filter(|(path, _)| path.starts_with("_ZN")) {
-        return Some(format!("{path}17h*"));
-    }
-    // What has no name is called by its address.
-    let named = !name.starts_with("0x");
+    // What has no name is called by its address. This compiler mangles so what it compiles here; the standard library's begin with `_R`.
+    let named = !name.starts_with("0x") && !name.starts_with("_ZN");
     let plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'$'));
     (named && plain).then(|| without_versions(name))
 }
@@ -119,19 +107,19 @@ fn without_versions(name: &str) -> String {
     pattern + rest
 }
 
-/// Hundreds of functions have this name, of which two or three run.
-const DEBUG: &str = "_ZN42_$LT$$RF$T$u20$as$u20$core..fmt..Debug$GT$3fmt";
-
-fn script(functions: &BTreeSet<String>) -> String {
-    let mut script = String::from(
+/// For the linker, with these functions in a section before all others.
+pub fn script(section: &str, functions: &BTreeSet<String>) -> String {
+    let mut script = format!(
         "/* What a sidecar runs at its start and for requests, to lie side by side in the program.\n   \
-         Made by `cargo xtask layout`, which says why (xtask/src/layout.rs). */\n\
-         SECTIONS {\n  .text.run : {\n    *(\n",
+         Made by xtask/src/layout.rs, which says why. */\n\
+         SECTIONS {{\n  .text.{section} : {{\n    *(\n"
     );
     for function in functions {
-        // What the compiler takes for cold is in `.text.unlikely.NAME`.
-        let kind = if function.starts_with("_ZN") || function.starts_with("_R") { "*" } else { "" };
-        script.push_str(&format!("      .text.{kind}{function}\n"));
+        script.push_str(&format!("      .text.{function}\n"));
+        if ["_R", "_ZN"].iter().any(|mangled| function.starts_with(mangled)) {
+            // What the compiler takes for hot, and for cold.
+            script.push_str(&format!("      .text.hot.{function}\n      .text.unlikely.{function}\n"));
+        }
     }
     script + "    )\n  }\n}\nINSERT BEFORE .text;\n"
 }

@@ -11,6 +11,7 @@ mod layout;
 mod peers;
 mod shipped;
 mod test;
+mod training;
 
 use std::process::ExitCode;
 
@@ -41,6 +42,8 @@ enum Chore {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Build both programs as they ship: trained on the benches' load and linked statically; prints where they are
+    Shipped,
     /// Find out which functions a sidecar runs, for the linker to put side by side: writes proxy/layout.ld
     Layout,
 }
@@ -50,6 +53,7 @@ fn main() -> ExitCode {
         Chore::Test => test::run(),
         Chore::Peers => peers::ensure(),
         Chore::Bench { arguments } => bench::run(&arguments),
+        Chore::Shipped => shipped::run(),
         Chore::Layout => layout::run(),
     };
     match done {

@@ -57,9 +57,9 @@ pub struct Args {
     /// Where results are kept: compare.json, compare.md, compare.svg.
     #[arg(long, default_value = "target/bench", value_name = "DIR")]
     output: PathBuf,
-    /// Envoy's program.
+    /// Envoy's program, if it is to be compared with.
     #[arg(long, value_name = "FILE")]
-    envoy: PathBuf,
+    envoy: Option<PathBuf>,
 }
 
 /// Before each measurement: long enough for a proxy that opens a connection with mTLS for every stream of the first burst.
@@ -80,7 +80,9 @@ pub async fn run(programs: &Programs, args: Args) -> anyhow::Result<bool> {
     }
     let scenarios = chosen(SCENARIOS, |scenario| scenario.name, &args.names)?;
     let proxies = chosen(PROXIES, |proxy| proxy.name(), &args.proxies)?;
-    let built = Built { ours: programs.proxy.clone(), envoy: args.envoy.clone() };
+    let without_envoy = !proxies.iter().any(|proxy| matches!(proxy, Proxy::Envoy | Proxy::EnvoyMesh));
+    ensure!(args.envoy.is_some() || without_envoy, "envoy and envoy-mesh need --envoy FILE");
+    let built = Built { ours: programs.proxy.clone(), envoy: args.envoy.clone().unwrap_or_default() };
     fs::create_dir_all(&args.output)?;
     let file = args.output.join("compare.json");
     let mut results = Results::read(&file)?;
