@@ -3,7 +3,7 @@
 //! A stream of which both are dropped before it is over is reset.
 
 use std::fmt;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::{HeaderMap, Response};
@@ -90,12 +90,7 @@ impl SendStream {
 
     /// As much of `data` as there is room for; returns how much that was.
     pub fn poll_write(&mut self, cx: &mut Context<'_>, data: &[u8]) -> Poll<Result<usize, Error>> {
-        let mut core = self.shared.borrow_mut();
-        let room = ready!(core.poll_room(self.key, cx))?;
-        let taken = room.min(data.len());
-        let mut piece = Bytes::copy_from_slice(&data[..taken]);
-        ready!(core.poll_data(self.key, cx, &mut piece, false))?;
-        Poll::Ready(Ok(taken))
+        self.shared.borrow_mut().poll_write(self.key, cx, data)
     }
 
     /// Ends the stream.

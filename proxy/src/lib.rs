@@ -9,6 +9,7 @@ pub mod admin;
 pub mod app;
 pub mod ask;
 pub mod body;
+mod bytestream;
 pub mod canary;
 pub mod coalesce;
 pub mod discovery;

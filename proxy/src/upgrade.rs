@@ -5,15 +5,16 @@
 use std::fmt;
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use http::Response;
-use outrigger_http2::{Code, Error, RecvStream, SendStream};
+use outrigger_http2::{RecvStream, SendStream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::oneshot;
 
 use crate::body::Body;
+use crate::bytestream::{Stream, move_into};
 use crate::downstream::Stream as Connection;
 use crate::upstream::http2::Slot;
 use crate::upstream::relay::Resettable;
@@ -46,8 +47,7 @@ impl Promise {
     }
 
     pub fn stream(self, send: SendStream, recv: RecvStream) {
-        let _ =
-            self.0.send(Tunnel::Stream(Box::new(Stream { send, recv, unread: Bytes::new(), _slot: None })));
+        let _ = self.0.send(Tunnel::Stream(Box::new(Stream::new(send, recv, None))));
     }
 }
 
@@ -76,7 +76,7 @@ impl Upgrade {
     }
 
     pub(crate) fn stream(send: SendStream, recv: RecvStream, slot: Option<Slot>) -> Self {
-        Self(Kind::Stream(Box::new(Stream { send, recv, unread: Bytes::new(), _slot: slot })))
+        Self(Kind::Stream(Box::new(Stream::new(send, recv, slot))))
     }
 
     /// Waits until the tunnel stands.
@@ -109,20 +109,11 @@ enum Tunnel {
     Stream(Box<Stream>),
 }
 
-/// A stream of an HTTP/2 connection used as a tunnel.
-#[derive(Debug)]
-struct Stream {
-    send: SendStream,
-    recv: RecvStream,
-    unread: Bytes,
-    _slot: Option<Slot>,
-}
-
 impl Resettable for Upgraded {
     fn reset(&mut self) {
         match &mut self.0 {
             Tunnel::Socket(socket) => socket.io.reset(),
-            Tunnel::Stream(stream) => stream.send.reset(Code::CANCEL),
+            Tunnel::Stream(stream) => stream.reset(),
         }
     }
 }
@@ -139,13 +130,9 @@ impl AsyncRead for Upgraded {
                     return Pin::new(io).poll_read(cx, buf);
                 }
                 move_into(unread, buf);
-                if unread.is_empty() {
-                    // Gives the buffer back: a tunnel may live for hours.
-                    *unread = Bytes::new();
-                }
                 Poll::Ready(Ok(()))
             }
-            Tunnel::Stream(stream) => stream.poll_read(cx, buf),
+            Tunnel::Stream(stream) => Pin::new(stream).poll_read(cx, buf),
         }
     }
 }
@@ -154,7 +141,7 @@ impl AsyncWrite for Upgraded {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         match &mut self.0 {
             Tunnel::Socket(Socket { io, .. }) => Pin::new(io).poll_write(cx, buf),
-            Tunnel::Stream(stream) => stream.poll_write(cx, buf),
+            Tunnel::Stream(stream) => Pin::new(stream).poll_write(cx, buf),
         }
     }
 
@@ -168,52 +155,7 @@ impl AsyncWrite for Upgraded {
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.0 {
             Tunnel::Socket(Socket { io, .. }) => Pin::new(io).poll_shutdown(cx),
-            Tunnel::Stream(stream) => Poll::Ready(stream.send.end().map_err(broken)),
+            Tunnel::Stream(stream) => Pin::new(stream).poll_shutdown(cx),
         }
-    }
-}
-
-impl Stream {
-    fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        while self.unread.is_empty() {
-            match ready!(self.recv.poll_data(cx)) {
-                None => return Poll::Ready(Ok(())),
-                Some(Ok(data)) => self.unread = data,
-                Some(Err(error)) => return Poll::Ready(Err(broken(error))),
-            }
-        }
-        let taken = move_into(&mut self.unread, buf);
-        // Only what was taken: a reader that stalls stalls its peer.
-        self.recv.release(taken);
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_write(&mut self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        if buf.is_empty() {
-            return Poll::Ready(Ok(0));
-        }
-        self.send.poll_write(cx, buf).map_err(broken)
-    }
-}
-
-impl Drop for Stream {
-    fn drop(&mut self) {
-        // The connection's window is for all of its streams.
-        self.recv.release(self.unread.len());
-    }
-}
-
-fn move_into(from: &mut Bytes, to: &mut ReadBuf<'_>) -> usize {
-    let taken = from.len().min(to.remaining());
-    to.put_slice(&from[..taken]);
-    from.advance(taken);
-    taken
-}
-
-/// A reset stream is a reset connection to whoever uses the tunnel.
-fn broken(error: Error) -> io::Error {
-    match error {
-        Error::Io(error) => error.kind().into(),
-        _ => io::ErrorKind::ConnectionReset.into(),
     }
 }

@@ -161,6 +161,7 @@ impl Worker {
             http: UpstreamHttp::AsReceived,
             connect_timeout: OUTSIDE_CONNECT_TIMEOUT,
             idle_timeout: model::Cluster::DEFAULT_IDLE_TIMEOUT,
+            multiplex: model::Multiplex::Never,
             circuit_breaker: Default::default(),
             balance: Default::default(),
             origin: None,

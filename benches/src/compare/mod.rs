@@ -92,6 +92,8 @@ pub async fn run(programs: &Programs, args: Args) -> anyhow::Result<bool> {
             results.versions.insert(proxy.name().to_owned(), proxy.version(&built)?);
         }
         for scenario in scenarios {
+            let proxies: Vec<_> =
+                proxies.iter().copied().filter(|proxy| proxy.has(scenario.setting)).collect();
             let row = measure(scenario, &proxies, programs, &built, &args)
                 .await
                 .with_context(|| format!("scenario {}", scenario.name))?;

@@ -48,7 +48,7 @@ pub fn svg(results: &Results) -> String {
 }
 
 const COLOURS: [&str; PROXIES.len()] =
-    ["#d1495b", "#e58a97", "#2e6f95", "#7fb2d0", "#3a9b5c", "#6b4fa0", "#ab98cf"];
+    ["#d1495b", "#e58a97", "#c98a1b", "#e3c07d", "#2e6f95", "#7fb2d0", "#3a9b5c", "#6b4fa0", "#ab98cf"];
 
 fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;")

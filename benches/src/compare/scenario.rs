@@ -134,7 +134,7 @@ const H2: Load = Load::Closed { connections: 8, streams: 16, body: Body::Post };
 const BULK: Load = Load::Closed { connections: 16, streams: 1, body: Body::Large };
 
 /// In the order of the table.
-pub const SCENARIOS: [Scenario; 18] = [
+pub const SCENARIOS: [Scenario; 22] = [
     row("h1", "HTTP/1.1 keep-alive, 64 connections, 1 KB", Unit::MicrosEach, one(Http::One), H1),
     row(
         "rate",
@@ -152,6 +152,34 @@ pub const SCENARIOS: [Scenario; 18] = [
     ),
     row("tls", "TLS 1.3 to the client, HTTP/1.1 keep-alive, 64 connections, 1 KB", Unit::MicrosEach, TLS, H1),
     row("two-h1", "two hops, mTLS between, HTTP/1.1, 64 connections", Unit::MicrosEach, two(Http::One), H1),
+    row(
+        "two-h1-4",
+        "two hops, mTLS between, HTTP/1.1, 4 connections",
+        Unit::MicrosEach,
+        two(Http::One),
+        Load::Closed { connections: 4, streams: 1, body: Body::Small },
+    ),
+    row(
+        "two-h1-16",
+        "two hops, mTLS between, HTTP/1.1, 16 connections",
+        Unit::MicrosEach,
+        two(Http::One),
+        Load::Closed { connections: 16, streams: 1, body: Body::Small },
+    ),
+    row(
+        "two-h1-256",
+        "two hops, mTLS between, HTTP/1.1, 256 connections",
+        Unit::MicrosEach,
+        two(Http::One),
+        Load::Closed { connections: 256, streams: 1, body: Body::Small },
+    ),
+    row(
+        "two-rate",
+        "two hops, mTLS between, HTTP/1.1 at 2,000 requests a second, 64 connections",
+        Unit::MicrosEach,
+        two(Http::One),
+        Load::Rate { connections: 64, per_second: 2_000 },
+    ),
     row(
         "two-h2",
         "two hops, mTLS between, HTTP/2, 8 connections × 16 streams, POST 100 B",

@@ -18,6 +18,7 @@ pub struct Cluster {
     pub connect_timeout: Duration,
     /// How long a connection without a request is kept. Default 60 s towards endpoints; 0 keeps none.
     pub idle_timeout: Duration,
+    pub multiplex: Multiplex,
     pub circuit_breaker: Arc<CircuitBreaker>,
     pub balance: Arc<Balance>,
     pub origin: Option<Origin>,
@@ -35,6 +36,16 @@ pub enum Discovery {
     Endpoints,
     /// A name outside the mesh, resolved by the proxy with its TTL.
     Dns { host: Arc<str>, port: u16 },
+}
+
+/// Whether HTTP/1.1 between sidecars shares connections of HTTP/2, each exchange in a stream of its own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
+pub enum Multiplex {
+    #[default]
+    Never,
+    /// While so many requests are under way to an endpoint that it costs less.
+    WhenBusy,
+    Always,
 }
 
 /// Which HTTP goes upstream.

@@ -34,7 +34,7 @@ pub use balance::{
 pub use circuit_breaker::{
     Adaptive, BreakerMode, Caps, CircuitBreaker, Ejection, EjectionErrors, RouteCaps, SlowCalls, SuccessRate,
 };
-pub use cluster::{Cluster, Discovery, UpstreamHttp};
+pub use cluster::{Cluster, Discovery, Multiplex, UpstreamHttp};
 pub use endpoints::{Endpoint, Endpoints, Health};
 pub use fault::{
     Fault, FaultAt, FaultCeiling, FaultDelay, FaultEffect, FaultEnd, Faults, GivenFault, StopIf,

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::model::{
-    Adaptive, Balance, CircuitBreaker, Faults, Limit, LimitServer, Origin, RateLimit, Retry, ServiceRef,
-    SharedLimit, Timeouts,
+    Adaptive, Balance, CircuitBreaker, Faults, Limit, LimitServer, Multiplex, Origin, RateLimit, Retry,
+    ServiceRef, SharedLimit, Timeouts,
 };
 use crate::resolve::precedence::Seniority;
 
@@ -27,6 +27,8 @@ pub struct TrafficPolicy {
     pub adaptive: Option<Option<Adaptive>>,
     pub fault: Option<Arc<Faults>>,
     pub balance: Option<Arc<BalanceSection>>,
+    /// `connection`.
+    pub multiplex: Option<Multiplex>,
     pub origin: Origin,
 }
 

@@ -34,6 +34,7 @@ impl Registry {
         });
         let connect = call.and_then(|call| self.timeouts(&call).section()?.connect);
         let breaker = call.and_then(|call| self.circuit_breakers(&call).section().cloned());
+        let multiplex = call.and_then(|call| self.multiplexing(&call).section().copied());
         let balance = service.as_ref().map(|id| self.balance(who, id, port)).unwrap_or_default();
         Some(Cluster {
             name,
@@ -42,6 +43,7 @@ impl Registry {
             http: upstream_http(who, protocol),
             connect_timeout: connect.unwrap_or(Cluster::DEFAULT_CONNECT_TIMEOUT),
             idle_timeout: Cluster::DEFAULT_IDLE_TIMEOUT,
+            multiplex: multiplex.unwrap_or_default(),
             circuit_breaker: breaker.unwrap_or_default(),
             balance: balance.into(),
             origin,

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use crate::model::{
-    Adaptive, CircuitBreaker, FaultAt, Faults, Limit, Origin, Retry, RouteCaps, ServiceRef, Timeouts,
+    Adaptive, CircuitBreaker, FaultAt, Faults, Limit, Multiplex, Origin, Retry, RouteCaps, ServiceRef,
+    Timeouts,
 };
 use crate::registry::{
     BackendTo, BalanceSection, PolicyLimit, PolicyTarget, Registry, Route, Rule, TimeoutSection,
@@ -166,6 +167,12 @@ impl Registry {
     pub(super) fn balancing(&self, call: &Call<'_>) -> Decision<Arc<BalanceSection>> {
         let call = Call { by: None, ..*call };
         Decision::among(self.policies_about(&call, "spec.loadBalancing", |policy| policy.balance.clone()))
+    }
+
+    /// As [`Self::balancing`]: rules share the connections, too.
+    pub(super) fn multiplexing(&self, call: &Call<'_>) -> Decision<Multiplex> {
+        let call = Call { by: None, ..*call };
+        Decision::among(self.policies_about(&call, "spec.connection", |policy| policy.multiplex))
     }
 
     /// The policies that have a `section` and are about this call.

@@ -11,7 +11,7 @@ use super::pb::upstream_http::http_protocol_options::{
 };
 use super::pb::{self, cluster as proto};
 use super::{balance, circuit_breaker, endpoints, fields, own};
-use crate::model::{CircuitBreaker, Cluster, ClusterName, Discovery, UpstreamHttp};
+use crate::model::{CircuitBreaker, Cluster, ClusterName, Discovery, Multiplex, UpstreamHttp};
 
 const HTTP_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
 
@@ -25,6 +25,7 @@ pub(super) fn encode(cluster: &Cluster) -> proto::Cluster {
         http: own::UpstreamHttp::from(cluster.http) as i32,
         circuit_breaker: Some(circuit_breaker::own(&cluster.circuit_breaker)),
         balance: balance::own(&cluster.balance),
+        multiplex: own::Multiplex::from(cluster.multiplex) as i32,
     };
     let balance::Fields { lb_policy, lb_config, load_balancing_policy, common_lb_config, health_checks } =
         balance::encode(&cluster.balance);
@@ -149,20 +150,22 @@ pub(super) fn decode(message: proto::Cluster) -> Result<Cluster, Unsupported> {
     let metadata = at.field("metadata");
     let own_at = own::at(&metadata);
     let balance_at = own_at.field("balance");
-    let (service, origin, http, circuit_breaker, own_balance) = match own {
+    let (service, origin, http, multiplex, circuit_breaker, own_balance) = match own {
         Some(own) => {
             let http = own::enumeration::<own::UpstreamHttp, _>(own.http, &own_at.field("http"))?;
+            let multiplex_at = own_at.field("multiplex");
+            let multiplex = own::enumeration::<own::Multiplex, _>(own.multiplex, &multiplex_at)?;
             let breaker = match own.circuit_breaker {
                 Some(breaker) => circuit_breaker::decode_own(breaker, &own_at.field("circuit_breaker"))?,
                 None => CircuitBreaker::default(),
             };
             let balance = Some((own.balance, &balance_at));
-            (own.service.map(Into::into), own.origin.map(Into::into), http, breaker, balance)
+            (own.service.map(Into::into), own.origin.map(Into::into), http, multiplex, breaker, balance)
         }
         None => {
             let breaker =
                 circuit_breaker::decode(circuit_breakers, outlier_detection, said.requests_per_connection)?;
-            (None, None, said.http, breaker, None)
+            (None, None, said.http, Multiplex::Never, breaker, None)
         }
     };
     let balancing =
@@ -175,6 +178,7 @@ pub(super) fn decode(message: proto::Cluster) -> Result<Cluster, Unsupported> {
         http,
         connect_timeout,
         idle_timeout: said.idle_timeout,
+        multiplex,
         circuit_breaker: circuit_breaker.into(),
         balance: balance.into(),
         origin,

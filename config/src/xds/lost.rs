@@ -6,7 +6,7 @@ use super::foreign::Client;
 use super::route::fault;
 use crate::manifest::traffic_policy::{
     BalancingAlgorithm, BreakerMode, CircuitBreakerSection, EjectionSection, LoadBalancingSection,
-    RetrySection, TargetRef, TimeoutSection, TrafficPolicy, Zones,
+    MultiplexHttp1, RetrySection, TargetRef, TimeoutSection, TrafficPolicy, Zones,
 };
 use crate::model::FaultAt;
 use crate::registry::faults_of_policy;
@@ -78,6 +78,11 @@ pub fn lost(object: &TrafficPolicy, client: Client) -> Vec<&'static str> {
         note("loadBalancing.session", session.is_some());
         note("loadBalancing.healthCheck", grpc && health_check.is_some());
     }
+    // What it says is about proxies of ours; to others the default is all there is.
+    note(
+        "connection",
+        policy.connection.is_some_and(|section| section.multiplex_http1 != MultiplexHttp1::Never),
+    );
     if let Some(faults) = faults_of_policy(object).filter(|faults| !faults.faults.is_empty()) {
         note("fault", faults.at != FaultAt::Callee && (grpc || !fault::says_all(&faults)));
     }
@@ -125,6 +130,12 @@ mod tests {
                 serde_json::json!({"loadBalancing": {"algorithm": "Maglev", "hash": [{"header": "x-user"}], "session": {}}}),
                 &["loadBalancing.session"],
                 &["loadBalancing.algorithm", "loadBalancing.session"],
+            ),
+            (serde_json::json!({"connection": {}}), &[], &[]),
+            (
+                serde_json::json!({"connection": {"multiplexHttp1": "WhenBusy"}}),
+                &["connection"],
+                &["connection"],
             ),
             (serde_json::json!({"fault": {"faults": [{"delay": {"fixed": "1s"}}]}}), &[], &["fault"]),
             (

@@ -416,6 +416,7 @@ fn some_cluster() -> Cluster {
         http: UpstreamHttp::AsReceived,
         connect_timeout: Cluster::DEFAULT_CONNECT_TIMEOUT,
         idle_timeout: Cluster::DEFAULT_IDLE_TIMEOUT,
+        multiplex: Multiplex::Never,
         circuit_breaker: Default::default(),
         balance: Default::default(),
         origin: None,

@@ -2,7 +2,7 @@
 //!
 //! Owns the order in which streams that wait for the connection go on, and what a connection keeps to write heads with.
 
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http::header::HeaderValue;
@@ -200,6 +200,21 @@ impl Core {
         }
         self.advance_line();
         Poll::Ready(Ok(()))
+    }
+
+    /// Writes as much of `data` as fits into a frame and has room; returns how much that was.
+    pub fn poll_write(&mut self, key: usize, cx: &Context<'_>, data: &[u8]) -> Poll<Result<usize, Error>> {
+        let room = ready!(self.poll_room(key, cx))?;
+        let part = &data[..room.min(data.len())];
+        let stream = &mut self.streams[key];
+        let head = Head { length: part.len(), kind: kind::DATA, flags: 0, stream: stream.id };
+        stream.send_window -= part.len() as i64;
+        self.send_window -= part.len() as i64;
+        if self.ended.is_none() {
+            self.outlet.write(&head.bytes(), part);
+        }
+        self.advance_line();
+        Poll::Ready(Ok(part.len()))
     }
 
     /// For a response that has none of its own.

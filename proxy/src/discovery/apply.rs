@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use outrigger_config::model::{
-    Cluster as Settings, ClusterName, DestinationName, Discovery, Endpoints, Listener, Resource,
+    Cluster as Settings, ClusterName, DestinationName, Discovery, Endpoints, Listener, Multiplex, Resource,
     ResourceKind, RouteTableName, ServiceRef, UpstreamHttp, Version,
 };
 use rustls_pki_types::CertificateDer;
@@ -442,6 +442,7 @@ fn handle(content: &mut Content, name: &ClusterName) -> Arc<Cluster> {
             http: UpstreamHttp::AsReceived,
             connect_timeout: Settings::DEFAULT_CONNECT_TIMEOUT,
             idle_timeout: Settings::DEFAULT_IDLE_TIMEOUT,
+            multiplex: Multiplex::Never,
             circuit_breaker: Default::default(),
             balance: Default::default(),
             origin: None,

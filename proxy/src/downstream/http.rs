@@ -15,6 +15,7 @@ use outrigger_http1::Refusal;
 use outrigger_http1::server::{After, Broken, Next};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 
+use super::carrier::{self, Carrier};
 use super::patience::{Late, Timer};
 use super::{Connection, Interim, Stream, connect, http2};
 use crate::body::Body;
@@ -26,10 +27,14 @@ use crate::upgrade::Upgrade;
 
 /// A connection that is found to carry HTTP, with all that lasts as long as it does. What found it out is over: a connection at rest does not hold it.
 pub struct Http {
-    io: Box<dyn Stream>,
-    connection: Rc<Connection>,
+    carries: Carries,
     /// As open.
     counted: Option<OpenConnection>,
+}
+
+enum Carries {
+    Requests(Box<dyn Stream>, Rc<Connection>),
+    Connections(Carrier),
 }
 
 /// Requests are served until either side ends the connection.
@@ -38,7 +43,12 @@ pub type Served = Pin<Box<dyn Future<Output = ()>>>;
 impl Http {
     /// One kind of stream for the codecs: the program has each of them once, and the call costs nothing beside a system call.
     pub fn new(io: impl Stream, connection: Rc<Connection>) -> Self {
-        Self { io: Box::new(io), connection, counted: None }
+        Self { carries: Carries::Requests(Box::new(io), connection), counted: None }
+    }
+
+    /// Each stream of it is a connection of HTTP/1.1.
+    pub fn carrier(carrier: Carrier) -> Self {
+        Self { carries: Carries::Connections(carrier), counted: None }
     }
 
     /// Counted as open as long as it lasts.
@@ -47,11 +57,13 @@ impl Http {
     }
 
     pub fn serve(self) -> Served {
-        let Self { io, connection, counted } = self;
-        if connection.http2 {
-            Box::pin(http2::serve(io, connection, counted))
-        } else {
-            Box::pin(serve_http1(io, connection, counted))
+        let Self { carries, counted } = self;
+        match carries {
+            Carries::Requests(io, connection) if connection.http2 => {
+                Box::pin(http2::serve(io, connection, counted))
+            }
+            Carries::Requests(io, connection) => Box::pin(serve_http1(io, connection, counted)),
+            Carries::Connections(carrier) => Box::pin(carrier::serve(carrier, counted)),
         }
     }
 }

@@ -173,7 +173,7 @@ fn poll_body(cx: &mut Context<'_>, body: &mut Outgoing, held: &mut Bytes, send: 
 }
 
 /// A gateway's clients are further away, so they get larger windows.
-fn limits(direction: Direction) -> Limits {
+pub(super) fn limits(direction: Direction) -> Limits {
     let (stream_window, connection_window, lent) = match direction {
         Direction::Gateway => (256 * 1024, 4 * 1024 * 1024, 0),
         Direction::Inbound | Direction::Outbound => (64 * 1024, 1024 * 1024, 16 * 1024 * 1024),
@@ -196,4 +196,4 @@ fn limits(direction: Direction) -> Limits {
 }
 
 /// At a time on one connection.
-const MAX_STREAMS: u32 = 200;
+pub(super) const MAX_STREAMS: u32 = 200;

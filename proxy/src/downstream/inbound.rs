@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use outrigger_config::model::{DestinationName, MtlsMode, Protocol};
 
+use super::carrier::Carrier;
 use super::connection::Arrival;
 use super::detect::Spoken;
 use super::mtls::{self, Inside};
@@ -179,6 +180,7 @@ async fn inside(
     let Target { destination, name, .. } = &target;
     match agreed {
         Some(Token::Http2) => Some(Http::new(io, Connection::new(&arrival, towards, true))),
+        Some(Token::Carried) => Some(Http::carrier(Carrier::new(io, arrival, towards))),
         Some(Token::Http11 | Token::Http10) => Some(Http::new(io, Connection::new(&arrival, towards, false))),
         Some(Token::Tcp) => {
             Box::pin(tcp::carry(io, &arrival, destination, &destination.tcp, None)).await;

@@ -4,6 +4,7 @@
 //! `sniff` (what it carries), then `http` (requests, each handed to `exchange`) or `tcp` (bytes).
 
 pub mod accept;
+mod carrier;
 pub mod client_hello;
 mod connect;
 mod connection;

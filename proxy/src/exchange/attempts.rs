@@ -290,10 +290,11 @@ impl<'a> Attempts<'a> {
         let watched = self.watched(&request, begun);
         let (headers, then) = (request.headers_mut(), begun + LEAST_TAKEN);
         let told = self.deadline.write(headers, self.known, then, self.limit, &worker.written);
-        let idle_timeout = self.settings.idle_timeout;
+        let (idle_timeout, multiplex) = (self.settings.idle_timeout, self.settings.multiplex);
         let returned = self.original.as_ref().map(|_| &self.returned);
         let (endpoint, told, interim) = (picked.endpoint(), told.as_ref(), Some(&held.interim));
-        let to = To { cluster, endpoint, route: self.caps, idle_timeout, interim, returned, told };
+        let route = self.caps;
+        let to = To { cluster, endpoint, route, idle_timeout, multiplex, interim, returned, told };
         let mut sending = pin!(worker.pools.send_at(begun, to, version, request));
         let sent = match self.until(begun - waited) {
             None => sending.as_mut().await,

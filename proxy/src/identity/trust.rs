@@ -85,6 +85,8 @@ pub struct Offered {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Token {
     Http2,
+    /// Ours: streams of HTTP/2, each of which carries a connection of HTTP/1.1 (docs/http1.md).
+    Carried,
     Http11,
     Http10,
     Tcp,
@@ -92,11 +94,12 @@ pub enum Token {
 
 impl Token {
     /// The callee's order.
-    pub const ALL: [Self; 4] = [Self::Http2, Self::Http11, Self::Http10, Self::Tcp];
+    pub const ALL: [Self; 5] = [Self::Http2, Self::Carried, Self::Http11, Self::Http10, Self::Tcp];
 
     pub const fn name(self) -> &'static [u8] {
         match self {
             Self::Http2 => b"istio-h2",
+            Self::Carried => b"outrigger-http/1.1-h2",
             Self::Http11 => b"istio-http/1.1",
             Self::Http10 => b"istio-http/1.0",
             Self::Tcp => b"istio",

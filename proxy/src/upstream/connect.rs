@@ -20,6 +20,8 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::Instant;
 
 use super::caps::Place;
+use super::relay::Resettable as _;
+use crate::bytestream::Stream;
 use crate::failure::{Failure, Reason};
 use crate::socket::{self, Socket};
 
@@ -35,6 +37,8 @@ enum Io {
     Plain(Socket),
     /// Of the mesh. Boxed: it is a thousand bytes larger.
     Tls(Box<TlsStream<Socket>>),
+    /// One of those that another connection of the mesh carries.
+    Carried(Box<Stream>),
 }
 
 impl Transport {
@@ -46,22 +50,23 @@ impl Transport {
         Self { io: Io::Tls(Box::new(stream)), place: Some(place) }
     }
 
+    /// What carries it has the place.
+    pub(super) fn carried(stream: Stream) -> Self {
+        Self { io: Io::Carried(Box::new(stream)), place: None }
+    }
+
     /// Its place among the connections of its cluster, for whoever knows better than its drop how long it is one.
     pub(super) fn take_place(&mut self) -> Option<Place> {
         self.place.take()
     }
 
-    /// The socket below.
-    pub fn socket(&self) -> &TcpStream {
-        match &self.io {
-            Io::Plain(socket) => socket.stream(),
-            Io::Tls(stream) => stream.get_ref().0.stream(),
-        }
-    }
-
     /// Makes the coming drop a reset.
     pub(crate) fn reset(&mut self) {
-        let _ = self.socket().set_zero_linger();
+        match &mut self.io {
+            Io::Plain(socket) => socket.reset(),
+            Io::Tls(stream) => stream.get_mut().0.reset(),
+            Io::Carried(stream) => stream.reset(),
+        }
     }
 
     /// Says in its own words that nothing comes any more, as far as that can be said at once. What has no words of its own is simply closed.
@@ -76,8 +81,14 @@ impl Transport {
     /// Asks the kernel, because what arrived since the last turn of the event loop is not known to anyone else: that
     /// is the race of a reused connection (RFC 9112 §9.3.1) made as narrow as it can be.
     pub(super) fn is_quiet(&self) -> bool {
+        let socket = match &self.io {
+            Io::Plain(socket) => socket.stream(),
+            Io::Tls(stream) => stream.get_ref().0.stream(),
+            // What carries it is read all the time, so that the kernel does not know more.
+            Io::Carried(stream) => return !stream.is_silent(),
+        };
         let mut byte = [std::mem::MaybeUninit::uninit()];
-        match SockRef::from(self.socket()).peek(&mut byte) {
+        match SockRef::from(socket).peek(&mut byte) {
             Err(error) => error.kind() == io::ErrorKind::WouldBlock,
             Ok(_) => false,
         }
@@ -222,11 +233,19 @@ pub(super) const HTTP2: outrigger_http2::Limits = outrigger_http2::Limits {
     idle_frames: 10_000,
 };
 
+/// The same where each stream is a connection of its own: none of them waits for what another one's reader leaves lying.
+pub(super) const CARRIER: outrigger_http2::Limits =
+    outrigger_http2::Limits { connection_window: CARRIED * HTTP2.stream_window, ..HTTP2 };
+
+/// Connections that one carries at a time.
+pub const CARRIED: u32 = 200;
+
 impl AsyncRead for Transport {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match &mut self.get_mut().io {
             Io::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
             Io::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
+            Io::Carried(stream) => Pin::new(stream).poll_read(cx, buf),
         }
     }
 }
@@ -236,6 +255,7 @@ impl AsyncWrite for Transport {
         match &mut self.get_mut().io {
             Io::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
             Io::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
+            Io::Carried(stream) => Pin::new(stream).poll_write(cx, buf),
         }
     }
 
@@ -247,6 +267,7 @@ impl AsyncWrite for Transport {
         match &mut self.get_mut().io {
             Io::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
             Io::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Io::Carried(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
         }
     }
 
@@ -254,6 +275,7 @@ impl AsyncWrite for Transport {
         match &self.io {
             Io::Plain(stream) => stream.is_write_vectored(),
             Io::Tls(stream) => stream.is_write_vectored(),
+            Io::Carried(stream) => stream.is_write_vectored(),
         }
     }
 
@@ -261,6 +283,7 @@ impl AsyncWrite for Transport {
         match &mut self.get_mut().io {
             Io::Plain(stream) => Pin::new(stream).poll_flush(cx),
             Io::Tls(stream) => Pin::new(stream).poll_flush(cx),
+            Io::Carried(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
 
@@ -268,6 +291,7 @@ impl AsyncWrite for Transport {
         match &mut self.get_mut().io {
             Io::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
             Io::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+            Io::Carried(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 }

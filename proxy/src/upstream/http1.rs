@@ -24,6 +24,7 @@ use super::lent::Lent;
 use super::pool::{Home, RISKY};
 use super::{Blame, Endpoint, SendError};
 use crate::body::{Body, BodyError};
+use crate::bytestream::is_unprocessed;
 use crate::downstream::Interim;
 use crate::failure::{Failure, Reason};
 use crate::field;
@@ -300,6 +301,10 @@ fn failed(failed: client::Failed<Body>, endpoint: &Endpoint, rested: Option<Dura
         Some(rested) if rested >= RISKY && matches!(why, Why::Closed) => Blame::Nothing,
         _ => Blame::Reason,
     };
+    let refused = matches!(&why, Why::Io(error) if is_unprocessed(error));
+    if refused && begun {
+        return SendError { unprocessed: true, blame: Blame::Nothing, ..SendError::lost(reason, detail) };
+    }
     // A body that failed will not do better over another connection.
     let may_be_sent = !matches!(why, Why::Body(_) | Why::Length);
     match unsent.filter(|_| may_be_sent) {

@@ -14,20 +14,20 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
-use outrigger_http2::{Error, Pings, client};
+use outrigger_http2::{Error, Limits, Pings, client};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::io::InspectReader;
 
 use super::Endpoint;
 use super::caps::Place;
-use super::connect::{self, Transport};
+use super::connect::Transport;
 use crate::coalesce::{Coalesced, Flusher};
 use crate::failure::{Failure, Reason};
 use crate::identity::is_refusal;
 
 pub(crate) use stream::Received;
-pub(super) use stream::{Sent, send};
+pub(super) use stream::{Sent, carry, send};
 
 /// How many requests count on one connection that is being opened, before any was: what RFC 9113 §6.5.2 recommends as the least a peer should allow.
 pub(super) const EXPECTED_LIMIT: usize = 100;
@@ -104,6 +104,7 @@ impl Http2 {
         flusher: Rc<Flusher>,
         changed: Rc<Notify>,
         timeout: Duration,
+        limits: Limits,
         endpoint: &Endpoint,
     ) -> Result<Self, Failure> {
         let failed = |why: &dyn fmt::Display| {
@@ -136,7 +137,7 @@ impl Http2 {
         let space = flusher.space();
         let io = Coalesced::new(transport, flusher);
         let outlet = io.outlet();
-        let (sender, mut connection) = client::Connection::new(io, outlet, space, connect::HTTP2);
+        let (sender, mut connection) = client::Connection::new(io, outlet, space, limits);
         let settle = poll_fn(|cx| {
             // Until then no stream may be opened.
             let ended = connection.poll(cx);
@@ -214,15 +215,21 @@ impl Slot {
         self.state.closed.set(true);
     }
 
+    /// See [`Http2::slot`].
+    pub(crate) fn is_silent(&self) -> bool {
+        self.state.silent.get()
+    }
+
     /// From the request on until its answer begins or it is given up.
-    pub(super) fn waiting(&self) -> Waiting {
+    pub(crate) fn waiting(&self) -> Waiting {
         self.state.waiting.set(self.state.waiting.get() + 1);
         Waiting(Rc::clone(&self.state))
     }
 }
 
 /// A request whose answer has not begun.
-pub(super) struct Waiting(Rc<State>);
+#[derive(Debug)]
+pub(crate) struct Waiting(Rc<State>);
 
 impl Drop for Waiting {
     fn drop(&mut self) {

@@ -3,6 +3,8 @@
 //! Owns which connection carries a request, and how long one is kept that carries none. Local to its worker: nothing here is
 //! shared, locked or sent. Never chooses an endpoint (`balance`) and never decides to try again what may have been processed.
 
+mod carry;
+
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -12,11 +14,13 @@ use std::time::Duration;
 
 use futures_util::future::Either;
 use http::{Request, Response};
+use outrigger_config::model::Multiplex;
 use outrigger_http1::Spare;
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use self::carry::Busy;
 use super::caps::Place;
 use super::connect::{self, Transport};
 use super::endpoint::Address;
@@ -42,7 +46,10 @@ use crate::telemetry::{self, Direction, Metrics};
 pub struct Pools {
     /// By endpoint; whoever was put there last is taken first, so that what is not needed becomes old.
     http1: RefCell<ById<Vec<Idle>>>,
+    /// Those of them that another one carries.
+    carried: RefCell<ById<Vec<Idle>>>,
     http2: RefCell<ById<Rc<Group>>>,
+    carriers: RefCell<ById<Rc<Group>>>,
     dns: Arc<Resolver>,
     identity: Arc<Identity>,
     metrics: Arc<Metrics>,
@@ -71,6 +78,8 @@ pub struct To<'a> {
     pub idle_timeout: Duration,
     /// Where interim responses go; nowhere for who does not care.
     pub interim: Option<&'a Interim>,
+    /// The cluster's.
+    pub multiplex: Multiplex,
     /// Gets the request's head, where it may have to be sent again.
     pub returned: Option<&'a Returned>,
     /// What the endpoint is told behind the request's own fields.
@@ -101,7 +110,15 @@ struct Group {
     circuit: Arc<Circuit>,
     /// How many streams the last connection allowed; a guess before there was one.
     limit: Cell<usize>,
+    /// What we would like to speak, best first.
+    offered: &'static [Token],
+    /// The endpoint took the second best; it is not asked again before.
+    declined: Cell<Option<Instant>>,
+    busy: Busy,
 }
+
+/// What HTTP/2 connections of apps offer.
+const HTTP2: &[Token] = &[Token::Http2];
 
 /// A connection on its way, and how many requests count on it.
 #[derive(Debug)]
@@ -123,7 +140,9 @@ impl Pools {
     ) -> Rc<Self> {
         Rc::new_cyclic(|me| Self {
             http1: RefCell::default(),
+            carried: RefCell::default(),
             http2: RefCell::default(),
+            carriers: RefCell::default(),
             dns,
             identity,
             metrics,
@@ -148,9 +167,18 @@ impl Pools {
         http: HttpVersionChoice,
         request: Request<Body>,
     ) -> impl Future<Output = Result<Response<Body>, SendError>> {
-        let idle_timeout = cluster.settings().idle_timeout;
-        let to =
-            To { cluster, endpoint, route: None, idle_timeout, interim: None, returned: None, told: None };
+        let settings = cluster.settings();
+        let (idle_timeout, multiplex) = (settings.idle_timeout, settings.multiplex);
+        let to = To {
+            cluster,
+            endpoint,
+            route: None,
+            idle_timeout,
+            multiplex,
+            interim: None,
+            returned: None,
+            told: None,
+        };
         self.send_at(Instant::now(), to, http, Box::new(request))
     }
 
@@ -172,7 +200,7 @@ impl Pools {
     /// A connection of its own, for TCP.
     pub async fn open_tcp(&self, cluster: &Cluster, endpoint: &Endpoint) -> Result<Transport, Failure> {
         let _pending = Part::take(Kind::Pending, cluster.circuit(), None)?;
-        self.open(cluster, endpoint, Token::Tcp).await
+        Ok(self.open(cluster, endpoint, &[Token::Tcp]).await?.0)
     }
 
     /// Towards an endpoint of the mesh with mTLS, in which `inside` is spoken; towards any other in plaintext.
@@ -180,19 +208,19 @@ impl Pools {
         &self,
         cluster: &Cluster,
         endpoint: &Endpoint,
-        inside: Token,
-    ) -> Result<Transport, Failure> {
+        offered: &[Token],
+    ) -> Result<(Transport, Token), Failure> {
         let place = self.place(cluster.circuit()).await;
         let stream = self.open_socket(cluster, endpoint).await?;
         let Some(id) = endpoint.identity.as_ref().filter(|_| endpoint.meshed) else {
             self.note(cluster, endpoint, &stream, None);
-            return Ok(Transport::plain(stream, place));
+            return Ok((Transport::plain(stream, place), offered[offered.len() - 1]));
         };
         // Boxed, because most connections that are opened for TCP are not of this kind and a handshake is large.
-        match Box::pin(tls::open(stream, &self.identity, id, inside)).await {
-            Ok((stream, negotiated)) => {
+        match Box::pin(tls::open(stream, &self.identity, id, offered)).await {
+            Ok((stream, taken, negotiated)) => {
                 self.note(cluster, endpoint, stream.get_ref().0.stream(), Some(negotiated));
-                Ok(Transport::tls(stream, place))
+                Ok((Transport::tls(stream, place), taken))
             }
             Err(failure) => {
                 self.metrics.handshake_failed(self.worker, Direction::Outbound, failure.cause);
@@ -244,6 +272,9 @@ impl Pools {
                 idle.remove(at);
                 return true;
             }
+        }
+        if self.close_carrier(circuit) {
+            return true;
         }
         let http2 = self.http2.borrow();
         let groups = || http2.values().filter(|group| Arc::ptr_eq(&group.circuit, circuit));
@@ -299,10 +330,11 @@ impl Pools {
     async fn send_http1(
         &self,
         mut now: Instant,
-        To { cluster, endpoint, route, idle_timeout, interim, returned, told }: To<'_>,
+        To { cluster, endpoint, route, idle_timeout, multiplex, interim, returned, told }: To<'_>,
         mut request: Lent<'_>,
     ) -> Result<Response<Body>, SendError> {
         http1::frame(&mut request);
+        let carrier = self.carrier(cluster, endpoint, multiplex, &request, now);
         let circuit = cluster.circuit();
         let mut place = match circuit.exchange() {
             Ok(place) => place,
@@ -316,26 +348,35 @@ impl Pools {
                 Err(failure) => return Err(SendError::unsent(failure, request.take())),
             },
         };
-        while let Some((mut connection, rested)) = self.idle(endpoint.id, now) {
-            connection.occupy(place);
-            let copy = if rested >= RISKY { http1::safe_copy(&request) } else { None };
-            match connection.send(request, told, Some(rested), idle_timeout, endpoint, interim).await {
-                // It was closed at this very moment: not a byte went out, so that any request can take the next connection.
-                Err(SendError { unsent: Some(unsent), .. }) => request = Lent::new(unsent, returned),
-                Err(error) if copy.is_some() && error.reason == Reason::UpstreamReset => {
-                    return Err(SendError { again: copy, ..error });
-                }
-                done => return done,
-            }
-            place = circuit.exchange_again();
-            now = Instant::now();
-        }
-        match Box::pin(self.open_http1(cluster, endpoint, route)).await {
-            Ok(mut connection) => {
+        loop {
+            let carrier = carrier.as_ref().filter(|carrier| carrier.is_open(now));
+            while let Some((mut connection, rested)) = self.idle(endpoint.id, carrier.is_some(), now) {
                 connection.occupy(place);
-                connection.send(request, told, None, idle_timeout, endpoint, interim).await
+                let copy = if rested >= RISKY { http1::safe_copy(&request) } else { None };
+                match connection.send(request, told, Some(rested), idle_timeout, endpoint, interim).await {
+                    // It was closed at this very moment: not a byte went out, so that any request can take the next connection.
+                    Err(SendError { unsent: Some(unsent), .. }) => request = Lent::new(unsent, returned),
+                    Err(error) if copy.is_some() && error.reason == Reason::UpstreamReset => {
+                        return Err(SendError { again: copy, ..error });
+                    }
+                    done => return done,
+                }
+                place = circuit.exchange_again();
+                now = Instant::now();
             }
-            Err(failure) => Err(SendError::unsent(failure, request.take())),
+            let opened = match carrier {
+                Some(carrier) => Box::pin(self.open_carried(carrier, cluster, endpoint, route)).await,
+                None => Box::pin(self.open_http1(cluster, endpoint, route)).await.map(Some),
+            };
+            match opened {
+                Ok(Some(mut connection)) => {
+                    connection.occupy(place);
+                    return connection.send(request, told, None, idle_timeout, endpoint, interim).await;
+                }
+                // It carries none.
+                Ok(None) => now = Instant::now(),
+                Err(failure) => return Err(SendError::unsent(failure, request.take())),
+            }
         }
     }
 
@@ -351,8 +392,8 @@ impl Pools {
         let _pending = if capped { None } else { Some(Part::take(Kind::Pending, circuit, route)?) };
         let most = circuit.rules().caps.requests_per_connection.unwrap_or(u32::MAX);
         let circuit = capped.then(|| Arc::clone(circuit));
-        let home = Home { pools: self.me.clone(), endpoint: endpoint.id, circuit };
-        let transport = self.open(cluster, endpoint, Token::Http11).await?;
+        let home = Home { pools: self.me.clone(), endpoint: endpoint.id, circuit, carried: false };
+        let (transport, _) = self.open(cluster, endpoint, &[Token::Http11]).await?;
         Ok(Http1::over(transport, Rc::clone(&self.spare), home, most))
     }
 
@@ -367,12 +408,13 @@ impl Pools {
     }
 
     /// The idle connection used last that can still be used, and for how long it was idle.
-    fn idle(&self, endpoint: EndpointId, now: Instant) -> Option<(Http1, Duration)> {
-        let mut http1 = self.http1.borrow_mut();
-        let idle = http1.get_mut(&endpoint)?;
+    fn idle(&self, endpoint: EndpointId, carried: bool, now: Instant) -> Option<(Http1, Duration)> {
+        let mut all = if carried { &self.carried } else { &self.http1 }.borrow_mut();
+        let idle = all.get_mut(&endpoint)?;
         while let Some(Idle { connection, since, until }) = idle.pop() {
             let rested = now.duration_since(since);
-            let trusted = connection.is_proven() && rested < WARM;
+            // Of one that is carried the kernel is not asked.
+            let trusted = !carried && connection.is_proven() && rested < WARM;
             if now < until && connection.is_open() && (trusted || connection.is_quiet()) {
                 return Some((connection, rested));
             }
@@ -388,12 +430,13 @@ impl Pools {
         if let Some(told) = told {
             told.insert(request.headers_mut());
         }
-        let group = self.group(cluster, endpoint.id);
+        let group = self.group(cluster, endpoint.id, HTTP2);
         for _ in 0..MOVES {
             let slot = match group.free_slot() {
                 Some(slot) => slot,
                 None => match Box::pin(self.slot(&group, cluster, endpoint, route)).await {
-                    Ok(slot) => slot,
+                    Ok(Some(slot)) => slot,
+                    Ok(None) => break,
                     Err(failure) => return Err(SendError::unsent(failure, request.take())),
                 },
             };
@@ -407,9 +450,9 @@ impl Pools {
         Err(SendError { blame: Blame::Unreached, ..error })
     }
 
-    fn group(&self, cluster: &Cluster, endpoint: EndpointId) -> Rc<Group> {
-        let mut http2 = self.http2.borrow_mut();
-        let group = http2.entry(endpoint).or_insert_with(|| {
+    fn group(&self, cluster: &Cluster, endpoint: EndpointId, offered: &'static [Token]) -> Rc<Group> {
+        let mut all = if offered == HTTP2 { &self.http2 } else { &self.carriers }.borrow_mut();
+        let group = all.entry(endpoint).or_insert_with(|| {
             Rc::new(Group {
                 connections: RefCell::default(),
                 opening: RefCell::default(),
@@ -418,11 +461,11 @@ impl Pools {
                 most: Cell::new(u32::MAX),
                 circuit: Arc::clone(cluster.circuit()),
                 limit: Cell::new(http2::EXPECTED_LIMIT),
+                offered,
+                declined: Cell::new(None),
+                busy: Busy::default(),
             })
         });
-        let settings = cluster.settings();
-        group.idle_timeout.set(settings.idle_timeout);
-        group.most.set(settings.circuit_breaker.caps.requests_per_connection.unwrap_or(u32::MAX));
         Rc::clone(group)
     }
 
@@ -433,7 +476,13 @@ impl Pools {
         cluster: &Arc<Cluster>,
         endpoint: &Arc<Endpoint>,
         route: Option<&Arc<RouteLimits>>,
-    ) -> Result<(http2::Sender, http2::Slot), Failure> {
+    ) -> Result<Option<(http2::Sender, http2::Slot)>, Failure> {
+        let settings = cluster.settings();
+        group.idle_timeout.set(settings.idle_timeout);
+        if group.offered == HTTP2 {
+            // What a carrier carries is counted there.
+            group.most.set(settings.circuit_breaker.caps.requests_per_connection.unwrap_or(u32::MAX));
+        }
         let _pending = Part::take(Kind::Pending, cluster.circuit(), route)?;
         let mut awaited: Option<Rc<Opening>> = None;
         let mut opened = 0;
@@ -441,7 +490,10 @@ impl Pools {
             // Registered before looking, so that nothing that happens meanwhile is missed.
             let changed = group.changed.notified();
             if let Some(slot) = group.free_slot() {
-                return Ok(slot);
+                return Ok(Some(slot));
+            }
+            if group.declined.get().is_some_and(|until| Instant::now() < until) {
+                return Ok(None);
             }
             match awaited.as_ref().map(|opening| opening.outcome.borrow().clone()) {
                 Some(Some(Err(failure))) => return Err(failure),
@@ -479,17 +531,25 @@ impl Pools {
         let (pools, opened) = (self.me.clone(), Rc::clone(&opening));
         tokio::task::spawn_local(async move {
             let Some(pools) = pools.upgrade() else { return };
-            let connection = match pools.open(&cluster, &endpoint, Token::Http2).await {
-                Ok(transport) => {
+            let connection = match pools.open(&cluster, &endpoint, group.offered).await {
+                Ok((transport, Token::Http11)) => {
+                    pools.decline(&group, &cluster, &endpoint, transport);
+                    Ok(None)
+                }
+                Ok((transport, taken)) => {
                     let timeout = cluster.settings().connect_timeout;
                     let flusher = pools.flusher.clone();
-                    Http2::over(transport, flusher, Rc::clone(&group.changed), timeout, &endpoint).await
+                    let limits = if taken == Token::Carried { connect::CARRIER } else { connect::HTTP2 };
+                    let changed = Rc::clone(&group.changed);
+                    Http2::over(transport, flusher, changed, timeout, limits, &endpoint).await.map(Some)
                 }
                 Err(failure) => Err(failure),
             };
             let outcome = connection.map(|connection| {
-                group.limit.set(connection.limit());
-                group.connections.borrow_mut().push(connection);
+                if let Some(connection) = connection {
+                    group.limit.set(connection.limit());
+                    group.connections.borrow_mut().push(connection);
+                }
             });
             *opened.outcome.borrow_mut() = Some(outcome);
             group.opening.borrow_mut().take_if(|current| Rc::ptr_eq(current, &opened));
@@ -519,13 +579,23 @@ impl Pools {
 
     /// Returns whether any connection is left.
     fn close_idle(&self, now: Instant) -> bool {
-        let mut http1 = self.http1.borrow_mut();
-        http1.retain(|_, idle| {
-            idle.retain(|idle| now < idle.until && idle.connection.is_open());
-            !idle.is_empty()
-        });
-        let mut http2 = self.http2.borrow_mut();
-        http2.retain(|_, group| {
+        let keep = |all: &RefCell<ById<Vec<Idle>>>| {
+            let mut all = all.borrow_mut();
+            all.retain(|_, idle| {
+                idle.retain(|idle| now < idle.until && idle.connection.is_open());
+                !idle.is_empty()
+            });
+            !all.is_empty()
+        };
+        // Those that are carried before what carries them.
+        let kept = [keep(&self.http1), keep(&self.carried)];
+        let groups = [self.keep_groups(&self.http2, now), self.keep_groups(&self.carriers, now)];
+        kept.into_iter().chain(groups).any(|any| any)
+    }
+
+    fn keep_groups(&self, groups: &RefCell<ById<Rc<Group>>>, now: Instant) -> bool {
+        let mut groups = groups.borrow_mut();
+        groups.retain(|_, group| {
             let timeout = group.idle_timeout.get();
             let mut connections = group.connections.borrow_mut();
             connections.retain(|connection| {
@@ -534,7 +604,7 @@ impl Pools {
             });
             !connections.is_empty() || Rc::strong_count(group) > 1
         });
-        !http1.is_empty() || !http2.is_empty()
+        !groups.is_empty()
     }
 }
 
@@ -590,6 +660,8 @@ pub(super) struct Home {
     endpoint: EndpointId,
     /// Where connections of the cluster are capped.
     pub(super) circuit: Option<Arc<Circuit>>,
+    /// By another connection.
+    carried: bool,
 }
 
 impl Home {
@@ -601,7 +673,8 @@ impl Home {
         }
         let since = Instant::now();
         let idle = Idle { connection, since, until: since + timeout };
-        pools.http1.borrow_mut().entry(self.endpoint).or_default().push(idle);
+        let all = if self.carried { &pools.carried } else { &pools.http1 };
+        all.borrow_mut().entry(self.endpoint).or_default().push(idle);
         pools.sweep();
     }
 }

@@ -20,17 +20,18 @@ use crate::socket::Socket;
 /// From an open connection to the end of the handshake. Longer than a connect timeout: the other side may have many to do at once.
 pub const HANDSHAKE: Duration = Duration::from_secs(5);
 
-/// Opens TLS with whoever is at the other end of `stream`, who has to be `id`, for `inside`.
+/// Opens TLS with whoever is at the other end of `stream`, who has to be `id`, for what it takes first of `offered`.
 pub async fn open(
     stream: TcpStream,
     identity: &Identity,
     id: &SpiffeId,
-    inside: Token,
-) -> Result<(TlsStream<Socket>, Negotiated), HandshakeFailure> {
+    offered: &[Token],
+) -> Result<(TlsStream<Socket>, Token, Negotiated), HandshakeFailure> {
     let config = identity.client(id).map_err(|why| HandshakeFailure::new(Cause::NoIdentity, why))?;
     let name = session_name(stream.peer_addr()?);
     let connector = TlsConnector::from(config);
-    let handshake = connector.with_alpn(vec![inside.name().to_vec()]).connect(name, Socket::new(stream));
+    let names = offered.iter().map(|token| token.name().to_vec()).collect();
+    let handshake = connector.with_alpn(names).connect(name, Socket::new(stream));
     let stream = match timeout(HANDSHAKE, handshake).await {
         Ok(done) => done?,
         Err(_) => {
@@ -44,11 +45,12 @@ pub async fn open(
         identity.forget_sessions(id);
         return Err(HandshakeFailure::new(cause, format!("{cause}, in a session that was resumed")));
     }
-    if session.alpn_protocol() != Some(inside.name()) {
+    let taken = session.alpn_protocol().and_then(Token::of);
+    let Some(taken) = taken.filter(|token| offered.contains(token)) else {
         let why = "it took TLS but none of the mesh's protocols: does its sidecar stand before this port?";
         return Err(HandshakeFailure::new(Cause::Protocol, why));
-    }
-    Ok((stream, negotiated))
+    };
+    Ok((stream, taken, negotiated))
 }
 
 /// Under what sessions are remembered: the address, because another instance cannot read its neighbour's tickets. Never sent.

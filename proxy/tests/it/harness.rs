@@ -15,8 +15,8 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use outrigger_config::model::{
     self, Action, Backend, BackendTarget, Cluster, ClusterName, Destination, DestinationName, Discovery,
     Endpoint, Endpoints, Forward, HeaderEdits, Health, HostPattern, Inbound, InboundPort, Listener, Mtls,
-    Origin, PathMatch, Protocol, ProxySettings, Resource, Rewrite, Route, RouteMatch, RouteTable, ServiceRef,
-    TcpForward, Timeouts, UpstreamHttp, VirtualHost, WeightedCluster, WorkloadRef,
+    Multiplex, Origin, PathMatch, Protocol, ProxySettings, Resource, Rewrite, Route, RouteMatch, RouteTable,
+    ServiceRef, TcpForward, Timeouts, UpstreamHttp, VirtualHost, WeightedCluster, WorkloadRef,
 };
 use outrigger_proxy::app::{self, Running, Setup};
 use outrigger_proxy::discovery::{Own, Source};
@@ -115,6 +115,7 @@ pub fn cluster_of(name: &ClusterName, service: Option<ServiceRef>, http: Upstrea
         http,
         connect_timeout: Cluster::DEFAULT_CONNECT_TIMEOUT,
         idle_timeout: Cluster::DEFAULT_IDLE_TIMEOUT,
+        multiplex: Multiplex::Never,
         circuit_breaker: Default::default(),
         balance: Default::default(),
         origin: None,

@@ -6,6 +6,7 @@ mod balancing;
 mod basics;
 mod breaking;
 mod bytes;
+mod carried;
 mod conditions;
 mod deadlines;
 mod destinations;

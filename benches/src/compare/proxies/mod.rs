@@ -26,6 +26,9 @@ pub const PROXY_CPU: usize = 0;
 pub enum Proxy {
     Ours,
     OursInUse,
+    /// HTTP/1.1 between its sidecars carried over HTTP/2.
+    OursOverH2,
+    OursOverH2InUse,
     Envoy,
     EnvoyMesh,
     Nginx,
@@ -34,9 +37,11 @@ pub enum Proxy {
 }
 
 /// In the order of the table.
-pub const PROXIES: [Proxy; 7] = [
+pub const PROXIES: [Proxy; 9] = [
     Proxy::Ours,
     Proxy::OursInUse,
+    Proxy::OursOverH2,
+    Proxy::OursOverH2InUse,
     Proxy::Haproxy,
     Proxy::HaproxyFeatures,
     Proxy::Nginx,
@@ -52,11 +57,23 @@ pub struct Built {
 }
 
 impl Proxy {
+    pub fn is_ours(self) -> bool {
+        matches!(self, Self::Ours | Self::OursInUse | Self::OursOverH2 | Self::OursOverH2InUse)
+    }
+
+    /// Whether there is anything in it that another one of ours has not.
+    pub fn has(self, setting: Setting) -> bool {
+        let over_h2 = matches!(self, Self::OursOverH2 | Self::OursOverH2InUse);
+        !over_h2 || setting.hops == Hops::Two && setting.http == Http::One
+    }
+
     /// On the command line, and in the JSON.
     pub fn name(self) -> &'static str {
         match self {
             Self::Ours => "ours",
             Self::OursInUse => "ours-in-use",
+            Self::OursOverH2 => "ours-over-h2",
+            Self::OursOverH2InUse => "ours-over-h2-in-use",
             Self::Envoy => "envoy",
             Self::EnvoyMesh => "envoy-mesh",
             Self::Nginx => "nginx",
@@ -67,7 +84,7 @@ impl Proxy {
 
     pub fn program(self, built: &Built) -> PathBuf {
         match self {
-            Self::Ours | Self::OursInUse => built.ours.clone(),
+            Self::Ours | Self::OursInUse | Self::OursOverH2 | Self::OursOverH2InUse => built.ours.clone(),
             Self::Envoy | Self::EnvoyMesh => built.envoy.clone(),
             Self::Nginx => backend::PROGRAM.into(),
             Self::Haproxy | Self::HaproxyFeatures => haproxy::PROGRAM.into(),
@@ -77,8 +94,8 @@ impl Proxy {
     /// What it says of its version, in one line.
     pub fn version(self, built: &Built) -> anyhow::Result<String> {
         let flag = match self {
-            Self::Ours | Self::OursInUse | Self::Envoy | Self::EnvoyMesh => "--version",
             Self::Nginx | Self::Haproxy | Self::HaproxyFeatures => "-v",
+            _ => "--version",
         };
         let program = self.program(built);
         let said = Command::new(&program).arg(flag).output();
@@ -91,7 +108,7 @@ impl Proxy {
     /// The ALPN token by which a client with TLS says what is inside.
     pub fn alpn(self, setting: Setting) -> &'static str {
         match self {
-            Self::Ours | Self::OursInUse if setting.hops == Hops::Callee => "istio-http/1.1",
+            _ if self.is_ours() && setting.hops == Hops::Callee => "istio-http/1.1",
             _ => "http/1.1",
         }
     }
@@ -120,8 +137,9 @@ impl Proxy {
         for (listen, next, name) in places {
             let place = Place { ground, certificates, listen, next, hops: setting.hops, name: &name };
             let mut command = match self {
-                Self::Ours => ours::command(&built.ours, &place, setting, false)?,
-                Self::OursInUse => ours::command(&built.ours, &place, setting, true)?,
+                Self::Ours | Self::OursInUse | Self::OursOverH2 | Self::OursOverH2InUse => {
+                    ours::command(self, &built.ours, &place, setting)?
+                }
                 Self::Envoy => envoy::command(&built.envoy, &place, setting, false)?,
                 Self::EnvoyMesh => envoy::command(&built.envoy, &place, setting, true)?,
                 Self::Nginx => nginx::command(&place, setting)?,

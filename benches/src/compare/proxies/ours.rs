@@ -4,17 +4,20 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use super::Place;
+use super::{Place, Proxy};
 use crate::compare::backend;
 use crate::compare::scenario::{Hops, Http, Setting};
 use crate::manifests;
 
-pub fn command(program: &Path, place: &Place<'_>, setting: Setting, in_use: bool) -> anyhow::Result<Command> {
+pub fn command(proxy: Proxy, program: &Path, place: &Place<'_>, setting: Setting) -> anyhow::Result<Command> {
     let folder = place.folder()?.join("manifests");
     fs::create_dir_all(&folder)?;
     let mut mesh = mesh(place, setting)?;
-    if in_use {
+    if matches!(proxy, Proxy::OursInUse | Proxy::OursOverH2InUse) {
         mesh.push_str(POLICIES);
+    }
+    if matches!(proxy, Proxy::OursOverH2 | Proxy::OursOverH2InUse) {
+        mesh.push_str(OVER_H2);
     }
     fs::write(folder.join("mesh.yaml"), mesh)?;
     let mut command = place.pinned(program);
@@ -125,6 +128,13 @@ fn mesh(place: &Place<'_>, setting: Setting) -> anyhow::Result<String> {
 /// What [`Proxy::OursInUse`](super::Proxy::OursInUse) has beside its routes.
 const POLICIES: &str = include_str!("policies.yaml");
 
+/// What [`Proxy::OursOverH2`] has on top.
+const OVER_H2: &str = "---\n\
+    apiVersion: outrigger.dev/v1alpha1\n\
+    kind: TrafficPolicy\n\
+    metadata: {name: over-h2}\n\
+    spec:\n  targetRefs: [{kind: Service, name: app}]\n  connection: {multiplexHttp1: WhenBusy}\n";
+
 #[cfg(test)]
 mod tests {
     use outrigger_config::diagnostic::Severity;
@@ -139,7 +149,8 @@ mod tests {
         let address = "127.0.0.1:80".parse().unwrap();
         let mesh = manifests::service("app", "http", 80, &[address])
             + &manifests::workload("app", address.ip())
-            + POLICIES;
+            + POLICIES
+            + OVER_H2;
         let mut files = Files::default();
         files.insert("mesh.yaml", Content::Text(mesh.into()));
         let registry = Store::new().update(&files);

@@ -13,6 +13,7 @@ use super::path::FieldPath;
 
 mod adaptive;
 mod circuit_breaker;
+mod connection;
 mod fault;
 mod health_check;
 mod limit;
@@ -28,6 +29,7 @@ pub use circuit_breaker::{
     BreakerMode, CircuitBreakerSection, EjectionErrors, EjectionMode, EjectionSection, SlowCallsSection,
     SuccessRateSection,
 };
+pub use connection::{ConnectionSection, MultiplexHttp1};
 pub use fault::{
     AbortSection, AbortStatus, AtMost, ByHeadersSection, ByteCount, CutSection, DelaySection,
     ExponentialDelay, FaultAt, FaultItem, FaultSection, GrpcStatus, StopIfSection, ThrottleSection,
@@ -74,6 +76,8 @@ pub struct TrafficPolicySpec {
     pub circuit_breaker: Option<CircuitBreakerSection>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub load_balancing: Option<LoadBalancingSection>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connection: Option<ConnectionSection>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fault: Option<FaultSection>,
     /// Enforced at the callee.
@@ -122,6 +126,7 @@ impl Check for TrafficPolicy {
             self.spec.retry.is_some(),
             self.spec.circuit_breaker.is_some(),
             self.spec.load_balancing.is_some(),
+            self.spec.connection.is_some(),
             self.spec.fault.is_some(),
             self.spec.rate_limit.is_some(),
             self.spec.concurrency.is_some(),
@@ -129,7 +134,7 @@ impl Check for TrafficPolicy {
         if !sections.contains(&true) {
             findings.error(
                 spec,
-                "one of these is required: timeout, retry, circuitBreaker, loadBalancing, fault, rateLimit, concurrency",
+                "one of these is required: timeout, retry, circuitBreaker, loadBalancing, connection, fault, rateLimit, concurrency",
             );
         }
     }

@@ -42,13 +42,14 @@ pub(super) fn check(report: &mut Report<'_>) {
 }
 
 /// The sections a policy may have, each of which is decided on its own.
-const SECTIONS: [(&str, Has); 8] = [
+const SECTIONS: [(&str, Has); 9] = [
     ("timeout", |policy| policy.timeout.is_some()),
     ("retry", |policy| policy.retry.is_some()),
     ("circuitBreaker", |policy| policy.circuit_breaker.is_some()),
     ("rateLimit", |policy| policy.rate_limit.is_some()),
     ("concurrency", |policy| policy.concurrency.is_some()),
     ("loadBalancing", |policy| policy.balance.is_some()),
+    ("connection", |policy| policy.multiplex.is_some()),
     // Callers' experiments and callees' do not meet.
     ("fault", |policy| policy.fault.as_ref().is_some_and(|fault| fault.at != FaultAt::Callee)),
     ("fault", |policy| policy.fault.as_ref().is_some_and(|fault| fault.at == FaultAt::Callee)),
@@ -130,6 +131,11 @@ fn without_effect(report: &mut Report<'_>, policy: &TrafficPolicy) {
         let text = "has no effect on a route, whose rules share the endpoints of the Services behind them; \
                     give it to the Service";
         report.warning(&policy.origin, "spec.loadBalancing", text);
+    }
+    if policy.multiplex.is_some() {
+        let text = "has no effect on a route, whose rules share the connections of the Services behind them; \
+                    give it to the Service";
+        report.warning(&policy.origin, "spec.connection", text);
     }
 }
 

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use crate::manifest::traffic_policy::{
-    TargetRef, TimeoutSection as Manifest, TrafficPolicy as PolicyManifest,
+    ConnectionSection, MultiplexHttp1, TargetRef, TimeoutSection as Manifest, TrafficPolicy as PolicyManifest,
 };
 use crate::manifest::value::Duration;
-use crate::model::{ServiceRef, Timeouts};
+use crate::model::{Multiplex, ServiceRef, Timeouts};
 use crate::registry::policy::{PolicyTarget, Target, TimeoutSection, TrafficPolicy};
 use crate::registry::route::RouteKind;
 
@@ -55,7 +55,16 @@ pub(in crate::registry) fn traffic_policy(
         adaptive: manifest.spec.concurrency.as_ref().map(|section| limit::adaptive(id, section)),
         fault: manifest.spec.fault.as_ref().map(|section| Arc::new(fault::faults(id, section, home))),
         balance: manifest.spec.load_balancing.as_ref().map(|manifest| Arc::new(balance::balance(manifest))),
+        multiplex: manifest.spec.connection.as_ref().map(multiplex),
         origin: id.origin(),
+    }
+}
+
+fn multiplex(manifest: &ConnectionSection) -> Multiplex {
+    match manifest.multiplex_http1 {
+        MultiplexHttp1::Never => Multiplex::Never,
+        MultiplexHttp1::WhenBusy => Multiplex::WhenBusy,
+        MultiplexHttp1::Always => Multiplex::Always,
     }
 }
 

@@ -244,6 +244,15 @@ fn a_connect_timeout_is_the_services() {
     );
 }
 
+#[test]
+fn what_connections_share_is_the_services() {
+    let text = route(TO_A, "[{backendRefs: [{name: a, port: 80}]}]")
+        + &policy("p", "{kind: HTTPRoute, name: r}", "{}")
+            .replace("timeout: {}", "connection: {multiplexHttp1: Always}");
+    let found = registry(&text).findings();
+    assert!(found.len() == 1 && found[0].contains("spec.connection: has no effect on a route"), "{found:#?}");
+}
+
 fn gateway(listeners: &str) -> String {
     format!(
         "---\napiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: {{name: gate}}\n\

@@ -1,7 +1,7 @@
 //! `loadBalancing` through whole registries: who balances how, and what its routes hash by.
 
 use super::*;
-use crate::model::{Algorithm, Balance, HashInput, Health};
+use crate::model::{Algorithm, Balance, HashInput, Health, Multiplex};
 use crate::registry::tests::{registry, services};
 
 fn policy(id: &str, target: &str, section: &str) -> String {
@@ -45,6 +45,26 @@ fn the_section_that_wins_holds_as_a_whole() {
         Balance { algorithm: Algorithm::RoundRobin, origin: port.origin.clone(), ..Balance::default() }
     );
     assert_eq!(balance(&registry, &other, "port").algorithm, Algorithm::Random, "the consumer decides");
+}
+
+#[test]
+fn connections_are_shared_as_the_most_specific_policy_says() {
+    let policy = |name: &str, target: &str, word: &str| {
+        policy(name, target, "{}").replace("loadBalancing: {}", &format!("connection: {word}"))
+    };
+    let all = services(&["default/plain", "default/apart", "default/busy"])
+        + CALLERS
+        + &policy("ops/mesh", "{kind: Mesh, name: default}", "{multiplexHttp1: Always}")
+        + &policy("default/apart", "{kind: Service, name: apart}", "{}")
+        + &policy("default/busy", "{kind: Service, name: busy, port: 80}", "{multiplexHttp1: WhenBusy}");
+    let registry = registry(&all);
+    let multiplex = |service: &str| {
+        let name = format!("outbound|80||{service}.default.svc.cluster.local");
+        registry.cluster_of(&sidecar("default"), &name).multiplex
+    };
+    assert_eq!(multiplex("plain"), Multiplex::Always);
+    assert_eq!(multiplex("apart"), Multiplex::Never, "an empty section has the defaults");
+    assert_eq!(multiplex("busy"), Multiplex::WhenBusy);
 }
 
 #[test]

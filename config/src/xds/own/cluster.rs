@@ -2,7 +2,7 @@
 
 use prost::Message;
 
-use super::{BreakerMode, EjectionErrors, Origin, ServiceRef, UpstreamHttp};
+use super::{BreakerMode, EjectionErrors, Multiplex, Origin, ServiceRef, UpstreamHttp};
 use crate::xds::pb;
 
 /// On a cluster.
@@ -19,6 +19,9 @@ pub struct Cluster {
     /// Absent: as by default, but for health checks, which are Envoy's words.
     #[prost(message, optional, tag = "5")]
     pub balance: Option<Balance>,
+    /// Of HTTP/1.1 between proxies of ours.
+    #[prost(enumeration = "Multiplex", tag = "6")]
+    pub multiplex: i32,
 }
 
 /// All of it, in our words: beside it, Envoy's thresholds and outlier detection say only a part.

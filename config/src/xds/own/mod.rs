@@ -65,6 +65,7 @@ mirrored! {
     Egress { AllowAny = 0, RegistryOnly = 1 }
     AccessLogMode { Off = 0, Errors = 1, All = 2 }
     UpstreamHttp { AsReceived = 0, Http1 = 1, Http2 = 2 }
+    Multiplex { Never = 0, WhenBusy = 1, Always = 2 }
     BreakerMode { Enforce = 0, Observe = 1 }
     EjectionErrors { Gateway = 0, Server = 1 }
     MtlsMode { Permissive = 0, Strict = 1, Disabled = 2 }

@@ -8,13 +8,14 @@ pub(crate) fn cluster() -> impl Strategy<Value = Cluster> {
         (name(), port()).prop_map(|(host, port)| Discovery::Dns { host, port }),
     ];
     let http = prop::sample::select(vec![UpstreamHttp::AsReceived, UpstreamHttp::Http1, UpstreamHttp::Http2]);
+    let multiplex = prop::sample::select(vec![Multiplex::Never, Multiplex::WhenBusy, Multiplex::Always]);
     let connect = (1..=60_000u64).prop_map(Duration::from_millis);
     let idle = prop_oneof![Just(Duration::ZERO), duration()];
     let parts = (
         cluster_name(),
         option::of(service()),
         discovery,
-        http,
+        (http, multiplex),
         connect,
         idle,
         (circuit_breaker().prop_map(Arc::new), balance().prop_map(Arc::new)),
@@ -25,7 +26,7 @@ pub(crate) fn cluster() -> impl Strategy<Value = Cluster> {
             name,
             service,
             discovery,
-            http,
+            (http, multiplex),
             connect_timeout,
             idle_timeout,
             (circuit_breaker, balance),
@@ -38,6 +39,7 @@ pub(crate) fn cluster() -> impl Strategy<Value = Cluster> {
                 http,
                 connect_timeout,
                 idle_timeout,
+                multiplex,
                 circuit_breaker,
                 balance,
                 origin,

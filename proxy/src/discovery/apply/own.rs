@@ -371,6 +371,7 @@ fn app_cluster(port: &model::InboundPort, settings: &ProxySettings) -> model::Cl
         http: if port.protocol == Protocol::Http2 { UpstreamHttp::Http2 } else { UpstreamHttp::AsReceived },
         connect_timeout: model::Cluster::DEFAULT_CONNECT_TIMEOUT,
         idle_timeout: settings.app_idle_timeout,
+        multiplex: model::Multiplex::Never,
         // There is only one app: it is asked however it does, but for more than it can take.
         circuit_breaker: Arc::new(CircuitBreaker {
             ejection: None,

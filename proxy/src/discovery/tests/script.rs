@@ -172,6 +172,7 @@ pub fn cluster(service: &str) -> Resource {
         http: UpstreamHttp::AsReceived,
         connect_timeout: Cluster::DEFAULT_CONNECT_TIMEOUT,
         idle_timeout: Cluster::DEFAULT_IDLE_TIMEOUT,
+        multiplex: outrigger_config::model::Multiplex::Never,
         circuit_breaker: Default::default(),
         balance: Default::default(),
         origin: None,

@@ -9,7 +9,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Method, Request, Response, StatusCode, header};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, header};
 use http_body::{Body as _, Frame, SizeHint};
 use outrigger_http2::{Code, Error, RecvStream, SendStream};
 use tokio::task::AbortHandle;
@@ -17,6 +17,7 @@ use tokio::task::AbortHandle;
 use super::pump::Pump;
 use super::{Sender, Slot, head};
 use crate::body::{Body, BodyError};
+use crate::bytestream::Stream as Bytestream;
 use crate::downstream::Interim;
 use crate::failure::{Failure, Reason};
 use crate::upgrade::Upgrade;
@@ -109,6 +110,23 @@ async fn is_ready(sender: &mut Sender, endpoint: &Endpoint) -> bool {
         },
     }
 }
+
+/// Opens a stream that carries a connection of HTTP/1.1, for as long as that lasts. `Err`: there is none to be had on this connection any more.
+pub(in crate::upstream) async fn carry(
+    (mut sender, slot): (Sender, Slot),
+    endpoint: &Endpoint,
+) -> Result<Bytestream, ()> {
+    if !is_ready(&mut sender, endpoint).await {
+        slot.close_connection();
+        return Err(());
+    }
+    let target = Uri::from_static(CARRIED);
+    let (send, recv) = sender.send(&Method::CONNECT, &target, None, &HeaderMap::new(), false);
+    Ok(Bytestream::asking(send, recv, slot))
+}
+
+/// What the request of such a stream names; the callee does not look at it.
+const CARRIED: &str = "http1:0";
 
 fn receive(
     response: Response<()>,

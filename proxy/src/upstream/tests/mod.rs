@@ -42,6 +42,7 @@ pub(super) fn settings() -> model::Cluster {
         http: UpstreamHttp::AsReceived,
         connect_timeout: model::Cluster::DEFAULT_CONNECT_TIMEOUT,
         idle_timeout: model::Cluster::DEFAULT_IDLE_TIMEOUT,
+        multiplex: model::Multiplex::Never,
         circuit_breaker: Default::default(),
         balance: Default::default(),
         origin: None,
